@@ -1,0 +1,2 @@
+//! The `keybed` command.
+fn main() {}

@@ -1,0 +1,244 @@
+//! The real file system.
+
+use super::{DirEntry, FileFacts, FileKind, FileLock, Fs, Map, ReadFile, WriteFile};
+use keybed_format::{Code, Error, Result};
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Files of the operating system. Never follows a symbolic link in the last component.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsFs;
+
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| {
+        if source.kind() == io::ErrorKind::AlreadyExists {
+            Error::new(Code::TargetExists, format!("{what}: the name is taken")).in_file(path)
+        } else {
+            Error::io(what, path, source)
+        }
+    }
+}
+
+fn kind_of(file_type: fs::FileType) -> FileKind {
+    if file_type.is_file() {
+        FileKind::File
+    } else if file_type.is_dir() {
+        FileKind::Dir
+    } else {
+        FileKind::Other
+    }
+}
+
+fn regular(file: &File, path: &Path) -> Result<u64> {
+    let meta = file.metadata().map_err(io_error("stat", path))?;
+    if meta.is_file() {
+        Ok(meta.len())
+    } else {
+        Err(Error::new(Code::IoFailed, "open: not a regular file").in_file(path))
+    }
+}
+
+fn or_here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
+}
+
+impl Fs for OsFs {
+    fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(NO_FOLLOW)
+            .open(path)
+            .map_err(io_error("open", path))?;
+        let len = regular(&file, path)?;
+        Ok(Arc::new(OsReadFile { file, len, path: path.into() }))
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
+        let file =
+            OpenOptions::new().write(true).create_new(true).open(path).map_err(io_error("create", path))?;
+        Ok(Box::new(OsWriteFile { file, len: 0, path: path.into() }))
+    }
+
+    fn append(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .custom_flags(NO_FOLLOW)
+            .open(path)
+            .map_err(io_error("open to append", path))?;
+        regular(&file, path)?;
+        let len = file.seek(io::SeekFrom::End(0)).map_err(io_error("seek", path))?;
+        Ok(Box::new(OsWriteFile { file, len, path: path.into() }))
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> Result {
+        let file = OpenOptions::new()
+            .write(true)
+            .custom_flags(NO_FOLLOW)
+            .open(path)
+            .map_err(io_error("open to truncate", path))?;
+        file.set_len(len).map_err(io_error("truncate", path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result {
+        fs::rename(from, to).map_err(io_error("rename", from))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> Result {
+        fs::hard_link(from, to).map_err(io_error("link", to))
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Result {
+        let mut source = OpenOptions::new()
+            .read(true)
+            .custom_flags(NO_FOLLOW)
+            .open(from)
+            .map_err(io_error("open to copy", from))?;
+        regular(&source, from)?;
+        let mut target =
+            OpenOptions::new().write(true).create_new(true).open(to).map_err(io_error("create copy", to))?;
+        // std copies inside the kernel here (copy_file_range, which shares blocks where the file system can).
+        io::copy(&mut source, &mut target).map_err(io_error("copy", to))?;
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> Result {
+        fs::remove_file(path).map_err(io_error("remove", path))
+    }
+
+    fn remove_dir(&self, path: &Path) -> Result {
+        fs::remove_dir(path).map_err(io_error("remove directory", path))
+    }
+
+    fn create_dir(&self, path: &Path) -> Result {
+        fs::create_dir(path).map_err(io_error("create directory", path))
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(or_here(dir)).map_err(io_error("list", dir))? {
+            let entry = entry.map_err(io_error("list", dir))?;
+            let kind = kind_of(entry.file_type().map_err(io_error("list", dir))?);
+            let name = entry.file_name();
+            entries.push(match name.to_str() {
+                Some(name) => DirEntry { name: name.to_owned(), kind },
+                None => DirEntry { name: name.to_string_lossy().into_owned(), kind: FileKind::Other },
+            });
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn facts(&self, path: &Path) -> Result<Option<FileFacts>> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) => {
+                let kind = kind_of(meta.file_type());
+                Ok(Some(FileFacts { len: if kind == FileKind::File { meta.len() } else { 0 }, kind }))
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(e) => Err(Error::io("stat", path, e)),
+        }
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result {
+        let handle = File::open(or_here(dir)).map_err(io_error("open directory", dir))?;
+        handle.sync_all().map_err(io_error("sync directory", dir))
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(NO_FOLLOW)
+            .open(path)
+            .map_err(io_error("open lock", path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // The content only helps people; an unreadable one does not change who holds the lock.
+                let _ = (&mut file).take(32).read_to_string(&mut holder);
+                let pid = holder.trim().parse::<u32>().map_or_else(|_| "unknown".into(), |p| p.to_string());
+                return Err(Error::new(Code::Locked, "another process uses the directory")
+                    .in_file(path)
+                    .with("pid", pid));
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock", path, e)),
+        }
+        let write = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        write(&mut file).map_err(io_error("write lock", path))?;
+        Ok(Box::new(OsLock { _file: file }))
+    }
+}
+
+#[derive(Debug)]
+struct OsReadFile {
+    file: File,
+    len: u64,
+    path: PathBuf,
+}
+
+impl ReadFile for OsReadFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result {
+        self.file.read_exact_at(buffer, offset).map_err(|e| {
+            if e.kind() == io::ErrorKind::UnexpectedEof {
+                Error::new(Code::Malformed, "the file ends too early")
+                    .in_file(&self.path)
+                    .at(offset)
+                    .expected_found(offset.saturating_add(buffer.len() as u64), self.len)
+            } else {
+                Error::io("read", &self.path, e).at(offset)
+            }
+        })
+    }
+
+    fn map(&self) -> Result<Option<Map>> {
+        Map::of(&self.file).map(Some).map_err(io_error("map", &self.path))
+    }
+}
+
+#[derive(Debug)]
+struct OsWriteFile {
+    file: File,
+    len: u64,
+    path: PathBuf,
+}
+
+impl WriteFile for OsWriteFile {
+    fn append(&mut self, bytes: &[u8]) -> Result {
+        self.file.write_all(bytes).map_err(io_error("write", &self.path))?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn sync(&mut self) -> Result {
+        self.file.sync_data().map_err(io_error("sync", &self.path))
+    }
+}
+
+#[derive(Debug)]
+struct OsLock {
+    _file: File,
+}
+
+impl FileLock for OsLock {}

@@ -1,0 +1,1 @@
+//! Map of the crate (see ARCHITECTURE.md).
