@@ -28,12 +28,20 @@ macro_rules! fixed {
 impl<'a> Cursor<'a> {
     /// Reads `bytes` from their start; offsets in errors count from 0.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Cursor { bytes, position: 0, base: 0 }
+        Cursor {
+            bytes,
+            position: 0,
+            base: 0,
+        }
     }
 
     /// Reads `bytes` that lie at offset `base` of their file.
     pub fn with_base(bytes: &'a [u8], base: u64) -> Self {
-        Cursor { bytes, position: 0, base }
+        Cursor {
+            bytes,
+            position: 0,
+            base,
+        }
     }
 
     /// Bytes not read yet.
@@ -74,7 +82,9 @@ impl<'a> Cursor<'a> {
                 self.position += n;
                 Ok(taken)
             }
-            None => Err(self.malformed("ends too early").expected_found(n, self.remaining())),
+            None => Err(self
+                .malformed("ends too early")
+                .expected_found(n, self.remaining())),
         }
     }
 
@@ -150,7 +160,9 @@ impl<'a> Cursor<'a> {
         let max = self.remaining() / item_bytes_min.max(1);
         match usize::try_from(count) {
             Ok(n) if n <= max => Ok(n),
-            _ => Err(self.malformed("a count exceeds the bytes that are left").with("count", count)),
+            _ => Err(self
+                .malformed("a count exceeds the bytes that are left")
+                .with("count", count)),
         }
     }
 
@@ -171,7 +183,9 @@ impl<'a> Cursor<'a> {
     pub fn text(&mut self, bytes_max: usize) -> Result<&'a str> {
         let bytes = self.bytes()?;
         if bytes.len() > bytes_max {
-            return Err(self.malformed("a text is too long").expected_found(bytes_max, bytes.len()));
+            return Err(self
+                .malformed("a text is too long")
+                .expected_found(bytes_max, bytes.len()));
         }
         std::str::from_utf8(bytes).map_err(|_| self.malformed("a text is not UTF-8"))
     }
@@ -184,7 +198,9 @@ impl<'a> Cursor<'a> {
         if self.is_empty() {
             Ok(())
         } else {
-            Err(self.malformed("bytes are left over").with("left", self.remaining()))
+            Err(self
+                .malformed("bytes are left over")
+                .with("left", self.remaining()))
         }
     }
 }
@@ -199,8 +215,17 @@ mod tests {
     fn long_forms_of_a_varint_are_refused() {
         assert!(Cursor::new(&[0x80, 0]).varint().is_err());
         assert!(Cursor::new(&[0xff; 11]).varint().is_err());
-        assert_eq!(Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]).varint().ok(), Some(u64::MAX));
-        assert!(Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).varint().is_err());
+        assert_eq!(
+            Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1])
+                .varint()
+                .ok(),
+            Some(u64::MAX)
+        );
+        assert!(
+            Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2])
+                .varint()
+                .is_err()
+        );
     }
 
     #[test]

@@ -30,12 +30,18 @@ pub struct Section {
 
 /// Writes a document.
 pub fn write(magic: [u8; 8], version: u32, sections: &[Section]) -> Vec<u8> {
-    assert!(sections.len() <= SECTIONS_MAX as usize, "a document has at most {SECTIONS_MAX} sections");
+    assert!(
+        sections.len() <= SECTIONS_MAX as usize,
+        "a document has at most {SECTIONS_MAX} sections"
+    );
     let mut out = Sink::new();
     out.raw(&magic).u32(version).u32(sections.len() as u32);
     let mut offset = (HEADER_BYTES + sections.len() * ROW_BYTES + 8) as u64;
     for section in sections {
-        out.u32(section.tag).u32(section.version).u64(offset).u64(section.bytes.len() as u64);
+        out.u32(section.tag)
+            .u32(section.version)
+            .u64(offset)
+            .u64(section.bytes.len() as u64);
         out.u64(checksum::bound(&section.bytes, u128::from(section.tag), offset));
         offset += section.bytes.len() as u64;
     }
@@ -58,27 +64,34 @@ pub fn read(magic: [u8; 8], version_max: u32, bytes: &[u8]) -> Result<(u32, Vec<
     }
     let version = cursor.u32()?;
     if version == 0 || version > version_max {
-        return Err(Error::new(Code::UnsupportedFormatVersion, "the format version is not known")
-            .at(8)
-            .expected_found(format!("1..={version_max}"), version));
+        return Err(
+            Error::new(Code::UnsupportedFormatVersion, "the format version is not known")
+                .at(8)
+                .expected_found(format!("1..={version_max}"), version),
+        );
     }
     let count = cursor.u32()?;
     if count > SECTIONS_MAX {
-        return Err(cursor.malformed("too many sections").expected_found(SECTIONS_MAX, count));
+        return Err(cursor
+            .malformed("too many sections")
+            .expected_found(SECTIONS_MAX, count));
     }
     let table = Cursor::with_base(cursor.take(count as usize * ROW_BYTES)?, HEADER_BYTES as u64);
     let head = bytes.get(..cursor.position()).unwrap_or_default();
     let (expected, at) = (checksum::hash(head), cursor.offset());
     let found = cursor.u64()?;
     if expected != found {
-        return Err(Error::new(Code::Malformed, "the checksum of the section table differs")
-            .at(at)
-            .expected_found(format_args!("{expected:016x}"), format_args!("{found:016x}")));
+        return Err(
+            Error::new(Code::Malformed, "the checksum of the section table differs")
+                .at(at)
+                .expected_found(format_args!("{expected:016x}"), format_args!("{found:016x}")),
+        );
     }
     let mut rows = table;
     let mut sections = Vec::with_capacity(count as usize);
     for _ in 0..count {
-        let (tag, version, offset, length, sum) = (rows.u32()?, rows.u32()?, rows.u64()?, rows.u64()?, rows.u64()?);
+        let (tag, version, offset, length, sum) =
+            (rows.u32()?, rows.u32()?, rows.u64()?, rows.u64()?, rows.u64()?);
         if offset != cursor.offset() {
             return Err(rows.malformed("a section does not follow its predecessor"));
         }
@@ -91,7 +104,14 @@ pub fn read(magic: [u8; 8], version_max: u32, bytes: &[u8]) -> Result<(u32, Vec<
                 .with("section", tag)
                 .expected_found(format_args!("{sum:016x}"), format_args!("{expected:016x}")));
         }
-        sections.push((offset, Section { tag, version, bytes: content.to_vec() }));
+        sections.push((
+            offset,
+            Section {
+                tag,
+                version,
+                bytes: content.to_vec(),
+            },
+        ));
     }
     cursor.finish()?;
     Ok((version, sections))
@@ -102,10 +122,22 @@ mod tests {
     use super::*;
 
     fn sample() -> Vec<u8> {
-        write(*b"KBTEST\0\0", 1, &[
-            Section { tag: 1, version: 1, bytes: b"hello".to_vec() },
-            Section { tag: 9, version: 2, bytes: vec![] },
-        ])
+        write(
+            *b"KBTEST\0\0",
+            1,
+            &[
+                Section {
+                    tag: 1,
+                    version: 1,
+                    bytes: b"hello".to_vec(),
+                },
+                Section {
+                    tag: 9,
+                    version: 2,
+                    bytes: vec![],
+                },
+            ],
+        )
     }
 
     #[test]
@@ -139,6 +171,9 @@ mod tests {
     #[test]
     fn a_newer_version_is_named() {
         let bytes = write(*b"KBTEST\0\0", 2, &[]);
-        assert_eq!(read(*b"KBTEST\0\0", 1, &bytes).unwrap_err().code(), Code::UnsupportedFormatVersion);
+        assert_eq!(
+            read(*b"KBTEST\0\0", 1, &bytes).unwrap_err().code(),
+            Code::UnsupportedFormatVersion
+        );
     }
 }

@@ -289,7 +289,11 @@ impl Error {
     /// As [`Error::recode`], for [`Code::Malformed`] only: gives undecodable bytes the name of their file kind.
     #[must_use]
     pub fn recode_malformed(self, code: Code) -> Self {
-        if self.code() == Code::Malformed { self.recode(code) } else { self }
+        if self.code() == Code::Malformed {
+            self.recode(code)
+        } else {
+            self
+        }
     }
 
     /// The stable name of the case.
@@ -369,8 +373,17 @@ impl fmt::Display for Error {
         if let Some(offset) = self.0.offset {
             facts.push(format!("offset {offset}"));
         }
-        facts.extend(self.0.fields.iter().map(|(name, value)| format!("{name} {value}")));
-        if facts.is_empty() { Ok(()) } else { write!(f, " [{}]", facts.join(", ")) }
+        facts.extend(
+            self.0
+                .fields
+                .iter()
+                .map(|(name, value)| format!("{name} {value}")),
+        );
+        if facts.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " [{}]", facts.join(", "))
+        }
     }
 }
 
@@ -398,7 +411,11 @@ mod tests {
 
     #[test]
     fn innermost_file_and_offset_win() {
-        let e = Error::new(Code::Malformed, "m").in_file("inner").at(7).in_file("outer").at(9);
+        let e = Error::new(Code::Malformed, "m")
+            .in_file("inner")
+            .at(7)
+            .in_file("outer")
+            .at(9);
         assert_eq!((e.file(), e.offset()), (Some(Path::new("inner")), Some(7)));
     }
 

@@ -18,7 +18,10 @@ pub const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 
 /// Appends one frame for `payload` that will lie at `offset` of the log `id`.
 pub fn write(id: u128, offset: u64, synced: u64, payload: &[u8]) -> Vec<u8> {
-    assert!(payload.len() <= PAYLOAD_BYTES_MAX as usize, "a frame's payload is at most {PAYLOAD_BYTES_MAX} bytes");
+    assert!(
+        payload.len() <= PAYLOAD_BYTES_MAX as usize,
+        "a frame's payload is at most {PAYLOAD_BYTES_MAX} bytes"
+    );
     let mut head = Sink::with_capacity(HEADER_BYTES + payload.len());
     head.u32(payload.len() as u32).u64(synced);
     let sum = sum(id, offset, head.as_slice(), payload);
@@ -50,7 +53,10 @@ pub fn replay(id: u128, bytes: &[u8], start: u64) -> Result<Replay<'_>> {
     let mut synced_max = 0;
     let mut at = start;
     let damage = loop {
-        let rest = usize::try_from(at).ok().and_then(|n| bytes.get(n..)).unwrap_or_default();
+        let rest = usize::try_from(at)
+            .ok()
+            .and_then(|n| bytes.get(n..))
+            .unwrap_or_default();
         if rest.is_empty() {
             break None;
         }
@@ -63,12 +69,22 @@ pub fn replay(id: u128, bytes: &[u8], start: u64) -> Result<Replay<'_>> {
             Err(error) => break Some(error),
         }
     };
-    let Some(error) = damage else { return Ok(Replay { payloads, end: at, torn_bytes: 0 }) };
+    let Some(error) = damage else {
+        return Ok(Replay {
+            payloads,
+            end: at,
+            torn_bytes: 0,
+        });
+    };
     synced_max = synced_max.max(witness(id, bytes, at));
     if at < synced_max {
         return Err(error.with("durable_up_to", synced_max));
     }
-    Ok(Replay { payloads, end: at, torn_bytes: bytes.len() as u64 - at })
+    Ok(Replay {
+        payloads,
+        end: at,
+        torn_bytes: bytes.len() as u64 - at,
+    })
 }
 
 fn read(id: u128, at: u64, bytes: &[u8]) -> Result<(u64, &[u8])> {
@@ -76,7 +92,9 @@ fn read(id: u128, at: u64, bytes: &[u8]) -> Result<(u64, &[u8])> {
     let head = c.clone().take(12)?;
     let (length, synced, found) = (c.u32()?, c.u64()?, c.u64()?);
     if length > PAYLOAD_BYTES_MAX {
-        return Err(Error::new(Code::Malformed, "a frame is too long").at(at).with("bytes", length));
+        return Err(Error::new(Code::Malformed, "a frame is too long")
+            .at(at)
+            .with("bytes", length));
     }
     let payload = c.take(length as usize)?;
     let expected = sum(id, at, head, payload);
@@ -97,7 +115,9 @@ fn witness(id: u128, bytes: &[u8], from: u64) -> u64 {
     for at in from as usize..bytes.len().saturating_sub(HEADER_BYTES - 1) {
         let rest = &bytes[at..];
         let mut c = Cursor::new(rest);
-        let (Ok(length), Ok(synced)) = (c.u32(), c.u64()) else { break };
+        let (Ok(length), Ok(synced)) = (c.u32(), c.u64()) else {
+            break;
+        };
         let fits = length as usize <= rest.len() - HEADER_BYTES;
         if fits && synced > best && synced <= at as u64 && read(id, at as u64, rest).is_ok() {
             best = synced;
@@ -125,7 +145,10 @@ mod tests {
     fn round_trip() {
         let bytes = log(&[(b"a", true), (b"", true), (b"ccc", false)]);
         let replay = replay(5, &bytes, 0).unwrap();
-        assert_eq!(replay.payloads.iter().map(|p| p.1).collect::<Vec<_>>(), [b"a" as &[u8], b"", b"ccc"]);
+        assert_eq!(
+            replay.payloads.iter().map(|p| p.1).collect::<Vec<_>>(),
+            [b"a" as &[u8], b"", b"ccc"]
+        );
         assert_eq!(replay.end, bytes.len() as u64);
     }
 
@@ -134,7 +157,10 @@ mod tests {
         let bytes = log(&[(b"a", true), (b"bb", false)]);
         for n in 21..bytes.len() {
             let replay = replay(5, &bytes[..n], 0).unwrap();
-            assert_eq!((replay.payloads.len(), replay.end, replay.torn_bytes), (1, 21, n as u64 - 21));
+            assert_eq!(
+                (replay.payloads.len(), replay.end, replay.torn_bytes),
+                (1, 21, n as u64 - 21)
+            );
         }
     }
 

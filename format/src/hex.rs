@@ -24,7 +24,12 @@ mod tests {
     #[test]
     fn round_trip_and_refusals() {
         assert_eq!(super::decode(&super::encode(0xabc)).unwrap(), 0xabc);
-        for bad in ["", "ab", "+0000000000000000000000000000000", "ABCDEF00000000000000000000000000"] {
+        for bad in [
+            "",
+            "ab",
+            "+0000000000000000000000000000000",
+            "ABCDEF00000000000000000000000000",
+        ] {
             assert!(super::decode(bad).is_err(), "{bad}");
         }
     }

@@ -60,7 +60,13 @@ pub struct TrailerBuilder {
 impl TrailerBuilder {
     /// For a file of `kind` whose bytes are named `content_id`.
     pub fn new(content_id: u128, kind: u32) -> Self {
-        TrailerBuilder { content_id, kind, content_bytes: 0, chunk: Vec::new(), sums: Vec::new() }
+        TrailerBuilder {
+            content_id,
+            kind,
+            content_bytes: 0,
+            chunk: Vec::new(),
+            sums: Vec::new(),
+        }
     }
 
     /// Takes note of bytes appended to the file.
@@ -101,9 +107,18 @@ impl TrailerBuilder {
             out.u64(*sum);
         }
         let digest = digest(out.as_slice(), self.content_id, self.content_bytes, self.kind);
-        out.u128(self.content_id).u64(self.content_bytes).u64(digest).u32(self.kind).u32(VERSION).raw(&MAGIC);
-        let trailer =
-            Trailer { content_id: self.content_id, content_bytes: self.content_bytes, digest, kind: self.kind };
+        out.u128(self.content_id)
+            .u64(self.content_bytes)
+            .u64(digest)
+            .u32(self.kind)
+            .u32(VERSION)
+            .raw(&MAGIC);
+        let trailer = Trailer {
+            content_id: self.content_id,
+            content_bytes: self.content_bytes,
+            digest,
+            kind: self.kind,
+        };
         (out.into_vec(), trailer)
     }
 }
@@ -140,18 +155,24 @@ fn read_with_sums(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<(Trailer,
     let mut tail = [0; TAIL_BYTES];
     read_at(tail_at, &mut tail)?;
     let mut c = Cursor::with_base(&tail, tail_at);
-    let (content_id, content_bytes, found, kind, version) = (c.u128()?, c.u64()?, c.u64()?, c.u32()?, c.u32()?);
+    let (content_id, content_bytes, found, kind, version) =
+        (c.u128()?, c.u64()?, c.u64()?, c.u32()?, c.u32()?);
     if c.array::<8>()? != MAGIC {
         return Err(corrupt("the trailer's magic number is another one", tail_at + 40));
     }
     if version != VERSION {
-        return Err(Error::new(Code::UnsupportedFormatVersion, "the trailer's version is not known")
-            .at(tail_at + 36)
-            .expected_found(VERSION, version));
+        return Err(Error::new(
+            Code::UnsupportedFormatVersion,
+            "the trailer's version is not known",
+        )
+        .at(tail_at + 36)
+        .expected_found(VERSION, version));
     }
     if content_bytes > tail_at || tail_at - content_bytes != sums_bytes(content_bytes) {
-        return Err(corrupt("the trailer belongs to a file of another length", tail_at + 16)
-            .expected_found(tail_at, content_bytes));
+        return Err(
+            corrupt("the trailer belongs to a file of another length", tail_at + 16)
+                .expected_found(tail_at, content_bytes),
+        );
     }
     let mut sums = vec![0; (tail_at - content_bytes) as usize];
     read_at(content_bytes, &mut sums)?;
@@ -165,7 +186,15 @@ fn read_with_sums(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<(Trailer,
     while !c.is_empty() {
         list.push(c.u64()?);
     }
-    Ok((Trailer { content_id, content_bytes, digest: found, kind }, list))
+    Ok((
+        Trailer {
+            content_id,
+            content_bytes,
+            digest: found,
+            kind,
+        },
+        list,
+    ))
 }
 
 /// Reads the whole file and checks every byte of it.
@@ -212,7 +241,14 @@ mod tests {
 
     #[test]
     fn round_trip_at_the_edges_of_a_chunk() {
-        for n in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES] {
+        for n in [
+            0,
+            1,
+            CHUNK_BYTES - 1,
+            CHUNK_BYTES,
+            CHUNK_BYTES + 1,
+            3 * CHUNK_BYTES,
+        ] {
             let (bytes, trailer) = file(&vec![7; n]);
             assert_eq!(check(&bytes).unwrap(), trailer, "{n} bytes");
             assert_eq!(trailer.file_bytes(), bytes.len() as u64);
