@@ -14,7 +14,7 @@ use std::{
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFs;
 
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| {
@@ -46,7 +46,11 @@ fn regular(file: &File, path: &Path) -> Result<u64> {
 }
 
 fn or_here(dir: &Path) -> &Path {
-    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
+    if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    }
 }
 
 impl Fs for OsFs {
@@ -57,13 +61,24 @@ impl Fs for OsFs {
             .open(path)
             .map_err(io_error("open", path))?;
         let len = regular(&file, path)?;
-        Ok(Arc::new(OsReadFile { file, len, path: path.into() }))
+        Ok(Arc::new(OsReadFile {
+            file,
+            len,
+            path: path.into(),
+        }))
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
-        let file =
-            OpenOptions::new().write(true).create_new(true).open(path).map_err(io_error("create", path))?;
-        Ok(Box::new(OsWriteFile { file, len: 0, path: path.into() }))
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(io_error("create", path))?;
+        Ok(Box::new(OsWriteFile {
+            file,
+            len: 0,
+            path: path.into(),
+        }))
     }
 
     fn append(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
@@ -74,7 +89,11 @@ impl Fs for OsFs {
             .map_err(io_error("open to append", path))?;
         regular(&file, path)?;
         let len = file.seek(io::SeekFrom::End(0)).map_err(io_error("seek", path))?;
-        Ok(Box::new(OsWriteFile { file, len, path: path.into() }))
+        Ok(Box::new(OsWriteFile {
+            file,
+            len,
+            path: path.into(),
+        }))
     }
 
     fn truncate(&self, path: &Path, len: u64) -> Result {
@@ -101,8 +120,11 @@ impl Fs for OsFs {
             .open(from)
             .map_err(io_error("open to copy", from))?;
         regular(&source, from)?;
-        let mut target =
-            OpenOptions::new().write(true).create_new(true).open(to).map_err(io_error("create copy", to))?;
+        let mut target = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(to)
+            .map_err(io_error("create copy", to))?;
         // std copies inside the kernel here (copy_file_range, which shares blocks where the file system can).
         io::copy(&mut source, &mut target).map_err(io_error("copy", to))?;
         Ok(())
@@ -127,8 +149,14 @@ impl Fs for OsFs {
             let kind = kind_of(entry.file_type().map_err(io_error("list", dir))?);
             let name = entry.file_name();
             entries.push(match name.to_str() {
-                Some(name) => DirEntry { name: name.to_owned(), kind },
-                None => DirEntry { name: name.to_string_lossy().into_owned(), kind: FileKind::Other },
+                Some(name) => DirEntry {
+                    name: name.to_owned(),
+                    kind,
+                },
+                None => DirEntry {
+                    name: name.to_string_lossy().into_owned(),
+                    kind: FileKind::Other,
+                },
             });
         }
         entries.sort();
@@ -139,7 +167,10 @@ impl Fs for OsFs {
         match fs::symlink_metadata(path) {
             Ok(meta) => {
                 let kind = kind_of(meta.file_type());
-                Ok(Some(FileFacts { len: if kind == FileKind::File { meta.len() } else { 0 }, kind }))
+                Ok(Some(FileFacts {
+                    len: if kind == FileKind::File { meta.len() } else { 0 },
+                    kind,
+                }))
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(e) => Err(Error::io("stat", path, e)),
@@ -166,7 +197,10 @@ impl Fs for OsFs {
                 let mut holder = String::new();
                 // The content only helps people; an unreadable one does not change who holds the lock.
                 let _ = (&mut file).take(32).read_to_string(&mut holder);
-                let pid = holder.trim().parse::<u32>().map_or_else(|_| "unknown".into(), |p| p.to_string());
+                let pid = holder
+                    .trim()
+                    .parse::<u32>()
+                    .map_or_else(|_| "unknown".into(), |p| p.to_string());
                 return Err(Error::new(Code::Locked, "another process uses the directory")
                     .in_file(path)
                     .with("pid", pid));
@@ -222,7 +256,9 @@ struct OsWriteFile {
 
 impl WriteFile for OsWriteFile {
     fn append(&mut self, bytes: &[u8]) -> Result {
-        self.file.write_all(bytes).map_err(io_error("write", &self.path))?;
+        self.file
+            .write_all(bytes)
+            .map_err(io_error("write", &self.path))?;
         self.len += bytes.len() as u64;
         Ok(())
     }
