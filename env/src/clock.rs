@@ -1,5 +1,7 @@
 //! Time that tests can drive.
 
+#![allow(clippy::disallowed_methods, reason = "the one place where time is read")]
+
 use parking_lot::Mutex;
 use std::{
     fmt::Debug,
@@ -24,7 +26,9 @@ pub struct SystemClock {
 impl SystemClock {
     /// Monotonic time counts from here.
     pub fn new() -> Self {
-        SystemClock { start: Instant::now() }
+        SystemClock {
+            start: Instant::now(),
+        }
     }
 }
 
@@ -40,7 +44,9 @@ impl Clock for SystemClock {
     }
 
     fn wall_millis(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis() as u64)
     }
 }
 

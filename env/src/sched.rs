@@ -5,6 +5,11 @@
 //! compaction, upload). [`ThreadScheduler`] gives every task a thread and runs jobs on a pool;
 //! `SimScheduler` (file `sim_sched`) runs the same tasks and jobs on one thread in an order drawn from a seed.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the one place where threads start and are waited for"
+)]
+
 use parking_lot::{Condvar, Mutex};
 use std::{
     collections::VecDeque,
