@@ -1,1 +1,37 @@
-//! Map of the crate (see ARCHITECTURE.md).
+//! Checkpoints and savepoints: identity, metadata, storage, ownership, retention, rescale.
+//!
+//! | file | idea |
+//! |---|---|
+//! | [`id`] | names of jobs, roots, checkpoints, generations, operators, subtasks |
+//! | [`key_group`] | which subtask owns which keys, for ever |
+//! | [`kind`] | kinds of snapshots, sharing of files, what a backend is asked for |
+//! | [`object`] | names of physical copies; they tell their birth |
+//! | [`handle`] | where the state of a subtask lies |
+//! | [`catalogue`] | an operator's states: name → id, kind, layout, schemas |
+//! | [`metadata`] | what a snapshot is: the content of `_metadata` |
+//! | [`files`] | the two verbs of the state layer: put this file, open this handle |
+//!
+//! The crate knows nothing of tables, codecs, operators, threads and channels. Decisions are pure functions over
+//! facts; whatever deletes takes a list that was decided and tested elsewhere.
+#![forbid(unsafe_code)]
+
+pub mod catalogue;
+pub mod files;
+pub mod handle;
+pub mod id;
+pub mod key_group;
+pub mod kind;
+pub mod metadata;
+pub mod object;
+
+pub use catalogue::{CatalogueEntry, ComponentOrder, StateCatalogue, StateDeclaration, StateId, StateKind};
+pub use files::{OpenFiles, PutFiles};
+pub use handle::{
+    Anchor, BackendKind, FamilyHandle, FileHandle, Folder, KeyedHandle, OperatorStateHandle,
+    OperatorStateMode, RunHandle, Scope, SubtaskState, TableHandle,
+};
+pub use id::{CheckpointId, Generation, JobId, OperatorId, OperatorUid, RootId, SubtaskIndex};
+pub use key_group::{KeyGroup, KeyGroupRange, check_parallelism, key_group_of, max_parallelism_default};
+pub use kind::{FileSharing, SnapshotKind, SnapshotOwner, SnapshotRequest};
+pub use metadata::{ExternalAnchor, Metadata, OperatorSnapshot};
+pub use object::{Birth, ObjectName};

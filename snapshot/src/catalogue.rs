@@ -1,0 +1,286 @@
+//! The catalogue of an operator's states: name → id, kind, layout, schemas.
+//!
+//! Ids are part of every stored key, so they are allotted once per operator before any task opens, are equal on all
+//! subtasks, live in the metadata, and are never reused, not even after a state was dropped. A state that the program
+//! no longer declares stays in the catalogue and its data is carried on.
+
+use keybed_format::{Code, Error, Result};
+
+/// Most states of one operator, dropped ones included.
+pub const STATES_MAX: usize = 4096;
+/// Longest name of a state, in bytes.
+pub const STATE_NAME_BYTES_MAX: usize = 255;
+/// Longest text of a schema, in bytes.
+pub const SCHEMA_BYTES_MAX: usize = 64 << 10;
+
+/// Number of a state inside its operator, from 1; 0 is never allotted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateId(pub u16);
+
+/// What a state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum StateKind {
+    /// One value per key.
+    Value,
+    /// A list per key.
+    List,
+    /// A map per key.
+    Map,
+    /// Timers of the operator.
+    Timer,
+    /// One value per key, reduced on write.
+    Reducing,
+    /// One accumulator per key.
+    Aggregating,
+}
+
+/// Order of the components in the state's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ComponentOrder {
+    /// Key, namespace, map key or list chunk.
+    KeyFirst,
+    /// Namespace, key, map key: windows.
+    NamespaceFirst,
+    /// Time, key, namespace: timers.
+    TimeFirst,
+}
+
+/// What a program declares about a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDeclaration {
+    /// Name, unique in the operator: 1–[`STATE_NAME_BYTES_MAX`] bytes.
+    pub name: String,
+    /// What it is.
+    pub kind: StateKind,
+    /// Order of the components in its keys.
+    pub order: ComponentOrder,
+    /// Schema of the key.
+    pub key_schema: String,
+    /// Schema of the namespace; empty = void.
+    pub namespace_schema: String,
+    /// Schema of the map key; empty unless a map.
+    pub map_key_schema: String,
+    /// Schema of the value or element; empty for timers.
+    pub value_schema: String,
+}
+
+/// A state of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogueEntry {
+    /// Its number, for ever.
+    pub id: StateId,
+    /// What was declared.
+    pub state: StateDeclaration,
+    /// Whether the user dropped it; the id stays taken.
+    pub dropped: bool,
+}
+
+/// All states that an operator ever had, by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateCatalogue {
+    entries: Vec<CatalogueEntry>,
+}
+
+impl StateCatalogue {
+    /// No states.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A catalogue read from outside.
+    ///
+    /// # Errors
+    /// `Malformed` if ids are not 1, 2, 3 …, a living name occurs twice, or a bound is exceeded.
+    pub fn from_entries(entries: Vec<CatalogueEntry>) -> Result<Self> {
+        let mut catalogue = StateCatalogue::new();
+        for entry in entries {
+            let id_next = catalogue.entries.len() + 1;
+            if usize::from(entry.id.0) != id_next || id_next > STATES_MAX || !bounded(&entry.state) {
+                return Err(Error::new(
+                    Code::Malformed,
+                    "the catalogue of states is out of order or bounds",
+                )
+                .expected_found(id_next, entry.id.0));
+            }
+            if !entry.dropped && catalogue.find(&entry.state.name).is_some() {
+                return Err(
+                    Error::new(Code::Malformed, "a state occurs twice").with("state", entry.state.name)
+                );
+            }
+            catalogue.entries.push(entry);
+        }
+        Ok(catalogue)
+    }
+
+    /// All states by id, dropped ones included.
+    pub fn entries(&self) -> &[CatalogueEntry] {
+        &self.entries
+    }
+
+    /// The living state of that name.
+    pub fn find(&self, name: &str) -> Option<&CatalogueEntry> {
+        self.entries.iter().find(|e| !e.dropped && e.state.name == name)
+    }
+
+    /// The id of a declared state: the one it has had before if it fits, else the next free one.
+    ///
+    /// # Errors
+    /// `StateKindChanged`, `KeySchemaIncompatible`, `NamespaceSchemaIncompatible`, `MapKeySchemaChanged`,
+    /// `ValueSchemaIncompatible` if the state was something else before; `InvalidArgument` if a bound is exceeded.
+    pub fn declare(&mut self, state: &StateDeclaration) -> Result<StateId> {
+        if let Some(known) = self.find(&state.name) {
+            fits(&known.state, state)?;
+            return Ok(known.id);
+        }
+        if !bounded(state) || self.entries.len() >= STATES_MAX {
+            return Err(Error::invalid(
+                "the name or schema of a state is out of bounds, or there are too many",
+            )
+            .with("state", state.name.escape_debug()));
+        }
+        let id = StateId(self.entries.len() as u16 + 1); // at most STATES_MAX
+        self.entries.push(CatalogueEntry {
+            id,
+            state: state.clone(),
+            dropped: false,
+        });
+        Ok(id)
+    }
+
+    /// Marks a state as dropped; its id stays taken. `false` if there is no such state.
+    pub fn drop_state(&mut self, name: &str) -> bool {
+        let living = self
+            .entries
+            .iter_mut()
+            .find(|e| !e.dropped && e.state.name == name);
+        living.map(|entry| entry.dropped = true).is_some()
+    }
+}
+
+fn bounded(state: &StateDeclaration) -> bool {
+    let schemas = [
+        &state.key_schema,
+        &state.namespace_schema,
+        &state.map_key_schema,
+        &state.value_schema,
+    ];
+    (1..=STATE_NAME_BYTES_MAX).contains(&state.name.len())
+        && schemas.iter().all(|s| s.len() <= SCHEMA_BYTES_MAX)
+}
+
+fn fits(old: &StateDeclaration, new: &StateDeclaration) -> Result {
+    let (old_kind, new_kind) = (
+        format!("{:?} {:?}", old.kind, old.order),
+        format!("{:?} {:?}", new.kind, new.order),
+    );
+    let facts = [
+        (
+            Code::StateKindChanged,
+            "the state was of another kind or layout",
+            &old_kind,
+            &new_kind,
+        ),
+        (
+            Code::KeySchemaIncompatible,
+            "the key had another schema",
+            &old.key_schema,
+            &new.key_schema,
+        ),
+        (
+            Code::NamespaceSchemaIncompatible,
+            "the namespace had another schema",
+            &old.namespace_schema,
+            &new.namespace_schema,
+        ),
+        (
+            Code::MapKeySchemaChanged,
+            "the map key had another schema",
+            &old.map_key_schema,
+            &new.map_key_schema,
+        ),
+        (
+            Code::ValueSchemaIncompatible,
+            "the value had another schema",
+            &old.value_schema,
+            &new.value_schema,
+        ),
+    ];
+    match facts.into_iter().find(|(_, _, old, new)| old != new) {
+        Some((code, message, old, found)) => Err(Error::new(code, message)
+            .with("state", &new.name)
+            .expected_found(old, found)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(name: &str) -> StateDeclaration {
+        StateDeclaration {
+            name: name.into(),
+            kind: StateKind::Value,
+            order: ComponentOrder::KeyFirst,
+            key_schema: "u64".into(),
+            namespace_schema: String::new(),
+            map_key_schema: String::new(),
+            value_schema: "string".into(),
+        }
+    }
+
+    #[test]
+    fn a_name_keeps_its_id_and_a_dropped_id_stays_taken() {
+        let mut catalogue = StateCatalogue::new();
+        assert_eq!(catalogue.declare(&value("a")).unwrap(), StateId(1));
+        assert_eq!(catalogue.declare(&value("b")).unwrap(), StateId(2));
+        assert_eq!(catalogue.declare(&value("a")).unwrap(), StateId(1));
+        assert!(catalogue.drop_state("a") && !catalogue.drop_state("a"));
+        assert_eq!(catalogue.declare(&value("a")).unwrap(), StateId(3));
+        assert_eq!(
+            StateCatalogue::from_entries(catalogue.entries().to_vec()).unwrap(),
+            catalogue
+        );
+    }
+
+    #[test]
+    fn every_difference_has_its_code() {
+        let mut catalogue = StateCatalogue::new();
+        catalogue.declare(&value("a")).unwrap();
+        let other = |change: fn(&mut StateDeclaration)| {
+            let mut state = value("a");
+            change(&mut state);
+            catalogue.clone().declare(&state).unwrap_err().code()
+        };
+        assert_eq!(other(|s| s.kind = StateKind::List), Code::StateKindChanged);
+        assert_eq!(
+            other(|s| s.key_schema = "i64".into()),
+            Code::KeySchemaIncompatible
+        );
+        assert_eq!(
+            other(|s| s.namespace_schema = "i64".into()),
+            Code::NamespaceSchemaIncompatible
+        );
+        assert_eq!(
+            other(|s| s.map_key_schema = "i64".into()),
+            Code::MapKeySchemaChanged
+        );
+        assert_eq!(
+            other(|s| s.value_schema = "i64".into()),
+            Code::ValueSchemaIncompatible
+        );
+    }
+
+    #[test]
+    fn a_catalogue_from_outside_is_checked() {
+        let entry = |id, name: &str| CatalogueEntry {
+            id: StateId(id),
+            state: value(name),
+            dropped: false,
+        };
+        assert!(StateCatalogue::from_entries(vec![entry(2, "a")]).is_err());
+        assert!(StateCatalogue::from_entries(vec![entry(1, "a"), entry(2, "a")]).is_err());
+        assert!(StateCatalogue::from_entries(vec![entry(1, "")]).is_err());
+    }
+}

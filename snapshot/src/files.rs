@@ -1,0 +1,46 @@
+//! The two verbs through which the state layer sees snapshot storage: put this file, open this handle.
+//!
+//! A backend never learns of a directory, a bucket or a generation.
+
+use crate::{FileHandle, Scope};
+use keybed_env::{Fs, ReadFile};
+use keybed_format::Result;
+use std::{path::Path, sync::Arc};
+
+/// Takes files of one subtask into one snapshot.
+///
+/// A handle may be referenced by the snapshot it was made for and, if it is [`Scope::Shared`], by later
+/// checkpoints as long as it is in the last completed checkpoint; or, if its own checkpoint failed, until the next
+/// checkpoint completes without it. Then it is swept.
+pub trait PutFiles: Send + Sync {
+    /// Takes the finished, immutable file `path` of `local` in: linked where that is possible, else copied; file and
+    /// name are durable on return. `content`, `digest` and `bytes` (whole file) must be those of its trailer.
+    ///
+    /// # Errors
+    /// `Fenced` if a newer owner took over; `Malformed` if the file is not the one announced; errors of either side.
+    fn put_file(
+        &self,
+        scope: Scope,
+        content: u128,
+        local: &dyn Fs,
+        path: &Path,
+        digest: u64,
+        bytes: u64,
+    ) -> Result<FileHandle>;
+}
+
+/// Opens files of one snapshot.
+pub trait OpenFiles: Send + Sync {
+    /// Opens the file for reading; offsets count from the file's own first byte, packed or not.
+    ///
+    /// # Errors
+    /// `SnapshotIncomplete` if it is missing; `SnapshotCorrupt` if it has another length.
+    fn open(&self, handle: &FileHandle) -> Result<Arc<dyn ReadFile>>;
+
+    /// Makes the file available as `to` of `fs`, which must not exist: linked where that is possible, else copied.
+    /// Not synced.
+    ///
+    /// # Errors
+    /// As [`OpenFiles::open`]; `TargetExists`; errors of `fs`.
+    fn fetch(&self, handle: &FileHandle, fs: &dyn Fs, to: &Path) -> Result;
+}
