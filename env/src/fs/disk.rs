@@ -215,6 +215,10 @@ impl Fs for OsFs {
         write(&mut file).map_err(io_error("write lock", path))?;
         Ok(Box::new(OsLock { _file: file }))
     }
+
+    fn namespace(&self) -> Option<u64> {
+        Some(0)
+    }
 }
 
 #[derive(Debug)]

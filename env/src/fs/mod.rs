@@ -149,6 +149,12 @@ pub trait Fs: Send + Sync + Debug + 'static {
     /// `Locked` with field `pid` if another holder (this process or another) has it.
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>>;
 
+    /// Which names this file system sees: two with equal `Some` see the same files under the same paths, so a file
+    /// of one can be linked by the other. `None` is never equal to anything.
+    fn namespace(&self) -> Option<u64> {
+        None
+    }
+
     /// Creates a directory and its missing parents, making every new name durable.
     ///
     /// # Errors
