@@ -1,0 +1,195 @@
+//! The block cache: decoded blocks of tables that are not mapped, kept by CLOCK within a budget of bytes.
+//!
+//! A block's frame carries a *referenced* mark. A hit sets it; the hand that looks for room clears it once before it
+//! evicts. Frames are dealt by hash to shards, each behind its own lock, so threads rarely meet; no lock is held
+//! while a block is read or decoded.
+
+use crate::{key::TableId, table::Block};
+use keybed_format::checksum;
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
+
+const SHARDS: usize = 16;
+
+/// Decoded blocks of many tables under one budget. Cheap to share; dropping it drops the blocks that nobody pins.
+#[derive(Debug)]
+pub struct BlockCache {
+    shards: Vec<Mutex<Shard>>,
+    capacity_bytes: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    table: TableId,
+    offset: u64,
+}
+
+impl Place {
+    /// Table ids are random, so folding is mixing enough once the offset is spread.
+    fn mixed(&self) -> u64 {
+        (self.table.0 as u64) ^ self.offset.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+    }
+}
+
+impl std::hash::Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.mixed());
+    }
+}
+
+/// Hands on the one word that [`Place`] feeds it, spread over all bits.
+#[derive(Default)]
+struct OneWord(u64);
+
+impl Hasher for OneWord {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = checksum::hash(bytes);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word.wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+#[derive(Debug)]
+struct Frame {
+    place: Place,
+    block: Arc<Block>,
+    bytes: usize,
+    referenced: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Index in `frames` of each block.
+    index: HashMap<Place, usize, BuildHasherDefault<OneWord>>,
+    frames: Vec<Frame>,
+    hand: usize,
+    bytes: usize,
+    hits: u64,
+    misses: u64,
+}
+
+/// Counts since the cache was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Look-ups that found their block.
+    pub hits: u64,
+    /// Look-ups that did not.
+    pub misses: u64,
+    /// Bytes held now.
+    pub bytes: usize,
+    /// Blocks held now.
+    pub blocks: usize,
+}
+
+impl BlockCache {
+    /// A cache of at most `capacity_bytes`; 0 caches nothing.
+    pub fn new(capacity_bytes: usize) -> Self {
+        BlockCache {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            capacity_bytes,
+        }
+    }
+
+    /// The budget in bytes.
+    pub fn capacity_bytes(&self) -> usize {
+        self.capacity_bytes
+    }
+
+    fn shard(&self, place: Place) -> &Mutex<Shard> {
+        // The shard comes from bits that the map inside the shard uses last.
+        let at = (place.mixed().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60) as usize;
+        &self.shards[at % SHARDS]
+    }
+
+    /// The block at `offset` of `table`, if it is here.
+    pub fn get(&self, table: TableId, offset: u64) -> Option<Arc<Block>> {
+        let place = Place { table, offset };
+        let shard = &mut *self.shard(place).lock();
+        let found = shard.index.get(&place).and_then(|&at| shard.frames.get_mut(at));
+        if let Some(frame) = found {
+            frame.referenced = true;
+            shard.hits += 1;
+            Some(frame.block.clone())
+        } else {
+            shard.misses += 1;
+            None
+        }
+    }
+
+    /// Keeps a block, evicting others; a block larger than a shard's share is not kept.
+    pub fn insert(&self, table: TableId, offset: u64, block: &Arc<Block>) {
+        let bytes = block.memory_bytes();
+        let share = self.capacity_bytes / SHARDS;
+        if bytes > share {
+            return;
+        }
+        let place = Place { table, offset };
+        let mut evicted = Vec::new();
+        {
+            let shard = &mut *self.shard(place).lock();
+            if shard.index.contains_key(&place) {
+                return;
+            }
+            while shard.bytes + bytes > share {
+                evicted.push(shard.evict());
+            }
+            shard.index.insert(place, shard.frames.len());
+            shard.frames.push(Frame {
+                place,
+                block: block.clone(),
+                bytes,
+                referenced: false,
+            });
+            shard.bytes += bytes;
+        }
+        // Freed outside the lock.
+        drop(evicted);
+    }
+
+    /// Counts.
+    pub fn stats(&self) -> CacheStats {
+        let mut stats = CacheStats::default();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            stats.hits += shard.hits;
+            stats.misses += shard.misses;
+            stats.bytes += shard.bytes;
+            stats.blocks += shard.frames.len();
+        }
+        stats
+    }
+}
+
+impl Shard {
+    /// Takes out the first frame behind the hand that was not referenced since the hand last passed it.
+    fn evict(&mut self) -> Arc<Block> {
+        loop {
+            if self.hand >= self.frames.len() {
+                self.hand = 0;
+            }
+            let frame = &mut self.frames[self.hand];
+            if std::mem::take(&mut frame.referenced) {
+                self.hand += 1;
+                continue;
+            }
+            let out = self.frames.swap_remove(self.hand);
+            self.index.remove(&out.place);
+            if let Some(moved) = self.frames.get(self.hand) {
+                self.index.insert(moved.place, self.hand);
+            }
+            self.bytes -= out.bytes;
+            return out.block;
+        }
+    }
+}

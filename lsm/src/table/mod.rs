@@ -1,0 +1,33 @@
+//! Tables: immutable sorted files (`.sst`).
+//!
+//! ```text
+//!   TableBuilder ──► ┌─────────────────────────────────────────────┐
+//!                    │ block 0 │ block 1 │ …          16 KiB each   │
+//!                    │ filter      (binary fuse, over key hashes)   │
+//!                    │ index       (fence: where each block starts) │
+//!                    │ properties  (counts, ranges)                 │
+//!                    │ footer      (where the three lie)            │
+//!                    │ trailer     (keybed_format, kind "sst1")     │
+//!                    └─────────────────────────────────────────────┘
+//!                         ▲ TableReader: filter → fence → block hash → value
+//!                         └─ TableView: the part of it that is visible ─► TableIter
+//! ```
+//! Every block and section ends in an xxh3-64 bound to (table id, offset). Whatever is opened from disk is hostile:
+//! lengths are checked before use, and broken bytes are `TableCorrupt` with file and offset. Page:
+//! docs/format/table.md.
+
+mod block;
+mod builder;
+mod iter;
+mod options;
+mod reader;
+mod value;
+mod view;
+
+pub use block::Block;
+pub use builder::TableBuilder;
+pub use iter::TableIter;
+pub use options::{Compression, TableFacts, TableOptions};
+pub use reader::{BlockAccess, TableReader};
+pub use value::{Found, Slice};
+pub use view::TableView;

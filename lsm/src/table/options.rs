@@ -1,0 +1,91 @@
+//! What a table is built with, and what is known about it once it is built.
+
+use crate::key::{Seqno, TableId};
+
+/// How blocks are compressed when a table is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all: fastest reads, values can be borrowed from the memory map.
+    #[default]
+    None,
+    /// LZ4, always available, pure Rust.
+    Lz4,
+    /// zstd of this level, −7 to 22; needs the feature `zstd`.
+    Zstd(i32),
+}
+
+/// Options of a new table.
+#[derive(Clone, Debug)]
+pub struct TableOptions {
+    /// Target of a block before compression, in bytes, 512 to 1 MiB; default 16 KiB. All versions of a key share a
+    /// block, so a block can exceed it.
+    pub block_bytes: usize,
+    /// Compression of blocks; default none.
+    pub compression: Compression,
+    /// Whether a filter is written (9 bits per key; about 0.4 % false positives); default yes.
+    pub filter: bool,
+    /// Bytes of a key that name its partition, 0 to 8; default 0 = no partitions. Recorded, not interpreted.
+    pub partition_prefix: u8,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        TableOptions {
+            block_bytes: 16 << 10,
+            compression: Compression::None,
+            filter: true,
+            partition_prefix: 0,
+        }
+    }
+}
+
+/// Facts about a finished table; what a version edit records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableFacts {
+    /// Names the content.
+    pub id: TableId,
+    /// Bytes of the whole file.
+    pub bytes: u64,
+    /// Digest over every byte, from the trailer.
+    pub digest: u64,
+    /// Versions in the table, at least 1.
+    pub entries: u64,
+    /// Distinct keys.
+    pub keys: u64,
+    /// Versions of kind delete.
+    pub tombstones: u64,
+    /// Versions of kind merge.
+    pub merges: u64,
+    /// First key.
+    pub smallest: Vec<u8>,
+    /// Last key.
+    pub largest: Vec<u8>,
+    /// Oldest version's seqno.
+    pub seqno_min: Seqno,
+    /// Newest version's seqno.
+    pub seqno_max: Seqno,
+    /// Bytes of all keys, before any encoding.
+    pub key_bytes: u64,
+    /// Bytes of all values, before any encoding.
+    pub value_bytes: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Bytes of a key that name its partition.
+    pub partition_prefix: u8,
+}
+
+impl TableFacts {
+    /// First and last partition of the table; `None` without partitions. A key shorter than the prefix is its own
+    /// partition.
+    pub fn partitions(&self) -> Option<(&[u8], &[u8])> {
+        fn cut(key: &[u8], prefix: u8) -> &[u8] {
+            key.get(..usize::from(prefix)).unwrap_or(key)
+        }
+        (self.partition_prefix > 0).then(|| {
+            (
+                cut(&self.smallest, self.partition_prefix),
+                cut(&self.largest, self.partition_prefix),
+            )
+        })
+    }
+}
