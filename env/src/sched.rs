@@ -3,7 +3,7 @@
 //! A [`Task`] is a long-lived state machine (a source, an operator subtask, a coordinator) that is stepped until
 //! it is done; it never blocks inside a step. A [`Job`] is a short closure for the background pool (flush,
 //! compaction, upload). [`ThreadScheduler`] gives every task a thread and runs jobs on a pool;
-//! `SimScheduler` (file `sim_sched`) runs the same tasks and jobs on one thread in an order drawn from a seed.
+//! [`SimScheduler`](crate::SimScheduler) (file `sched_sim`) runs the same tasks and jobs on one thread in an order drawn from a seed.
 
 #![allow(
     clippy::disallowed_methods,

@@ -14,7 +14,8 @@ use std::{
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFs;
 
-const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+/// Fails on a symbolic link, and does not wait for the other end of a pipe that somebody put in our place.
+const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| {
@@ -57,7 +58,7 @@ impl Fs for OsFs {
     fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>> {
         let file = OpenOptions::new()
             .read(true)
-            .custom_flags(NO_FOLLOW)
+            .custom_flags(SAFELY)
             .open(path)
             .map_err(io_error("open", path))?;
         let len = regular(&file, path)?;
@@ -84,7 +85,7 @@ impl Fs for OsFs {
     fn append(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
         let mut file = OpenOptions::new()
             .write(true)
-            .custom_flags(NO_FOLLOW)
+            .custom_flags(SAFELY)
             .open(path)
             .map_err(io_error("open to append", path))?;
         regular(&file, path)?;
@@ -99,9 +100,10 @@ impl Fs for OsFs {
     fn truncate(&self, path: &Path, len: u64) -> Result {
         let file = OpenOptions::new()
             .write(true)
-            .custom_flags(NO_FOLLOW)
+            .custom_flags(SAFELY)
             .open(path)
             .map_err(io_error("open to truncate", path))?;
+        super::check_truncate(regular(&file, path)?, len, path)?;
         file.set_len(len).map_err(io_error("truncate", path))
     }
 
@@ -110,13 +112,17 @@ impl Fs for OsFs {
     }
 
     fn link(&self, from: &Path, to: &Path) -> Result {
+        let meta = fs::symlink_metadata(from).map_err(io_error("link", from))?;
+        if !meta.is_file() {
+            return Err(Error::new(Code::IoFailed, "link: not a regular file").in_file(from));
+        }
         fs::hard_link(from, to).map_err(io_error("link", to))
     }
 
     fn copy(&self, from: &Path, to: &Path) -> Result {
         let mut source = OpenOptions::new()
             .read(true)
-            .custom_flags(NO_FOLLOW)
+            .custom_flags(SAFELY)
             .open(from)
             .map_err(io_error("open to copy", from))?;
         regular(&source, from)?;
@@ -126,8 +132,14 @@ impl Fs for OsFs {
             .open(to)
             .map_err(io_error("create copy", to))?;
         // std copies inside the kernel here (copy_file_range, which shares blocks where the file system can).
-        io::copy(&mut source, &mut target).map_err(io_error("copy", to))?;
-        Ok(())
+        match io::copy(&mut source, &mut target) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                // A half copy helps nobody; the failure of the copy is what the caller must hear of.
+                let _ = fs::remove_file(to);
+                Err(Error::io("copy", to, e))
+            }
+        }
     }
 
     fn remove_file(&self, path: &Path) -> Result {
@@ -188,9 +200,10 @@ impl Fs for OsFs {
             .write(true)
             .create(true)
             .truncate(false)
-            .custom_flags(NO_FOLLOW)
+            .custom_flags(SAFELY)
             .open(path)
             .map_err(io_error("open lock", path))?;
+        regular(&file, path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -236,10 +249,7 @@ impl ReadFile for OsReadFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result {
         self.file.read_exact_at(buffer, offset).map_err(|e| {
             if e.kind() == io::ErrorKind::UnexpectedEof {
-                Error::new(Code::Malformed, "the file ends too early")
-                    .in_file(&self.path)
-                    .at(offset)
-                    .expected_found(offset.saturating_add(buffer.len() as u64), self.len)
+                super::ends_too_early(&self.path, buffer.len(), offset, self.len)
             } else {
                 Error::io("read", &self.path, e).at(offset)
             }

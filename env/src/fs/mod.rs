@@ -13,16 +13,26 @@
 //! - A file's bytes are durable after [`WriteFile::sync`]; its name is durable after [`Fs::sync_dir`] of its
 //!   directory. Nothing else is.
 //! - After a failed sync the file's bytes are lost for good: the caller abandons the file.
+//! - After a failed write, rename or sync of a directory nobody knows how much of it happened.
 //! - [`Fs::create`] never truncates an existing file; [`Fs::rename`] replaces; [`Fs::link`] never replaces.
 //! - Symbolic links are never followed in the last component of a path: opening one fails.
 
+mod count;
 mod disk;
+mod fault;
+#[allow(unsafe_code)]
 mod map;
+mod op;
+mod sim;
 
+pub use count::{CountFs, FsCounts};
 pub use disk::OsFs;
+pub use fault::{Fault, FaultFs, FaultPlan, FsCall, LOG_CALLS_MAX};
 pub use map::Map;
+pub use op::FsOp;
+pub use sim::SimFs;
 
-use keybed_format::Result;
+use keybed_format::{Code, Error, Result};
 use std::{
     fmt::Debug,
     path::{Path, PathBuf},
@@ -60,7 +70,7 @@ pub struct FileFacts {
 
 /// A file system.
 ///
-/// All methods take whole paths. Errors are [`Code::IoFailed`](keybed_format::Code::IoFailed), `NotFound`,
+/// All methods take whole paths. Errors are [`Code::IoFailed`], `NotFound`,
 /// `ReadOnlyMedium`, `TooManyOpenFiles`; creating what exists is `TargetExists`; a held lock is `Locked`.
 pub trait Fs: Send + Sync + Debug + 'static {
     /// Opens an existing regular file for reading at offsets.
@@ -81,10 +91,10 @@ pub trait Fs: Send + Sync + Debug + 'static {
     /// `NotFound` if it is missing.
     fn append(&self, path: &Path) -> Result<Box<dyn WriteFile>>;
 
-    /// Cuts an existing file to `len` bytes.
+    /// Cuts an existing file to `len` bytes. Durable after a sync of the file, opened by [`Fs::append`].
     ///
     /// # Errors
-    /// `NotFound` if it is missing.
+    /// `NotFound` if it is missing; `InvalidArgument` if it is shorter than `len`.
     fn truncate(&self, path: &Path, len: u64) -> Result;
 
     /// Gives a file or directory another name, replacing a file of that name. Durable after [`Fs::sync_dir`].
@@ -93,7 +103,7 @@ pub trait Fs: Send + Sync + Debug + 'static {
     /// `NotFound` if `from` is missing.
     fn rename(&self, from: &Path, to: &Path) -> Result;
 
-    /// Gives a file a second name; never replaces.
+    /// Gives a regular file a second name; never replaces.
     ///
     /// # Errors
     /// `TargetExists` if `to` is taken; `IoFailed` with `io_kind() == CrossesDevices` or `Unsupported` where links
@@ -158,7 +168,7 @@ pub trait Fs: Send + Sync + Debug + 'static {
     /// Creates a directory and its missing parents, making every new name durable.
     ///
     /// # Errors
-    /// As [`Fs::create_dir`] and [`Fs::sync_dir`].
+    /// As [`Fs::create_dir`] and [`Fs::sync_dir`]; `TargetExists` if `dir` is there but no directory.
     fn create_dir_all(&self, dir: &Path) -> Result {
         let mut missing: Vec<PathBuf> = Vec::new();
         let mut at = dir.to_path_buf();
@@ -170,14 +180,18 @@ pub trait Fs: Send + Sync + Debug + 'static {
         }
         for dir in missing.iter().rev() {
             match self.create_dir(dir) {
-                Err(e) if e.code() == keybed_format::Code::TargetExists => {}
+                Err(e) if e.code() == Code::TargetExists => {}
                 other => other?,
             }
-            if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-                self.sync_dir(parent)?;
-            }
+            self.sync_dir(parent_of(dir))?;
         }
-        Ok(())
+        match self.facts(dir)?.map(|facts| facts.kind) {
+            Some(FileKind::Dir) => Ok(()),
+            // A link to a directory is as good as one; whoever walks through it finds out.
+            Some(FileKind::Other) => self.list(dir).map(drop),
+            _ if dir.as_os_str().is_empty() => Ok(()),
+            _ => Err(Error::new(Code::TargetExists, "the name of a directory is taken").in_file(dir)),
+        }
     }
 
     /// Whole content of a file, refused above `bytes_max`.
@@ -188,7 +202,7 @@ pub trait Fs: Send + Sync + Debug + 'static {
         let file = self.open(path)?;
         let len = file.len();
         if len > bytes_max {
-            return Err(keybed_format::Error::new(keybed_format::Code::Malformed, "the file is too large")
+            return Err(Error::new(Code::Malformed, "the file is too large")
                 .in_file(path)
                 .expected_found(format_args!("at most {bytes_max}"), len));
         }
@@ -197,29 +211,57 @@ pub trait Fs: Send + Sync + Debug + 'static {
         Ok(bytes)
     }
 
-    /// Writes a new file `path` durably and completely or not at all: temporary name, write, sync, rename, sync of
-    /// the directory. The rename makes it visible. `temporary` must lie in the same directory.
+    /// Writes `path` durably and completely or not at all, replacing a file of that name: temporary name, write,
+    /// sync, rename, sync of the directory. The rename makes it visible; a crash before leaves the old file and
+    /// perhaps the temporary one, a crash after it the old or the new one until the directory is synced.
+    ///
+    /// `temporary` must lie in the same directory and belong to this caller alone: what an earlier crash left
+    /// there is removed.
     ///
     /// # Errors
-    /// Any of the steps; the temporary file is removed where that is still possible.
+    /// Any of the steps; the temporary file is removed where that is still possible. If only the sync of the
+    /// directory failed, the new content is visible.
     fn write_atomic(&self, path: &Path, temporary: &Path, bytes: &[u8]) -> Result {
-        let steps = || {
-            let mut file = self.create(temporary)?;
-            file.append(bytes)?;
-            file.sync()?;
-            drop(file);
-            self.rename(temporary, path)
+        let mut file = match self.create(temporary) {
+            Err(e) if e.code() == Code::TargetExists => {
+                self.remove_file(temporary)?;
+                self.create(temporary)?
+            }
+            created => created?,
         };
-        if let Err(error) = steps() {
-            // The failure is what the caller must hear of; a left-over temporary name is swept by its owner.
+        let written = file.append(bytes).and_then(|()| file.sync());
+        drop(file);
+        if let Err(error) = written.and_then(|()| self.rename(temporary, path)) {
+            // The failure is what the caller must hear of; a left-over temporary file is removed next time.
             let _ = self.remove_file(temporary);
             return Err(error);
         }
-        match path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            Some(dir) => self.sync_dir(dir),
-            None => self.sync_dir(Path::new(".")),
-        }
+        self.sync_dir(parent_of(path))
     }
+}
+
+/// The directory that holds a path's name.
+fn parent_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+fn check_truncate(now: u64, len: u64, path: &Path) -> Result {
+    if len <= now {
+        return Ok(());
+    }
+    Err(Error::invalid("a file cannot be cut to more than it has")
+        .in_file(path)
+        .expected_found(now, len))
+}
+
+#[cold]
+fn ends_too_early(path: &Path, wanted: usize, offset: u64, len: u64) -> Error {
+    Error::new(Code::Malformed, "the file ends too early")
+        .in_file(path)
+        .at(offset)
+        .expected_found(offset.saturating_add(wanted as u64), len)
 }
 
 /// A file open for reading.
@@ -269,6 +311,10 @@ pub trait WriteFile: Send + Debug {
     /// # Errors
     /// `IoFailed`: the file must be abandoned, never synced again.
     fn sync(&mut self) -> Result;
+
+    /// Does to the file what a failing sync does: bytes appended since the last sync stay readable and are never
+    /// written. [`FaultFs`] calls it; only [`SimFs`] does something.
+    fn fail_sync(&mut self) {}
 }
 
 /// A held lock; dropping it releases it.
