@@ -9,6 +9,8 @@
 //! | [`handle`] | where the state of a subtask lies |
 //! | [`catalogue`] | an operator's states: name → id, kind, layout, schemas |
 //! | [`metadata`] | what a snapshot is: the content of `_metadata` |
+//! | [`storage`] | object-level verbs over one job root: in memory, on a file system |
+//! | [`conformance`] | the suite that every storage passes (test support) |
 //! | [`files`] | the two verbs of the state layer: put this file, open this handle |
 //!
 //! The crate knows nothing of tables, codecs, operators, threads and channels. Decisions are pure functions over
@@ -16,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+pub mod conformance;
 pub mod files;
 pub mod handle;
 pub mod id;
@@ -23,6 +26,7 @@ pub mod key_group;
 pub mod kind;
 pub mod metadata;
 pub mod object;
+pub mod storage;
 
 pub use catalogue::{CatalogueEntry, ComponentOrder, StateCatalogue, StateDeclaration, StateId, StateKind};
 pub use files::{OpenFiles, PutFiles};
@@ -35,3 +39,4 @@ pub use key_group::{KeyGroup, KeyGroupRange, check_parallelism, key_group_of, ma
 pub use kind::{FileSharing, SnapshotKind, SnapshotOwner, SnapshotRequest};
 pub use metadata::{ExternalAnchor, Metadata, OperatorSnapshot};
 pub use object::{Birth, ObjectName};
+pub use storage::{CheckpointStorage, Listed, LocalStorage, MemoryStorage, ObjectPath, Place};

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   g<generation>-c<checkpoint id>-<32 hexadecimal digits, random>
+//!   tmp-g<generation>-c<checkpoint id>-<32 hexadecimal digits, random>      while a document is being written
 //! ```
 //! Page: docs/format/job-root.md.
 
@@ -15,6 +16,7 @@ use std::fmt;
 
 /// Longest object name, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
+const TEMPORARY_PREFIX: &str = "tmp-";
 
 /// A validated name without separators: `[a-z0-9_][a-z0-9._-]{0,127}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,9 +61,20 @@ impl ObjectName {
         ))
     }
 
+    /// A name under which a document is written before it gets its own.
+    pub fn temporary(birth: Birth, random: u128) -> Self {
+        ObjectName(format!("{TEMPORARY_PREFIX}{}", Self::of(birth, random)))
+    }
+
+    /// Whether it is a name of [`ObjectName::temporary`].
+    pub fn is_temporary(&self) -> bool {
+        self.0.starts_with(TEMPORARY_PREFIX) && self.birth().is_some()
+    }
+
     /// The birth that the name tells; `None` for names of another shape.
     pub fn birth(&self) -> Option<Birth> {
-        let mut parts = self.0.splitn(3, '-');
+        let name = self.0.strip_prefix(TEMPORARY_PREFIX).unwrap_or(&self.0);
+        let mut parts = name.splitn(3, '-');
         let generation = parts.next()?.strip_prefix('g')?.parse().ok()?;
         let checkpoint = parts.next()?.strip_prefix('c')?.parse().ok()?;
         hex::decode(parts.next()?).ok()?;
@@ -96,6 +109,11 @@ mod tests {
         let name = ObjectName::of(birth, 0xff);
         assert_eq!(name.as_str(), "g3-c17-000000000000000000000000000000ff");
         assert_eq!(name.birth(), Some(birth));
+        let temporary = ObjectName::temporary(birth, 0xff);
+        assert_eq!(
+            (temporary.birth(), temporary.is_temporary(), name.is_temporary()),
+            (Some(birth), true, false)
+        );
         for odd in [
             "g03-c17-000000000000000000000000000000ff",
             "g3-c17-ff",

@@ -6,6 +6,15 @@
 //! ```
 //! Whoever holds the metadata knows every file of the snapshot. Bytes: docs/format/metadata.md.
 
+mod check;
+pub mod codec;
+pub mod operator;
+#[cfg(test)]
+mod tests;
+
+pub use check::check;
+pub use codec::{METADATA_BYTES_MAX, decode, encode};
+
 use crate::{
     CheckpointId, FileHandle, Generation, JobId, OperatorId, OperatorUid, RootId, SnapshotKind,
     StateCatalogue, SubtaskState,
@@ -82,5 +91,130 @@ impl Metadata {
             .iter()
             .flat_map(|o| &o.subtasks)
             .flat_map(SubtaskState::files)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod sample {
+    //! A small snapshot that uses every part of the format.
+
+    use super::*;
+    use crate::*;
+
+    /// A shared file of content `n`.
+    pub(crate) fn file(n: u8) -> FileHandle {
+        let birth = Birth {
+            generation: Generation(1),
+            checkpoint: CheckpointId(u64::from(n)),
+        };
+        FileHandle {
+            content: u128::from(n),
+            anchor: Anchor::Root,
+            folder: Folder::Shared,
+            object: ObjectName::of(birth, u128::from(n)),
+            offset: 0,
+            length: 1000 + u64::from(n),
+            digest: u64::from(n) * 7,
+        }
+    }
+
+    /// A view of the whole of a file.
+    pub(crate) fn table(n: u8) -> TableHandle {
+        TableHandle {
+            file: file(n),
+            visible_start: Vec::new(),
+            visible_end: None,
+            entries: 10,
+        }
+    }
+
+    pub(crate) fn metadata() -> Metadata {
+        let mut catalogue = StateCatalogue::new();
+        let state = StateDeclaration {
+            name: "total".into(),
+            kind: StateKind::Value,
+            order: ComponentOrder::KeyFirst,
+            key_schema: "u64".into(),
+            namespace_schema: String::new(),
+            map_key_schema: String::new(),
+            value_schema: "i64".into(),
+        };
+        let _ = catalogue.declare(&state);
+        let narrowed = TableHandle {
+            visible_start: vec![0, 64],
+            visible_end: Some(vec![0, 128]),
+            ..table(2)
+        };
+        let private = FileHandle {
+            anchor: Anchor::SelfDir,
+            folder: Folder::Private,
+            ..file(3)
+        };
+        let keyed = KeyedHandle {
+            range: KeyGroupRange {
+                first: KeyGroup(64),
+                last: KeyGroup(127),
+            },
+            backend: BackendKind::Lsm,
+            next_seqno: 77,
+            families: vec![FamilyHandle {
+                name: "point".into(),
+                runs: vec![
+                    RunHandle {
+                        tier: 0,
+                        tables: vec![table(1)],
+                    },
+                    RunHandle {
+                        tier: 9,
+                        tables: vec![
+                            narrowed,
+                            TableHandle {
+                                file: private,
+                                ..table(3)
+                            },
+                        ],
+                    },
+                ],
+            }],
+        };
+        let list = OperatorStateHandle {
+            name: "offsets".into(),
+            mode: OperatorStateMode::Split,
+            items: vec![b"a".to_vec(), Vec::new()],
+        };
+        Metadata {
+            job: JobId(0xa),
+            root: RootId(0xb),
+            generation: Generation(1),
+            checkpoint: CheckpointId(3),
+            kind: SnapshotKind::Checkpoint,
+            timestamp_ms: 1_700_000_000_000,
+            externals: vec![ExternalAnchor {
+                id: 1,
+                url: "file:///x".into(),
+                job: JobId(1),
+                root: RootId(2),
+            }],
+            operators: vec![OperatorSnapshot {
+                uid: OperatorUid::new("totals").unwrap_or_else(|e| panic!("{e}")),
+                parallelism: 2,
+                max_parallelism: 128,
+                catalogue,
+                subtasks: vec![
+                    SubtaskState {
+                        finished: true,
+                        ..SubtaskState::empty(SubtaskIndex(0))
+                    },
+                    SubtaskState {
+                        index: SubtaskIndex(1),
+                        keyed: Some(keyed),
+                        operator: vec![list],
+                        finished: false,
+                        new_bytes: 2000,
+                    },
+                ],
+            }],
+            properties: BTreeMap::from([("job-name".into(), "orders".into())]),
+        }
     }
 }

@@ -1,0 +1,238 @@
+//! Where everything lies below a job root; the one place where paths are joined.
+//!
+//! ```text
+//! <checkpoint root>/<job id>/LOCK                    held by the living owner
+//!                            FINISHED                written once, when the job has ended for good
+//!                            owner/<generation>      immutable, created if absent
+//!                            shared/<object>         tables shared by checkpoints
+//!                            taskowned/<object>
+//!                            chk-<n>/_metadata       publishes checkpoint n
+//!                            chk-<n>/<object>        private files of checkpoint n
+//! ```
+//! Names are typed: a number, a validated [`ObjectName`] or a constant. So no reference leaves its folder. Page:
+//! docs/format/job-root.md.
+
+use crate::{Anchor, Birth, CheckpointId, FileHandle, Folder, Generation, ObjectName};
+use keybed_format::{Code, Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Name of the document that publishes a snapshot.
+pub const METADATA_NAME: &str = "_metadata";
+/// Name of the lock file in the job root.
+pub const LOCK_NAME: &str = "LOCK";
+/// Name of the record in the job root that says that the job has ended for good.
+pub const FINISHED_NAME: &str = "FINISHED";
+const CHECKPOINT_PREFIX: &str = "chk-";
+
+/// A folder of a job root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// The job root itself.
+    Root,
+    /// `owner/`.
+    Owner,
+    /// `shared/`.
+    Shared,
+    /// `taskowned/`.
+    TaskOwned,
+    /// `chk-<n>/`.
+    Checkpoint(CheckpointId),
+}
+
+/// An object of a job root.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ObjectPath {
+    /// `FINISHED`.
+    Finished,
+    /// `owner/<generation>`.
+    Owner(Generation),
+    /// `shared/<object>`.
+    Shared(ObjectName),
+    /// `taskowned/<object>`.
+    TaskOwned(ObjectName),
+    /// `chk-<n>/_metadata`.
+    Metadata(CheckpointId),
+    /// `chk-<n>/<object>`.
+    Private(CheckpointId, ObjectName),
+    /// A temporary name in a folder, left behind by a crash.
+    Temporary(Place, ObjectName),
+}
+
+impl Place {
+    /// Path relative to the job root, empty for the root itself.
+    fn relative(self) -> String {
+        match self {
+            Place::Root => String::new(),
+            Place::Owner => "owner".into(),
+            Place::Shared => "shared".into(),
+            Place::TaskOwned => "taskowned".into(),
+            Place::Checkpoint(id) => format!("{CHECKPOINT_PREFIX}{id}"),
+        }
+    }
+
+    /// The folder of a checkpoint whose directory has this name.
+    pub fn checkpoint_of(directory: &str) -> Option<CheckpointId> {
+        directory.strip_prefix(CHECKPOINT_PREFIX)?.parse().ok()
+    }
+
+    /// The object that a name in this folder stands for; `None` for names that are not ours.
+    pub fn object(self, name: &str) -> Option<ObjectPath> {
+        if let Some(temporary) = ObjectName::new(name).ok().filter(ObjectName::is_temporary) {
+            return Some(ObjectPath::Temporary(self, temporary));
+        }
+        match self {
+            Place::Root => (name == FINISHED_NAME).then_some(ObjectPath::Finished),
+            Place::Owner => name.parse().ok().map(ObjectPath::Owner),
+            Place::Shared => ObjectName::new(name).ok().map(ObjectPath::Shared),
+            Place::TaskOwned => ObjectName::new(name).ok().map(ObjectPath::TaskOwned),
+            Place::Checkpoint(id) if name == METADATA_NAME => Some(ObjectPath::Metadata(id)),
+            Place::Checkpoint(id) => ObjectName::new(name)
+                .ok()
+                .map(|name| ObjectPath::Private(id, name)),
+        }
+    }
+}
+
+impl ObjectPath {
+    /// The folder in which the object lies.
+    pub fn place(&self) -> Place {
+        match self {
+            ObjectPath::Finished => Place::Root,
+            ObjectPath::Owner(_) => Place::Owner,
+            ObjectPath::Shared(_) => Place::Shared,
+            ObjectPath::TaskOwned(_) => Place::TaskOwned,
+            ObjectPath::Metadata(id) | ObjectPath::Private(id, _) => Place::Checkpoint(*id),
+            ObjectPath::Temporary(place, _) => *place,
+        }
+    }
+
+    /// The name in its folder.
+    pub fn name(&self) -> String {
+        match self {
+            ObjectPath::Finished => FINISHED_NAME.into(),
+            ObjectPath::Owner(generation) => generation.to_string(),
+            ObjectPath::Metadata(_) => METADATA_NAME.into(),
+            ObjectPath::Shared(name)
+            | ObjectPath::TaskOwned(name)
+            | ObjectPath::Private(_, name)
+            | ObjectPath::Temporary(_, name) => name.to_string(),
+        }
+    }
+
+    /// What the name tells about the birth of the object; `None` for records and foreign names.
+    pub fn birth(&self) -> Option<Birth> {
+        match self {
+            ObjectPath::Shared(name)
+            | ObjectPath::TaskOwned(name)
+            | ObjectPath::Private(_, name)
+            | ObjectPath::Temporary(_, name) => name.birth(),
+            ObjectPath::Finished | ObjectPath::Owner(_) | ObjectPath::Metadata(_) => None,
+        }
+    }
+
+    /// Where a handle of checkpoint `of` lies in the job root.
+    ///
+    /// # Errors
+    /// `SnapshotIncomplete` for [`Anchor::External`]: it lies elsewhere. `SnapshotCorrupt` for a private file of the
+    /// root, which cannot exist.
+    pub fn of_handle(of: CheckpointId, handle: &FileHandle) -> Result<ObjectPath> {
+        let object = handle.object.clone();
+        match (handle.anchor, handle.folder) {
+            (Anchor::SelfDir, Folder::Private) => Ok(ObjectPath::Private(of, object)),
+            (Anchor::Root, Folder::Shared) => Ok(ObjectPath::Shared(object)),
+            (Anchor::Root, Folder::TaskOwned) => Ok(ObjectPath::TaskOwned(object)),
+            (Anchor::External(id), _) => Err(Error::new(
+                Code::SnapshotIncomplete,
+                "the file lies outside of the job root",
+            )
+            .with("external", id)
+            .with("missing", object)),
+            _ => Err(
+                Error::new(Code::SnapshotCorrupt, "anchor and folder of a file do not fit")
+                    .with("object", object),
+            ),
+        }
+    }
+}
+
+impl std::fmt::Display for ObjectPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.place() {
+            Place::Root => f.write_str(&self.name()),
+            place => write!(f, "{}/{}", place.relative(), self.name()),
+        }
+    }
+}
+
+/// The only join: `root`, a typed folder, and the typed name of a file in it.
+fn join(root: &Path, place: Place, name: Option<&str>) -> PathBuf {
+    let mut path = root.to_path_buf();
+    for part in [place.relative().as_str(), name.unwrap_or_default()] {
+        if !part.is_empty() {
+            path.push(part);
+        }
+    }
+    path
+}
+
+/// The directory of a folder.
+pub fn directory(root: &Path, place: Place) -> PathBuf {
+    join(root, place, None)
+}
+
+/// The file of an object.
+pub fn file(root: &Path, path: &ObjectPath) -> PathBuf {
+    join(root, path.place(), Some(&path.name()))
+}
+
+/// The lock file of the root.
+pub fn lock(root: &Path) -> PathBuf {
+    join(root, Place::Root, Some(LOCK_NAME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back_as_what_they_were() {
+        let object = ObjectName::new("g1-c2-00000000000000000000000000000003").unwrap();
+        let id = CheckpointId(2);
+        let temporary = ObjectName::temporary(object.birth().unwrap(), 5);
+        for path in [
+            ObjectPath::Finished,
+            ObjectPath::Owner(Generation(1)),
+            ObjectPath::Shared(object.clone()),
+            ObjectPath::TaskOwned(object.clone()),
+            ObjectPath::Metadata(id),
+            ObjectPath::Private(id, object),
+            ObjectPath::Temporary(Place::Owner, temporary.clone()),
+            ObjectPath::Temporary(Place::Checkpoint(id), temporary),
+        ] {
+            assert_eq!(path.place().object(&path.name()), Some(path));
+        }
+        assert_eq!(Place::checkpoint_of("chk-2"), Some(id));
+        for odd in ["chk-02", "chk-", "chk--1", "chk-x", "shared"] {
+            assert_eq!(Place::checkpoint_of(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn paths_are_those_of_the_format_page() {
+        let root = Path::new("/r/j");
+        assert_eq!(
+            file(root, &ObjectPath::Metadata(CheckpointId(7))),
+            Path::new("/r/j/chk-7/_metadata")
+        );
+        assert_eq!(
+            file(root, &ObjectPath::Owner(Generation(3))),
+            Path::new("/r/j/owner/3")
+        );
+        assert_eq!(lock(root), Path::new("/r/j/LOCK"));
+        assert_eq!(directory(root, Place::Root), root);
+        assert_eq!(
+            ObjectPath::Metadata(CheckpointId(7)).to_string(),
+            "chk-7/_metadata"
+        );
+    }
+}

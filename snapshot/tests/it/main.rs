@@ -1,0 +1,4 @@
+//! Behaviour of snapshot storage and ownership, one behaviour per module.
+#![allow(missing_docs, reason = "tests")]
+
+mod storages;
