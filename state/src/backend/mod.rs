@@ -1,0 +1,104 @@
+//! What keyed state stands on: a small ordered key/value store over logical keys, with two implementations.
+//!
+//! ```text
+//!   ValueState  ListState  MapState  timers
+//!          \        |         |       /
+//!           `---- KeyedState --------'      builds logical keys, knows the current key
+//!                     |
+//!               KeyedBackend                bytes in, bytes out; prepares snapshots
+//!               /          \
+//!         HeapBackend    LsmBackend
+//!         ordered maps   a keybed_lsm::Store
+//! ```
+//! Both answer alike, and both snapshot into sorted tables of the same format, so each restores what the other
+//! wrote. The backend of a state is chosen when the state is created or restored and never changes its answers.
+
+mod heap;
+mod options;
+
+pub use heap::HeapBackend;
+pub use options::BackendOptions;
+
+use crate::{PendingSnapshot, StateFamily};
+use keybed_format::{Result, Sink};
+use keybed_snapshot::{CheckpointId, SnapshotRequest};
+use std::fmt::Debug;
+
+/// What to do with an entry after it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Leave it as it is.
+    Keep,
+    /// Its value becomes the bytes written to the sink.
+    Put,
+    /// Remove it.
+    Delete,
+}
+
+/// Looks at the value of a key (absent: `None`), may write a new value to the (empty) sink, and says what to do.
+pub type Changer<'a> = dyn FnMut(Option<&[u8]>, &mut Sink) -> Result<Change> + 'a;
+
+/// An ordered key/value store over logical keys, owned by one subtask.
+///
+/// Keys start with the key group, which lies in the range the backend was created for. Every method takes whole
+/// logical keys; order is the order of bytes.
+pub trait KeyedBackend: Send + Debug {
+    /// Calls `read` with the value of `key`, if there is one, and says whether there was.
+    ///
+    /// # Errors
+    /// Those of `read`; reading a table may fail.
+    fn get(&self, family: StateFamily, key: &[u8], read: &mut dyn FnMut(&[u8]) -> Result) -> Result<bool>;
+
+    /// Sets the value of `key`.
+    ///
+    /// # Errors
+    /// `KeyTooLarge`, `ValueTooLarge`, or the store is read-only.
+    fn put(&mut self, family: StateFamily, key: &[u8], value: &[u8]) -> Result;
+
+    /// Removes `key`, whether present or not.
+    ///
+    /// # Errors
+    /// As [`KeyedBackend::put`].
+    fn delete(&mut self, family: StateFamily, key: &[u8]) -> Result;
+
+    /// Reads, changes and writes `key` with a single look-up.
+    ///
+    /// # Errors
+    /// Those of `change` (then nothing is written), and as [`KeyedBackend::put`].
+    fn update(&mut self, family: StateFamily, key: &[u8], change: &mut Changer<'_>) -> Result;
+
+    /// Entries from `start` (inclusive) to `end` (exclusive; `None` is the end of the family) in key order.
+    ///
+    /// # Errors
+    /// Reading a table may fail.
+    fn scan<'a>(
+        &'a self,
+        family: StateFamily,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<Box<dyn EntryScan + 'a>>;
+
+    /// Captures the state as it is now: the synchronous part of a snapshot, no I/O, pointers only.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if this kind of snapshot is not offered; the store may be read-only.
+    fn prepare(&mut self, request: &SnapshotRequest) -> Result<Box<dyn PendingSnapshot>>;
+
+    /// The checkpoint was published: later ones may reference its files.
+    fn notify_complete(&mut self, checkpoint: CheckpointId);
+
+    /// The checkpoint will never be published.
+    fn notify_aborted(&mut self, checkpoint: CheckpointId);
+}
+
+/// One entry of a scan: key and value, borrowed until the next one is asked for.
+pub type ScanEntry<'a> = (&'a [u8], &'a [u8]);
+
+/// Walks over entries in key order.
+pub trait EntryScan {
+    /// The next entry, or `None` at the end.
+    ///
+    /// # Errors
+    /// Reading a table may fail.
+    fn next_entry(&mut self) -> Result<Option<ScanEntry<'_>>>;
+}

@@ -1,0 +1,48 @@
+//! Which backend, and what it stands on.
+
+use keybed_env::{Fs, OsFs, Scheduler, random::Ids};
+use keybed_snapshot::BackendKind;
+use std::{path::PathBuf, sync::Arc};
+
+/// What a keyed backend is made from; every subtask has its own.
+#[derive(Clone, Debug)]
+pub struct BackendOptions {
+    /// Heap (state in ordered maps, for state that fits in memory) or LSM.
+    pub kind: BackendKind,
+    /// Work directory of this subtask alone. Created if missing; whatever tables and logs lie in it are removed first,
+    /// because nothing local is trusted after a restart. The heap backend writes its tables here while they are on
+    /// their way into a snapshot.
+    pub dir: PathBuf,
+    /// File system of `dir`. Default: the operating system's.
+    pub fs: Arc<dyn Fs>,
+    /// Who runs flushes and compactions. Default `None`: a thread of the store's own.
+    pub scheduler: Option<Arc<dyn Scheduler>>,
+    /// Where ids of tables come from. Default: entropy; anything else is for simulation only.
+    pub ids: Ids,
+    /// Size at which a memtable is flushed, in bytes, per family; LSM only. Default 64 MiB. Smaller: less memory,
+    /// more and smaller tables to merge.
+    pub memtable_bytes: usize,
+}
+
+impl BackendOptions {
+    /// The heap backend.
+    pub fn heap(dir: impl Into<PathBuf>) -> Self {
+        Self::of(BackendKind::Heap, dir.into())
+    }
+
+    /// The LSM backend.
+    pub fn lsm(dir: impl Into<PathBuf>) -> Self {
+        Self::of(BackendKind::Lsm, dir.into())
+    }
+
+    fn of(kind: BackendKind, dir: PathBuf) -> Self {
+        BackendOptions {
+            kind,
+            dir,
+            fs: Arc::new(OsFs),
+            scheduler: None,
+            ids: Ids::Entropy,
+            memtable_bytes: 64 << 20,
+        }
+    }
+}

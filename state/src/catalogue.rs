@@ -1,0 +1,128 @@
+//! What a program declares against what a snapshot holds: all problems at once.
+//!
+//! ```text
+//!   open (declare mode) ──▶ declarations ──┐
+//!                                          ├─▶ merge ──▶ one catalogue ──▶ open (bind mode) on every subtask
+//!   restored catalogue ────────────────────┘      `────▶ every problem of the operator
+//! ```
+
+use crate::StateRegistry;
+use keybed_format::{Code, Error, Result};
+use keybed_snapshot::{StateCatalogue, StateDeclaration};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// The catalogue of an operator whose program declares `declared` and whose snapshot held `restored`.
+///
+/// Known states keep their ids, new ones get the next free ids in the order of declaration, undeclared ones stay, and
+/// no id is ever reused.
+///
+/// # Errors
+/// Every problem: `DuplicateStateName`, `StateKindChanged`, `KeySchemaIncompatible`, `NamespaceSchemaIncompatible`,
+/// `MapKeySchemaChanged`, `ValueSchemaIncompatible`, `InvalidArgument` (a bound is exceeded).
+pub fn merge(restored: &StateCatalogue, declared: &[StateDeclaration]) -> Result<StateCatalogue, Vec<Error>> {
+    let mut catalogue = restored.clone();
+    let mut seen = BTreeSet::new();
+    let mut problems = Vec::new();
+    for state in declared {
+        if !seen.insert(state.name.as_str()) {
+            problems.push(duplicate(&state.name));
+        } else if let Err(problem) = catalogue.declare(state) {
+            problems.push(problem);
+        }
+    }
+    if problems.is_empty() {
+        Ok(catalogue)
+    } else {
+        Err(problems)
+    }
+}
+
+pub(crate) fn duplicate(name: &str) -> Error {
+    Error::new(
+        Code::DuplicateStateName,
+        "two states of one operator carry the same name",
+    )
+    .with("state", name)
+}
+
+/// Runs `open` in declare mode, merges, and runs it in bind mode: for whoever drives keyed state by hand and owns the
+/// catalogue.
+///
+/// # Errors
+/// As [`merge`]; errors of `open`.
+pub fn open<T>(
+    key_schema: &str,
+    restored: &StateCatalogue,
+    mut open: impl FnMut(&mut StateRegistry) -> Result<T>,
+) -> Result<(T, Arc<StateCatalogue>), Vec<Error>> {
+    let mut registry = StateRegistry::declare(key_schema);
+    open(&mut registry).map_err(|e| vec![e])?;
+    let catalogue = Arc::new(merge(restored, registry.declarations())?);
+    let mut registry = StateRegistry::bind(key_schema, catalogue.clone());
+    let opened = open(&mut registry).map_err(|e| vec![e])?;
+    Ok((opened, catalogue))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(open: impl FnOnce(&mut StateRegistry) -> Result) -> Vec<StateDeclaration> {
+        let mut registry = StateRegistry::declare("u64");
+        open(&mut registry).unwrap();
+        registry.declarations().to_vec()
+    }
+
+    fn first() -> StateCatalogue {
+        let states = declared(|s| {
+            s.value::<u64>("total")?;
+            s.list::<u32>("recent")?;
+            s.map::<String, u8>("by-sku")?;
+            Ok(())
+        });
+        merge(&StateCatalogue::new(), &states).unwrap()
+    }
+
+    #[test]
+    fn ids_survive_reordering_and_are_never_reused() {
+        let states = declared(|s| {
+            s.map::<String, u8>("by-sku")?;
+            s.value::<bool>("new")?;
+            Ok(())
+        });
+        let catalogue = merge(&first(), &states).unwrap();
+        let ids: Vec<_> = catalogue
+            .entries()
+            .iter()
+            .map(|e| (e.id.0, e.state.name.as_str()))
+            .collect();
+        assert_eq!(ids, [(1, "total"), (2, "recent"), (3, "by-sku"), (4, "new")]);
+    }
+
+    #[test]
+    fn all_problems_come_at_once() {
+        let mut registry = StateRegistry::declare("u64");
+        registry.list::<u64>("total").unwrap();
+        registry.list::<u64>("recent").unwrap();
+        registry.map::<u32, u8>("by-sku").unwrap();
+        registry.value::<u8>("twice").unwrap();
+        registry.value::<u8>("twice").unwrap();
+        let codes = |problems: Vec<Error>| problems.iter().map(Error::code).collect::<Vec<_>>();
+        assert_eq!(
+            codes(merge(&first(), registry.declarations()).unwrap_err()),
+            [
+                Code::StateKindChanged,
+                Code::ValueSchemaIncompatible,
+                Code::MapKeySchemaChanged,
+                Code::DuplicateStateName
+            ]
+        );
+        let mut registry = StateRegistry::declare("string");
+        registry.value::<u64>("total").unwrap();
+        registry.window_list::<i64, u32>("recent").unwrap();
+        assert_eq!(
+            codes(merge(&first(), registry.declarations()).unwrap_err()),
+            [Code::KeySchemaIncompatible, Code::StateKindChanged]
+        );
+    }
+}

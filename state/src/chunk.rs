@@ -1,0 +1,148 @@
+//! Lists as chunks. Page: docs/format/state-value.md.
+//!
+//! ```text
+//! key … │ chunk id u64 BE          value: number u32 │ count u32 │ count × { length varint │ element }
+//!
+//!   0, 1, 2 …   sealed chunks, full, never changed; `number` is the chunk id
+//!   u64::MAX    the tail, where elements are appended; `number` is how many sealed chunks there are
+//! ```
+//! Whoever knows the key knows the tail's key, so an append is one look-up and never a scan; a list that fits one
+//! chunk (about 4 KiB) is read with one look-up. A list without a tail is empty, and the other way round.
+
+use keybed_format::{Cursor, Result, Sink};
+
+/// Chunk id of the tail: behind all sealed chunks in key order.
+pub(crate) const TAIL: u64 = u64::MAX;
+/// A tail is sealed before it grows above this; only a chunk of a single element may be larger.
+pub(crate) const CHUNK_BYTES_MAX: usize = 4096;
+const HEADER_BYTES: usize = 8;
+
+/// A chunk's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk<'a> {
+    /// Sealed chunks before the tail, or a sealed chunk's own id.
+    pub(crate) number: u32,
+    /// Elements in the chunk.
+    pub(crate) count: u32,
+    elements: &'a [u8],
+}
+
+impl<'a> Chunk<'a> {
+    pub(crate) fn parse(value: &'a [u8]) -> Result<Self> {
+        let mut cursor = Cursor::new(value);
+        let (number, count) = (cursor.u32()?, cursor.u32()?);
+        let elements = cursor.take(cursor.remaining())?;
+        Ok(Chunk {
+            number,
+            count,
+            elements,
+        })
+    }
+
+    /// An empty tail behind `number` sealed chunks.
+    pub(crate) fn empty(number: u32) -> Self {
+        Chunk {
+            number,
+            count: 0,
+            elements: &[],
+        }
+    }
+
+    /// Whether an element of `bytes` still belongs into this tail.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.count == 0 || HEADER_BYTES + self.elements.len() + bytes < CHUNK_BYTES_MAX
+    }
+
+    /// Writes the chunk's value with `more` elements behind its own; they are encoded in `elements`.
+    pub(crate) fn write_with(&self, more: u32, elements: &[u8], out: &mut Sink) {
+        out.u32(self.number)
+            .u32(self.count + more)
+            .raw(self.elements)
+            .raw(elements);
+    }
+
+    /// The elements' bytes in order.
+    #[cfg(test)]
+    pub(crate) fn elements(&self) -> Elements<'a> {
+        self.elements_from(0, self.count)
+    }
+
+    /// The last `left` elements, which start at `at` (a position that [`Elements::position`] returned).
+    pub(crate) fn elements_from(&self, at: usize, left: u32) -> Elements<'a> {
+        let rest = self.elements.get(at..).unwrap_or_default();
+        Elements {
+            left,
+            at,
+            cursor: Cursor::with_base(rest, (HEADER_BYTES + at) as u64),
+        }
+    }
+}
+
+/// Walks over the elements of one chunk.
+#[derive(Clone, Debug)]
+pub(crate) struct Elements<'a> {
+    left: u32,
+    at: usize,
+    cursor: Cursor<'a>,
+}
+
+impl<'a> Elements<'a> {
+    /// The next element's bytes.
+    ///
+    /// # Errors
+    /// `Malformed` if the chunk ends early or holds more than it says.
+    pub(crate) fn next_element(&mut self) -> Result<Option<&'a [u8]>> {
+        if self.left == 0 {
+            return self.cursor.clone().finish().map(|()| None);
+        }
+        self.left -= 1;
+        self.cursor.bytes().map(Some)
+    }
+
+    /// Where the next element starts.
+    pub(crate) fn position(&self) -> usize {
+        self.at + self.cursor.position()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_chunk_pins_the_format() {
+        let mut out = Sink::new();
+        let mut element = Sink::new();
+        element.bytes(b"ab").bytes(b"");
+        Chunk::empty(3).write_with(2, element.as_slice(), &mut out);
+        assert_eq!(out.as_slice(), [3, 0, 0, 0, 2, 0, 0, 0, 2, b'a', b'b', 0]);
+        let chunk = Chunk::parse(out.as_slice()).unwrap();
+        let mut elements = chunk.elements();
+        assert_eq!(elements.next_element().unwrap(), Some(&b"ab"[..]));
+        assert_eq!(elements.next_element().unwrap(), Some(&b""[..]));
+        assert_eq!(elements.next_element().unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_an_error() {
+        assert!(Chunk::parse(&[0; 7]).is_err());
+        let short = [0, 0, 0, 0, 2, 0, 0, 0, 1, 7];
+        let mut elements = Chunk::parse(&short).unwrap().elements();
+        elements.next_element().unwrap();
+        assert!(elements.next_element().is_err());
+        let long = [0, 0, 0, 0, 0, 0, 0, 0, 1];
+        assert!(Chunk::parse(&long).unwrap().elements().next_element().is_err());
+    }
+
+    #[test]
+    fn only_a_single_element_may_exceed_a_chunk() {
+        assert!(Chunk::empty(0).has_room(1 << 20));
+        let big = vec![0; CHUNK_BYTES_MAX];
+        let chunk = Chunk {
+            number: 0,
+            count: 1,
+            elements: &big,
+        };
+        assert!(!chunk.has_room(1));
+    }
+}

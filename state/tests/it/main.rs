@@ -1,0 +1,4 @@
+//! Behaviour of keyed state on every backend.
+
+mod fixture;
+mod states;
