@@ -1,0 +1,3 @@
+//! Tests of the layouts from outside.
+
+mod golden;
