@@ -11,6 +11,7 @@
 //! | [`metadata`] | what a snapshot is: the content of `_metadata` |
 //! | [`storage`] | object-level verbs over one job root: in memory, on a file system |
 //! | [`conformance`] | the suite that every storage passes (test support) |
+//! | [`rescale`] | restore at another parallelism, as metadata |
 //! | [`files`] | the two verbs of the state layer: put this file, open this handle |
 //!
 //! The crate knows nothing of tables, codecs, operators, threads and channels. Decisions are pure functions over
@@ -26,6 +27,7 @@ pub mod key_group;
 pub mod kind;
 pub mod metadata;
 pub mod object;
+pub mod rescale;
 pub mod storage;
 
 pub use catalogue::{CatalogueEntry, ComponentOrder, StateCatalogue, StateDeclaration, StateId, StateKind};
@@ -39,4 +41,5 @@ pub use key_group::{KeyGroup, KeyGroupRange, check_parallelism, key_group_of, ma
 pub use kind::{FileSharing, SnapshotKind, SnapshotOwner, SnapshotRequest};
 pub use metadata::{ExternalAnchor, Metadata, OperatorSnapshot};
 pub use object::{Birth, ObjectName};
+pub use rescale::{Assignment, rescale};
 pub use storage::{CheckpointStorage, Listed, LocalStorage, MemoryStorage, ObjectPath, Place};
