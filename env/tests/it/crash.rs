@@ -14,20 +14,15 @@ fn path(text: &str) -> &Path {
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
 /// Distinct images after every operation, `draws` draws each.
-fn images(fs: &SimFs, draws: u64) -> Vec<(u64, Tree)> {
-    let (mut random, mut seen, mut images) = (Random::from_seed(7), BTreeSet::new(), Vec::new());
-    for at in 0..=fs.op_count() {
-        for _ in 0..draws {
-            let image = fs.crash_image(at, &mut random);
-            if seen.insert((at, image.image_hash())) {
-                images.push((at, image.tree()));
-            }
-        }
-    }
+fn images(fs: &SimFs, draws: u32) -> Vec<(u64, Tree)> {
+    let mut images = Vec::new();
+    fs.each_crash_image(draws, &mut Random::from_seed(7), |at, image| {
+        images.push((at, image.tree()));
+    });
     images
 }
 
-fn at_end(fs: &SimFs, draws: u64) -> Vec<Tree> {
+fn at_end(fs: &SimFs, draws: u32) -> Vec<Tree> {
     let end = fs.op_count();
     images(fs, draws)
         .into_iter()
@@ -291,4 +286,22 @@ fn the_trace_names_every_operation() {
         ]
     );
     assert_eq!(fs.op_count(), 5);
+}
+
+#[test]
+fn the_death_of_processes_loses_nothing_at_any_moment() {
+    let fs = SimFs::new();
+    let mut live = vec![fs.tree()];
+    let mut file = fs.create(path("a")).unwrap();
+    live.push(fs.tree());
+    file.append(b"lost by a failed sync").unwrap();
+    live.push(fs.tree());
+    file.fail_sync();
+    live.push(fs.tree());
+    fs.rename(path("a"), path("b")).unwrap();
+    live.push(fs.tree());
+    for (at, tree) in live.iter().enumerate() {
+        assert_eq!(fs.live_image_at(at as u64).tree(), *tree, "after operation {at}");
+    }
+    assert_eq!(fs.live_image().tree(), live[4]);
 }

@@ -21,6 +21,24 @@ pub(super) fn strict(durable: &Durable) -> Tree {
     reachable(durable.tree.clone())
 }
 
+/// What is durable and all that is pending, as the page cache has it.
+pub(super) fn everything(durable: &Durable) -> Tree {
+    let mut tree = durable.tree.clone();
+    durable.names.iter().for_each(|op| op.apply(&mut tree));
+    for (inode, ops) in &durable.data {
+        let Some(content) = tree.content_mut(*inode) else {
+            continue;
+        };
+        for op in ops {
+            match op {
+                DataOp::Append { bytes, .. } => content.push(bytes.clone()),
+                DataOp::Truncate(len) => content.truncate(*len),
+            }
+        }
+    }
+    reachable(tree)
+}
+
 /// What is durable and a random part of what is pending.
 pub(super) fn image(durable: &Durable, random: &mut Random) -> Tree {
     let mut tree = durable.tree.clone();

@@ -64,6 +64,11 @@ impl Disk {
         self.start + self.log.len() as u64
     }
 
+    /// Every number of operations whose state [`Disk::durable_at`] knows.
+    pub(super) fn moments(&self) -> std::ops::RangeInclusive<u64> {
+        self.start..=self.op_count()
+    }
+
     pub(super) fn trace(&self) -> Vec<String> {
         self.log.iter().map(|(_, text)| text.clone()).collect()
     }
@@ -71,7 +76,7 @@ impl Disk {
     /// The durable state after `at_op` operations.
     pub(super) fn durable_at(&mut self, at_op: u64) -> Durable {
         assert!(
-            (self.start..=self.op_count()).contains(&at_op),
+            self.moments().contains(&at_op),
             "operation {at_op} is not in the history {}..={}",
             self.start,
             self.op_count()

@@ -119,6 +119,11 @@ impl Durable {
         }
     }
 
+    /// Whether a power loss has a choice.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.names.is_empty() || !self.data.is_empty()
+    }
+
     pub(super) fn apply(&mut self, op: &Op) {
         match op {
             Op::Create(slot, inode, node) => {

@@ -31,7 +31,7 @@ use disk::Disk;
 use keybed_format::{Code, Error, Result};
 use parking_lot::Mutex;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -169,6 +169,47 @@ impl SimFs {
     pub fn strict_image(&self, at_op: u64) -> SimFs {
         let durable = self.disk.lock().durable_at(at_op);
         Self::on(Disk::of(crash::strict(&durable), true))
+    }
+
+    /// Draws `draws` disks for each moment of the remembered history and shows every one that differs from the
+    /// others of its moment to `visit`, with the number of operations before the power loss.
+    ///
+    /// Returns how many of them differ from all others of the whole history.
+    pub fn each_crash_image(
+        &self,
+        draws: u32,
+        choice: &mut Random,
+        mut visit: impl FnMut(u64, &SimFs),
+    ) -> u64 {
+        let mut everywhere = HashSet::new();
+        let moments = self.disk.lock().moments();
+        for at_op in moments {
+            let durable = self.disk.lock().durable_at(at_op);
+            let mut here = HashSet::new();
+            for _ in 0..draws {
+                let tree = crash::image(&durable, choice);
+                let hash = tree.hash();
+                if here.insert(hash) {
+                    everywhere.insert(hash);
+                    visit(at_op, &Self::on(Disk::of(tree, true)));
+                }
+                if !durable.is_pending() {
+                    break;
+                }
+            }
+        }
+        everywhere.len() as u64
+    }
+
+    /// The disk as another process finds it if all processes die after operation `at_op` and the power stays:
+    /// nothing is lost. All of it is durable, there are no locks and no history.
+    ///
+    /// # Panics
+    /// As [`SimFs::crash_image`].
+    #[must_use]
+    pub fn live_image_at(&self, at_op: u64) -> SimFs {
+        let durable = self.disk.lock().durable_at(at_op);
+        Self::on(Disk::of(crash::everything(&durable), true))
     }
 
     /// A disk of its own with everything that is visible now, all of it durable. No locks, no history.
