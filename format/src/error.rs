@@ -311,6 +311,11 @@ impl Error {
         &self.0.message
     }
 
+    /// What was going on when it happened, outermost first.
+    pub fn contexts(&self) -> impl Iterator<Item = &str> {
+        self.0.context.iter().rev().map(String::as_str)
+    }
+
     /// The file concerned, if any.
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
@@ -362,7 +367,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.0.code)?;
-        for doing in self.0.context.iter().rev() {
+        for doing in self.contexts() {
             write!(f, "{doing}: ")?;
         }
         f.write_str(&self.0.message)?;
@@ -423,6 +428,7 @@ mod tests {
     fn context_is_printed_outermost_first() {
         let e = Error::new(Code::Closed, "gone").context("inner").context("outer");
         assert_eq!(e.to_string(), "Closed: outer: inner: gone");
+        assert_eq!(e.contexts().collect::<Vec<_>>(), ["outer", "inner"]);
     }
 
     #[test]
