@@ -1,0 +1,3 @@
+//! The facade as a program meets it.
+
+mod fuzz_corpus;
