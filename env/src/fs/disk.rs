@@ -190,7 +190,11 @@ impl Fs for OsFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result {
-        let handle = File::open(or_here(dir)).map_err(io_error("open directory", dir))?;
+        let handle = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(or_here(dir))
+            .map_err(io_error("open directory", dir))?;
         handle.sync_all().map_err(io_error("sync directory", dir))
     }
 

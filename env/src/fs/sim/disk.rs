@@ -169,8 +169,9 @@ impl Disk {
     }
 
     pub(super) fn rename(&mut self, from_path: &Path, to_path: &Path) -> io::Result<()> {
-        let (from, inode) = self.taken_slot(from_path)?;
-        let to = self.live.slot(to_path)?;
+        // Both directories are looked up before both names, as kernels do.
+        let (from, to) = (self.live.slot(from_path)?, self.live.slot(to_path)?);
+        let inode = self.live.at(&from).ok_or(io::ErrorKind::NotFound)?;
         let is_dir = self.is_dir(inode);
         if is_dir && self.below(inode, to.dir) {
             return Err(io::ErrorKind::InvalidInput.into());
