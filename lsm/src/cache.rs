@@ -113,7 +113,7 @@ impl BlockCache {
     }
 
     /// The block at `offset` of `table`, if it is here.
-    pub fn get(&self, table: TableId, offset: u64) -> Option<Arc<Block>> {
+    pub(crate) fn get(&self, table: TableId, offset: u64) -> Option<Arc<Block>> {
         let place = Place { table, offset };
         let shard = &mut *self.shard(place).lock();
         let found = shard.index.get(&place).and_then(|&at| shard.frames.get_mut(at));
@@ -128,7 +128,7 @@ impl BlockCache {
     }
 
     /// Keeps a block, evicting others; a block larger than a shard's share is not kept.
-    pub fn insert(&self, table: TableId, offset: u64, block: &Arc<Block>) {
+    pub(crate) fn insert(&self, table: TableId, offset: u64, block: &Arc<Block>) {
         let bytes = block.memory_bytes();
         let share = self.capacity_bytes / SHARDS;
         if bytes > share {

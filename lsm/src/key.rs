@@ -252,6 +252,32 @@ fn short_equal(a: &[u8], b: &[u8]) -> bool {
     a.iter().zip(b).all(|(x, y)| x == y)
 }
 
+/// Whether `a` lies before `b`, compared in words of eight bytes like [`equal`].
+#[inline]
+pub fn less(a: &[u8], b: &[u8]) -> bool {
+    let (a_words, a_rest) = a.as_chunks::<8>();
+    let (b_words, b_rest) = b.as_chunks::<8>();
+    let words = a_words.len().min(b_words.len());
+    for (x, y) in a_words.iter().zip(b_words) {
+        let (x, y) = (u64::from_be_bytes(*x), u64::from_be_bytes(*y));
+        if x != y {
+            return x < y;
+        }
+    }
+    let x = if a_words.len() > words {
+        order_prefix(&a[words * 8..])
+    } else {
+        order_prefix(a_rest)
+    };
+    let y = if b_words.len() > words {
+        order_prefix(&b[words * 8..])
+    } else {
+        order_prefix(b_rest)
+    };
+    // Equal padded words: one key is the other followed by zeros, so the shorter one comes first.
+    x < y || (x == y && a.len() < b.len())
+}
+
 /// The first eight bytes as a number that orders like the bytes; shorter keys are padded with zeros, so equal
 /// numbers say nothing about the order of the keys.
 #[inline]
@@ -317,6 +343,7 @@ mod tests {
         #[test]
         fn equality_is_that_of_slices(a in prop::collection::vec(0_u8..2, 0..40), b in prop::collection::vec(0_u8..2, 0..40), at: usize) {
             prop_assert_eq!(equal(&a, &b), a == b);
+            prop_assert_eq!(less(&a, &b), a < b);
             prop_assert!(equal(&a, &a.clone()));
             let mut other = a.clone();
             if !other.is_empty() {

@@ -1,24 +1,48 @@
 //! Writing a table.
 
-use super::{TableFacts, TableOptions};
-use crate::key::{Entry, TableId};
-use keybed_env::Fs;
-use keybed_format::{Code, Error, Result};
+use super::{
+    TableFacts, TableOptions,
+    block_builder::BlockBuilder,
+    compress::Compressor,
+    fence::FenceBuilder,
+    filter,
+    footer::{self, Footer},
+    properties,
+};
+use crate::key::{self, Entry, EntryKind, SEQNO_MAX, TableId};
+use keybed_env::{Fs, WriteFile};
+use keybed_format::{Error, Result, trailer::TrailerBuilder};
 use std::path::Path;
+
+/// Bytes collected before they are handed to the file: fewer system calls, bounded memory.
+const WRITE_BYTES: usize = 256 << 10;
+const BLOCK_BYTES_MIN: usize = 512;
+const BLOCK_BYTES_TARGET_MAX: usize = 1 << 20;
 
 /// Writes one table; entries come sorted by key ascending, then seqno descending.
 ///
 /// Blocks go to the file as they fill; in memory stay the open block, the fence and eight bytes per key for the
-/// filter. A builder that met an error, or is dropped unfinished, leaves a file without trailer: whoever owns the
-/// directory removes it, and the table is rebuilt under a new id.
+/// filter (about thirty while it is built). A builder that met an error, or is dropped unfinished, leaves a file
+/// without trailer: whoever owns the directory removes it, and the table is rebuilt under a new id.
 #[derive(Debug)]
 pub struct TableBuilder {
-    id: TableId,
+    file: Box<dyn WriteFile>,
     options: TableOptions,
-}
-
-fn unfinished<T>() -> Result<T> {
-    Err(Error::new(Code::Closed, "the table layer is not finished"))
+    compressor: Compressor,
+    trailer: TrailerBuilder,
+    /// Bytes on their way to the file.
+    pending: Vec<u8>,
+    /// Bytes of the file, pending ones included.
+    written: u64,
+    block: BlockBuilder,
+    /// The open block laid out; kept for its memory.
+    raw: Vec<u8>,
+    fence: FenceBuilder,
+    hashes: Vec<u64>,
+    last_key: Vec<u8>,
+    last_seqno: u64,
+    last_hash: u64,
+    facts: TableFacts,
 }
 
 impl TableBuilder {
@@ -27,36 +51,218 @@ impl TableBuilder {
     /// # Errors
     /// `InvalidArgument` for options out of bounds or zstd without its feature; errors of [`Fs::create`].
     pub fn new(fs: &dyn Fs, path: &Path, id: TableId, options: TableOptions) -> Result<TableBuilder> {
-        let _ = (fs, path);
-        Ok(TableBuilder { id, options })
+        if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_TARGET_MAX).contains(&options.block_bytes) {
+            return Err(
+                Error::invalid("the block size is out of its bounds").expected_found(
+                    format_args!("{BLOCK_BYTES_MIN} to {BLOCK_BYTES_TARGET_MAX}"),
+                    options.block_bytes,
+                ),
+            );
+        }
+        if options.partition_prefix > properties::PARTITION_PREFIX_MAX {
+            return Err(Error::invalid("the partition prefix is too wide")
+                .expected_found(properties::PARTITION_PREFIX_MAX, options.partition_prefix));
+        }
+        let compressor = Compressor::new(options.compression)?;
+        let mut builder = TableBuilder {
+            file: fs.create(path)?,
+            compressor,
+            trailer: TrailerBuilder::new(id.0, footer::KIND),
+            pending: Vec::with_capacity(WRITE_BYTES + options.block_bytes * 2),
+            written: 0,
+            block: BlockBuilder::default(),
+            raw: Vec::new(),
+            fence: FenceBuilder::default(),
+            hashes: Vec::new(),
+            last_key: Vec::new(),
+            last_seqno: 0,
+            last_hash: 0,
+            facts: TableFacts {
+                id,
+                bytes: 0,
+                digest: 0,
+                entries: 0,
+                keys: 0,
+                tombstones: 0,
+                merges: 0,
+                smallest: Vec::new(),
+                largest: Vec::new(),
+                seqno_min: SEQNO_MAX,
+                seqno_max: 0,
+                key_bytes: 0,
+                value_bytes: 0,
+                blocks: 0,
+                partition_prefix: options.partition_prefix,
+            },
+            options,
+        };
+        builder.write(&footer::head())?;
+        Ok(builder)
     }
 
     /// Adds the next version.
     ///
     /// # Errors
-    /// `InvalidArgument` if it does not lie behind the last one; `KeyTooLarge`, `ValueTooLarge`; `IoFailed`: the
-    /// builder must be dropped.
+    /// `InvalidArgument` if it does not lie behind the last one or its seqno is out of bounds; `KeyTooLarge`,
+    /// `ValueTooLarge`; `IoFailed`: the builder must be dropped.
     pub fn add(&mut self, entry: Entry<'_>) -> Result {
-        let _ = (entry, self.id, &self.options);
-        unfinished()
+        key::check_sizes(entry.key, entry.value)?;
+        let first = self.facts.entries == 0;
+        let new_key = first || !key::equal(entry.key, &self.last_key);
+        let in_order = if new_key {
+            first || key::less(&self.last_key, entry.key)
+        } else {
+            entry.seqno < self.last_seqno
+        };
+        if !in_order || entry.seqno > SEQNO_MAX {
+            return Err(
+                Error::invalid("the entries of a table must come in order, seqnos below 2^56")
+                    .with("last_seqno", self.last_seqno)
+                    .with("seqno", entry.seqno),
+            );
+        }
+        if new_key {
+            self.start_key(entry)?;
+        }
+        self.block.add(entry, self.last_hash, new_key)?;
+        self.last_seqno = entry.seqno;
+        self.count(entry);
+        Ok(())
+    }
+
+    /// A key that differs from the last one: the only place where a block may end.
+    fn start_key(&mut self, entry: Entry<'_>) -> Result {
+        if !self.block.is_empty()
+            && self.block.bytes_with(entry.key.len(), entry.value.len()) > self.options.block_bytes
+        {
+            self.end_block()?;
+            self.fence.start_block(&self.last_key, entry.key);
+        }
+        self.last_key.clear();
+        self.last_key.extend_from_slice(entry.key);
+        self.last_hash = key::hash(entry.key);
+        self.facts.keys += 1;
+        if self.options.filter {
+            self.hashes.push(self.last_hash);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, entry: Entry<'_>) {
+        let facts = &mut self.facts;
+        if facts.entries == 0 {
+            facts.smallest = entry.key.to_vec();
+        }
+        facts.entries += 1;
+        facts.tombstones += u64::from(entry.kind == EntryKind::Delete);
+        facts.merges += u64::from(entry.kind == EntryKind::Merge);
+        facts.seqno_min = facts.seqno_min.min(entry.seqno);
+        facts.seqno_max = facts.seqno_max.max(entry.seqno);
+        facts.key_bytes += entry.key.len() as u64;
+        facts.value_bytes += entry.value.len() as u64;
+    }
+
+    fn end_block(&mut self) -> Result {
+        self.raw.clear();
+        self.block.finish(&mut self.raw);
+        let before = self.pending.len();
+        self.compressor
+            .store(&self.raw, self.facts.id, self.written, &mut self.pending);
+        let stored = (self.pending.len() - before) as u64;
+        self.trailer.update(&self.pending[before..]);
+        self.written += stored;
+        self.fence.end_block(stored);
+        if self.pending.len() >= WRITE_BYTES {
+            self.push()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Adds bytes to the content.
+    fn write(&mut self, bytes: &[u8]) -> Result {
+        self.trailer.update(bytes);
+        self.written += bytes.len() as u64;
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= WRITE_BYTES {
+            self.push()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn push(&mut self) -> Result {
+        self.file.append(&self.pending)?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    fn write_section(&mut self, payload: Vec<u8>) -> Result {
+        let sealed = footer::seal(payload, self.facts.id, self.written);
+        self.write(&sealed)
     }
 
     /// Versions added so far.
     pub fn entries(&self) -> u64 {
-        0
+        self.facts.entries
+    }
+
+    /// The last key added; empty before the first.
+    pub fn last_key(&self) -> &[u8] {
+        &self.last_key
     }
 
     /// About how large the file would be if it were finished now.
     pub fn estimated_bytes(&self) -> u64 {
-        0
+        let filter = if self.options.filter {
+            filter::estimated_bytes(self.hashes.len())
+        } else {
+            0
+        };
+        let open = if self.block.is_empty() {
+            0
+        } else {
+            self.block.bytes_with(0, 0)
+        };
+        let sums = self.written / (1 << 20) * 8;
+        self.written + (filter + open + self.fence.estimated_bytes() + 300) as u64 + sums
     }
 
     /// Writes what is left and closes the file; with `sync` its bytes are durable afterwards (its name is not).
     ///
     /// # Errors
     /// `InvalidArgument` if nothing was added; `IoFailed`: the file must be abandoned.
-    pub fn finish(self, sync: bool) -> Result<TableFacts> {
-        let _ = sync;
-        unfinished()
+    pub fn finish(mut self, sync: bool) -> Result<TableFacts> {
+        if self.facts.entries == 0 {
+            return Err(Error::invalid("a table must hold at least one entry"));
+        }
+        self.end_block()?;
+        self.facts.largest = std::mem::take(&mut self.last_key);
+        self.facts.blocks = self.fence.blocks() as u64;
+        let filter_at = self.written;
+        let hashes = std::mem::take(&mut self.hashes);
+        if let Some(section) = self.options.filter.then(|| filter::build(hashes)).flatten() {
+            self.write_section(section)?;
+        }
+        let index_at = self.written;
+        self.write_section(self.fence.encode(footer::HEAD_BYTES))?;
+        let properties_at = self.written;
+        self.write_section(properties::encode(&self.facts))?;
+        let footer = Footer {
+            filter_at,
+            index_at,
+            properties_at,
+        }
+        .encode(self.facts.id, self.written);
+        self.write(&footer)?;
+        let (tail, trailer) = self.trailer.finish();
+        self.pending.extend_from_slice(&tail);
+        self.file.append(&self.pending)?;
+        if sync {
+            self.file.sync()?;
+        }
+        self.facts.bytes = trailer.file_bytes();
+        self.facts.digest = trailer.digest;
+        Ok(self.facts)
     }
 }

@@ -17,15 +17,25 @@
 //! docs/format/table.md.
 
 mod block;
+mod block_builder;
 mod builder;
+mod compress;
+mod dump;
+mod fence;
+mod filter;
+mod footer;
 mod iter;
 mod options;
+mod properties;
 mod reader;
+mod source;
 mod value;
+mod verify;
 mod view;
 
 pub use block::Block;
 pub use builder::TableBuilder;
+pub use dump::TableDump;
 pub use iter::TableIter;
 pub use options::{Compression, TableFacts, TableOptions};
 pub use reader::{BlockAccess, TableReader};

@@ -1,16 +1,26 @@
 //! Reading a table: filter, fence, block hash, value.
 
-use super::{Found, TableFacts};
+use super::{
+    Found, Slice, TableFacts,
+    block::{Block, BlockView, Geometry, Sane},
+    compress::{self, Stored, TAIL_BYTES},
+    fence::Fence,
+    filter::Filter,
+    footer::{self, Footer},
+    properties,
+    source::Source,
+};
 use crate::{
     cache::BlockCache,
     key::{Entry, KeyRange, Seqno, TableId},
 };
 use keybed_env::{Fs, ReadFile};
-use keybed_format::{Code, Error, Result};
+use keybed_format::{Code, Error, Result, trailer};
 use std::{
+    fmt,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 /// How blocks reach memory.
@@ -23,15 +33,32 @@ pub enum BlockAccess {
     Cache(Arc<BlockCache>),
 }
 
-/// An open table.
-#[derive(Debug)]
+/// An open table. Immutable, shared by all who read it.
 pub struct TableReader {
     path: PathBuf,
     facts: TableFacts,
+    pub(super) footer: Footer,
+    pub(super) source: Source,
+    cache: Arc<BlockCache>,
+    pub(super) fence: Fence,
+    /// The filter and its section.
+    pub(super) filter: Option<(Filter, FilterBytes)>,
+    /// Geometry of each mapped, uncompressed block whose checksum was verified. `OnceLock` publishes it with a
+    /// release store that the acquire load of each read pairs with. Empty if the file is not mapped.
+    checked: Box<[OnceLock<Geometry>]>,
 }
 
-fn unfinished<T>() -> Result<T> {
-    Err(Error::new(Code::Closed, "the table layer is not finished"))
+/// Where the bytes of the filter are.
+pub(super) enum FilterBytes {
+    /// This range of the map.
+    Mapped(usize, usize),
+    Owned(Vec<u8>),
+}
+
+/// A block that can be read.
+pub(super) enum BlockRef<'t> {
+    Mapped(BlockView<'t>),
+    Cached(Arc<Block>),
 }
 
 impl TableReader {
@@ -44,7 +71,7 @@ impl TableReader {
         Self::open_file(fs.open(path)?, path, id, access)
     }
 
-    /// As [`TableReader::open`], for a file that is open already; `path` only names it in errors.
+    /// As [`TableReader::open`], for a file that is open already; `path` names it in errors.
     ///
     /// # Errors
     /// As there.
@@ -54,17 +81,120 @@ impl TableReader {
         id: TableId,
         access: BlockAccess,
     ) -> Result<Arc<TableReader>> {
-        let _ = (file, path, id, access);
-        unfinished()
+        let (cache, map) = match access {
+            BlockAccess::Map(cache) => (cache, true),
+            BlockAccess::Cache(cache) => (cache, false),
+        };
+        let opened = Source::new(file, map).and_then(|source| Self::read_sections(source, path, id, cache));
+        opened.map(Arc::new).map_err(|e| damage_of_table(e, path))
+    }
+
+    fn read_sections(
+        source: Source,
+        path: &Path,
+        id: TableId,
+        cache: Arc<BlockCache>,
+    ) -> Result<TableReader> {
+        let tail = source.tail()?;
+        let trailer = trailer::read(source.len(), &mut |offset, buffer| tail.read(offset, buffer))?;
+        if trailer.content_id != id.0 || trailer.kind != footer::KIND {
+            return Err(Error::new(Code::Malformed, "the file is another one")
+                .at(trailer.content_bytes)
+                .expected_found(id, TableId(trailer.content_id)));
+        }
+        let footer_at = trailer
+            .content_bytes
+            .checked_sub(footer::FOOTER_BYTES)
+            .ok_or_else(|| {
+                Error::new(Code::Malformed, "the file is too short for a table").at(trailer.content_bytes)
+            })?;
+        let footer = Footer::decode(&tail.section(footer_at, trailer.content_bytes)?, id, footer_at)?;
+        let section = tail.section(footer.properties_at, footer_at)?;
+        let payload = footer::unseal(&section, id, footer.properties_at)?;
+        let facts = properties::decode(payload, footer.properties_at, &trailer)?;
+        let section = tail.section(footer.index_at, footer.properties_at)?;
+        let payload = footer::unseal(&section, id, footer.index_at)?;
+        let fence = Fence::decode(payload, footer.index_at, footer.filter_at)?;
+        if fence.blocks() as u64 != facts.blocks || fence.place(0).0 != footer::HEAD_BYTES {
+            return Err(
+                Error::new(Code::Malformed, "index and properties contradict each other")
+                    .at(footer.index_at)
+                    .expected_found(facts.blocks, fence.blocks()),
+            );
+        }
+        let filter = if footer.filter_at == footer.index_at {
+            None
+        } else {
+            let section = tail.section(footer.filter_at, footer.index_at)?;
+            let payload = footer::unseal(&section, id, footer.filter_at)?;
+            let filter = Filter::decode(payload, footer.filter_at)?;
+            // Keys whose hashes are equal count once.
+            if u64::from(filter.keys()) > facts.keys {
+                return Err(
+                    Error::new(Code::Malformed, "the filter is that of more keys").at(footer.filter_at)
+                );
+            }
+            let bytes = if source.is_mapped() {
+                FilterBytes::Mapped(footer.filter_at as usize, footer.index_at as usize - 8)
+            } else {
+                FilterBytes::Owned(payload.to_vec())
+            };
+            Some((filter, bytes))
+        };
+        drop(tail);
+        let checked = if source.is_mapped() { fence.blocks() } else { 0 };
+        let checked = (0..checked).map(|_| OnceLock::new()).collect();
+        Ok(TableReader {
+            path: path.into(),
+            facts,
+            footer,
+            source,
+            cache,
+            fence,
+            filter,
+            checked,
+        })
     }
 
     /// The newest version of `key` with a seqno of at most `seqno_max`. `hash` is [`crate::key::hash`] of the key.
     ///
     /// # Errors
     /// `TableCorrupt` if the block is damaged; `IoFailed`.
+    #[inline]
     pub fn get(&self, key: &[u8], hash: u64, seqno_max: Seqno) -> Result<Option<Found<'_>>> {
-        let _ = (key, hash, seqno_max);
-        unfinished()
+        if !self.may_contain(hash) {
+            return Ok(None);
+        }
+        let index = self.fence.find(key);
+        match self.block(index, true)? {
+            BlockRef::Mapped(view) => {
+                let found = self.sane(index, view.find_visible(key, hash, seqno_max))?;
+                let Some((_, version)) = found else {
+                    return Ok(None);
+                };
+                let value = view
+                    .bytes
+                    .get(version.value_start as usize..version.value_end as usize);
+                let value = Slice::borrowed(self.sane(index, value)?);
+                Ok(Some(Found {
+                    seqno: version.seqno,
+                    kind: version.kind,
+                    value,
+                }))
+            }
+            BlockRef::Cached(block) => {
+                let found = self.sane(index, block.view().find_visible(key, hash, seqno_max))?;
+                let Some((_, version)) = found else {
+                    return Ok(None);
+                };
+                let value = Slice::in_block(block, version.value_start, version.value_end);
+                Ok(Some(Found {
+                    seqno: version.seqno,
+                    kind: version.kind,
+                    value,
+                }))
+            }
+        }
     }
 
     /// Hands every version of `key` with a seqno of at most `seqno_max` to `each`, newest first, until it breaks.
@@ -78,15 +208,113 @@ impl TableReader {
         seqno_max: Seqno,
         each: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let _ = (key, hash, seqno_max, each);
-        unfinished()
+        if !self.may_contain(hash) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let index = self.fence.find(key);
+        let block = self.block(index, true)?;
+        let view = block.view();
+        let first = self.sane(index, view.find_visible(key, hash, seqno_max))?;
+        let mut at = first.map(|(at, _)| at);
+        while let Some(entry_at) = at {
+            if each(self.sane(index, view.entry(entry_at))?).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            at = self.sane(index, view.older(entry_at, key))?;
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Whether the table can hold a key of this hash: false is certain. True without a filter.
     #[inline]
     pub fn may_contain(&self, hash: u64) -> bool {
-        let _ = hash;
-        true
+        match &self.filter {
+            None => true,
+            Some((filter, FilterBytes::Mapped(start, end))) => self
+                .source
+                .mapped(*start, *end)
+                .is_none_or(|section| filter.may_contain(section, hash)),
+            Some((filter, FilterBytes::Owned(section))) => filter.may_contain(section, hash),
+        }
+    }
+
+    /// Block `block`, verified. `keep` says whether the cache shall have it.
+    #[inline]
+    pub(super) fn block(&self, block: usize, keep: bool) -> Result<BlockRef<'_>> {
+        if let Some(geometry) = self.checked.get(block).and_then(OnceLock::get) {
+            let (start, end) = self.fence.place(block);
+            if let Some(bytes) = self.source.mapped(start as usize, end as usize - TAIL_BYTES) {
+                return Ok(BlockRef::Mapped(BlockView { bytes, geometry }));
+            }
+        }
+        self.load(block, keep)
+    }
+
+    #[inline(never)]
+    fn load(&self, block: usize, keep: bool) -> Result<BlockRef<'_>> {
+        let (start, _) = self.fence.place(block);
+        if let Some(block) = self.cache.get(self.facts.id, start) {
+            return Ok(BlockRef::Cached(block));
+        }
+        let loaded = self
+            .read_block(block)
+            .map_err(|e| damage_of_table(e, &self.path))?;
+        if let BlockRef::Cached(block) = &loaded
+            && keep
+        {
+            self.cache.insert(self.facts.id, start, block);
+        }
+        Ok(loaded)
+    }
+
+    /// Reads, verifies and decodes a block from the file.
+    fn read_block(&self, block: usize) -> Result<BlockRef<'_>> {
+        let (start, end) = self.fence.place(block);
+        let id = self.facts.id;
+        if let Some(stored) = self.source.mapped(start as usize, end as usize) {
+            return match compress::open(stored, id, start)? {
+                Stored::Raw(bytes) => {
+                    let geometry = Geometry::parse(bytes, start)?;
+                    let slot = self.checked.get(block);
+                    let geometry = slot.map(|slot| slot.get_or_init(|| geometry));
+                    let broken = || Error::new(Code::Malformed, "the map has no such block").at(start);
+                    Ok(BlockRef::Mapped(BlockView {
+                        bytes,
+                        geometry: geometry.ok_or_else(broken)?,
+                    }))
+                }
+                Stored::Packed(packed) => {
+                    Ok(BlockRef::Cached(Arc::new(Block::new(packed.unpack()?, start)?)))
+                }
+            };
+        }
+        let mut stored = self.source.read(start, end)?.into_owned();
+        let raw = match compress::open(&stored, id, start)? {
+            Stored::Raw(bytes) => {
+                let bytes = bytes.len();
+                stored.truncate(bytes);
+                stored
+            }
+            Stored::Packed(packed) => packed.unpack()?,
+        };
+        Ok(BlockRef::Cached(Arc::new(Block::new(raw, start)?)))
+    }
+
+    /// Turns nonsense inside of a block into an error.
+    #[inline(always)]
+    pub(super) fn sane<T>(&self, block: usize, answer: Sane<T>) -> Result<T> {
+        match answer {
+            Some(answer) => Ok(answer),
+            None => Err(self.nonsense(block)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn nonsense(&self, block: usize) -> Error {
+        Error::new(Code::TableCorrupt, "an entry of a block makes no sense")
+            .in_file(&self.path)
+            .at(self.fence.place(block).0)
     }
 
     /// Names the content.
@@ -106,15 +334,41 @@ impl TableReader {
 
     /// Bytes of the blocks that can hold keys of `range`, from the index.
     pub fn bytes_in(&self, range: &KeyRange) -> u64 {
-        let _ = range;
-        self.facts.bytes
+        self.fence.bytes_in(range)
     }
 
-    /// Reads and checks every byte: trailer, sections, every block, order, hashes, filter, counts.
-    ///
-    /// # Errors
-    /// `TableCorrupt` with the offset of the first damage.
-    pub fn verify_all(&self) -> Result {
-        unfinished()
+    /// Bytes of memory the open table takes besides its mapped or cached blocks.
+    pub fn memory_bytes(&self) -> usize {
+        let filter = match &self.filter {
+            Some((_, FilterBytes::Owned(section))) => section.len(),
+            _ => 0,
+        };
+        self.fence.memory_bytes() + filter + self.checked.len() * size_of::<OnceLock<Geometry>>()
     }
+}
+
+impl fmt::Debug for TableReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableReader")
+            .field("path", &self.path)
+            .field("mapped", &self.source.is_mapped())
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BlockRef<'_> {
+    #[inline]
+    pub(super) fn view(&self) -> BlockView<'_> {
+        match self {
+            BlockRef::Mapped(view) => *view,
+            BlockRef::Cached(block) => block.view(),
+        }
+    }
+}
+
+/// Names the file, and what broken bytes in it mean.
+#[cold]
+pub(super) fn damage_of_table(error: Error, path: &Path) -> Error {
+    error.recode_malformed(Code::TableCorrupt).in_file(path)
 }

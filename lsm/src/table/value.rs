@@ -24,7 +24,7 @@ impl<'t> Slice<'t> {
 
     /// Bytes `start..end` of a block.
     #[inline]
-    pub fn cached(block: Arc<Block>, start: u32, end: u32) -> Self {
+    pub(super) fn in_block(block: Arc<Block>, start: u32, end: u32) -> Self {
         Slice(Repr::Cached { block, start, end })
     }
 }

@@ -1,0 +1,200 @@
+//! Blocks as they are stored: compressed or not, behind them what they are and their checksum.
+//!
+//! ```text
+//! stored block   payload · codec u8 (0 as it is, 1 LZ4, 2 zstd) · bytes before compression u32 · xxh3-64 u64
+//! ```
+//! The checksum covers payload, codec and length, and is bound to (table id, offset of the block).
+
+use super::Compression;
+use crate::key::TableId;
+use keybed_format::{Code, Cursor, Error, Result, checksum};
+
+/// Bytes behind the payload.
+pub(super) const TAIL_BYTES: usize = 13;
+/// Largest block that is compressed, and so the largest that is decompressed, 16 MiB.
+pub(super) const COMPRESSED_FROM_BYTES_MAX: usize = 16 << 20;
+
+const AS_IT_IS: u8 = 0;
+const LZ4: u8 = 1;
+const ZSTD: u8 = 2;
+
+/// Compresses blocks; one per builder.
+pub(super) enum Compressor {
+    None,
+    Lz4,
+    #[cfg(feature = "zstd")]
+    Zstd(zstd::bulk::Compressor<'static>),
+}
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Compressor::None => "None",
+            Compressor::Lz4 => "Lz4",
+            #[cfg(feature = "zstd")]
+            Compressor::Zstd(_) => "Zstd",
+        })
+    }
+}
+
+impl Compressor {
+    pub(super) fn new(compression: Compression) -> Result<Compressor> {
+        match compression {
+            Compression::None => Ok(Compressor::None),
+            Compression::Lz4 => Ok(Compressor::Lz4),
+            #[cfg(feature = "zstd")]
+            Compression::Zstd(level @ -7..=22) => zstd::bulk::Compressor::new(level)
+                .map(Compressor::Zstd)
+                .map_err(|e| Error::invalid(format!("zstd refuses level {level}: {e}"))),
+            #[cfg(feature = "zstd")]
+            Compression::Zstd(level) => {
+                Err(Error::invalid("the zstd level is out of its bounds").expected_found("-7 to 22", level))
+            }
+            #[cfg(not(feature = "zstd"))]
+            Compression::Zstd(_) => Err(Error::invalid(
+                "zstd compression needs the feature `zstd`, which this build lacks",
+            )),
+        }
+    }
+
+    /// Appends `raw` as the stored block that lies at `offset` of table `id`. Compression that saves less than an
+    /// eighth is not worth decompressing.
+    pub(super) fn store(&mut self, raw: &[u8], id: TableId, offset: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        let codec = self
+            .compress(raw, out)
+            .filter(|_| out.len() - start <= raw.len() - raw.len() / 8);
+        if codec.is_none() {
+            out.truncate(start);
+            out.extend_from_slice(raw);
+        }
+        out.push(codec.unwrap_or(AS_IT_IS));
+        out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
+        let sum = checksum::bound(&out[start..], id.0, offset);
+        out.extend_from_slice(&sum.to_le_bytes());
+    }
+
+    /// Appends the compressed payload; `None` if there is none (whatever was appended is void).
+    fn compress(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Option<u8> {
+        if raw.len() > COMPRESSED_FROM_BYTES_MAX {
+            return None;
+        }
+        let start = out.len();
+        match self {
+            Compressor::None => None,
+            Compressor::Lz4 => {
+                out.resize(start + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
+                let written = lz4_flex::block::compress_into(raw, &mut out[start..]).ok()?;
+                out.truncate(start + written);
+                Some(LZ4)
+            }
+            #[cfg(feature = "zstd")]
+            Compressor::Zstd(zstd) => {
+                out.resize(start + zstd::zstd_safe::compress_bound(raw.len()), 0);
+                let written = zstd.compress_to_buffer(raw, &mut out[start..]).ok()?;
+                out.truncate(start + written);
+                Some(ZSTD)
+            }
+        }
+    }
+}
+
+/// What a stored block turned out to be, its checksum being right.
+pub(super) enum Stored<'a> {
+    /// The block itself.
+    Raw(&'a [u8]),
+    /// A payload to be given to [`Packed::unpack`].
+    Packed(Packed<'a>),
+}
+
+/// A compressed payload.
+pub(super) struct Packed<'a> {
+    payload: &'a [u8],
+    codec: u8,
+    raw_bytes: usize,
+    offset: u64,
+}
+
+/// Checks a stored block that lies at `offset` of table `id`.
+///
+/// # Errors
+/// `Malformed` with the offset.
+pub(super) fn open(stored: &[u8], id: TableId, offset: u64) -> Result<Stored<'_>> {
+    let short = || Error::new(Code::Malformed, "a block is shorter than its tail").at(offset);
+    let payload_bytes = stored.len().checked_sub(TAIL_BYTES).ok_or_else(short)?;
+    let (payload, tail) = stored.split_at_checked(payload_bytes).ok_or_else(short)?;
+    let mut tail = Cursor::with_base(tail, offset + payload_bytes as u64);
+    let (codec, raw_bytes, found) = (tail.u8()?, tail.u32()? as usize, tail.u64()?);
+    let summed = stored.get(..stored.len() - 8).ok_or_else(short)?;
+    let expected = checksum::bound(summed, id.0, offset);
+    if found != expected {
+        return Err(Error::new(Code::Malformed, "the checksum of a block differs")
+            .at(offset)
+            .expected_found(format_args!("{expected:016x}"), format_args!("{found:016x}")));
+    }
+    match codec {
+        AS_IT_IS if raw_bytes == payload.len() => Ok(Stored::Raw(payload)),
+        LZ4 | ZSTD if raw_bytes <= COMPRESSED_FROM_BYTES_MAX => Ok(Stored::Packed(Packed {
+            payload,
+            codec,
+            raw_bytes,
+            offset,
+        })),
+        _ => Err(
+            Error::new(Code::Malformed, "a block's codec or length is impossible")
+                .at(offset)
+                .with("codec", codec)
+                .with("bytes", raw_bytes),
+        ),
+    }
+}
+
+impl Packed<'_> {
+    /// The block in a vector of exactly its length.
+    ///
+    /// # Errors
+    /// `Malformed` if the payload does not decompress to exactly the recorded length; `UnsupportedFormatVersion`
+    /// for zstd without its feature.
+    pub(super) fn unpack(&self) -> Result<Vec<u8>> {
+        let mut raw = vec![0; self.raw_bytes];
+        let unpacked = match self.codec {
+            LZ4 => lz4_flex::block::decompress_into(self.payload, &mut raw).ok(),
+            _ => unpack_zstd(self.payload, &mut raw)?,
+        };
+        if unpacked == Some(self.raw_bytes) {
+            Ok(raw)
+        } else {
+            Err(Error::new(Code::Malformed, "a block does not decompress")
+                .at(self.offset)
+                .with("codec", self.codec))
+        }
+    }
+}
+
+#[cfg(feature = "zstd")]
+fn unpack_zstd(payload: &[u8], raw: &mut [u8]) -> Result<Option<usize>> {
+    use std::cell::RefCell;
+    use zstd::bulk::Decompressor;
+    thread_local! {
+        /// A context costs more to make than a block costs to decompress.
+        static CONTEXT: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    CONTEXT.with_borrow_mut(|context| {
+        let context = match context {
+            Some(context) => context,
+            None => context.insert(
+                Decompressor::new()
+                    .map_err(|e| Error::new(Code::IoFailed, format!("zstd has no memory: {e}")))?,
+            ),
+        };
+        Ok(context.decompress_to_buffer(payload, raw).ok())
+    })
+}
+
+#[cfg(not(feature = "zstd"))]
+fn unpack_zstd(_payload: &[u8], _raw: &mut [u8]) -> Result<Option<usize>> {
+    Err(Error::new(
+        Code::UnsupportedFormatVersion,
+        "the block is compressed with zstd, and this build lacks the feature `zstd`",
+    ))
+}

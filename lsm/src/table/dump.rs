@@ -1,0 +1,67 @@
+//! A table for people: facts, then one line per block.
+
+use super::{TableReader, reader::BlockRef};
+use std::fmt;
+
+/// Prints a table; made by [`TableReader::dump`]. A damaged block is printed as its error.
+#[derive(Clone, Copy, Debug)]
+pub struct TableDump<'t>(&'t TableReader);
+
+impl TableReader {
+    /// The table as text: its facts, then one line per block. Reads every block.
+    pub fn dump(&self) -> TableDump<'_> {
+        TableDump(self)
+    }
+}
+
+impl fmt::Display for TableDump<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (table, facts) = (self.0, self.0.facts());
+        writeln!(
+            f,
+            "table {} · {} bytes · digest {:016x}",
+            facts.id, facts.bytes, facts.digest
+        )?;
+        writeln!(
+            f,
+            "entries {} · keys {} · tombstones {} · merges {} · seqnos {}..={}",
+            facts.entries, facts.keys, facts.tombstones, facts.merges, facts.seqno_min, facts.seqno_max
+        )?;
+        writeln!(
+            f,
+            "key bytes {} · value bytes {} · keys {}..={}",
+            facts.key_bytes,
+            facts.value_bytes,
+            facts.smallest.escape_ascii(),
+            facts.largest.escape_ascii()
+        )?;
+        let parts = table.footer;
+        writeln!(
+            f,
+            "blocks {} · filter {} bytes · index {} bytes at {}",
+            facts.blocks,
+            parts.index_at - parts.filter_at,
+            parts.properties_at - parts.index_at,
+            parts.index_at
+        )?;
+        for block in 0..table.fence.blocks() {
+            let (start, end) = table.fence.place(block);
+            write!(f, "block {block} at {start} · {} bytes", end - start)?;
+            if block > 0 {
+                write!(f, " · from {}", table.fence.whole_separator(block).escape_ascii())?;
+            }
+            match table.block(block, false) {
+                Ok(loaded) => {
+                    let how = if matches!(loaded, BlockRef::Mapped(_)) {
+                        "mapped"
+                    } else {
+                        "decoded"
+                    };
+                    writeln!(f, " · {} entries, {how}", loaded.view().geometry.entries())?;
+                }
+                Err(error) => writeln!(f, " · {error}")?,
+            }
+        }
+        Ok(())
+    }
+}

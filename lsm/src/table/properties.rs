@@ -1,0 +1,166 @@
+//! The properties: what is known about a table as a whole.
+//!
+//! ```text
+//! properties   count varint · per property: tag varint (ascending) · bytes (varint length, bytes)
+//! ```
+//! Numbers are varints inside of their bytes. Unknown tags are skipped: a later version may add facts, never need
+//! them. Page: docs/format/table.md.
+
+use super::TableFacts;
+use crate::key::{KEY_BYTES_MAX, SEQNO_MAX, TableId};
+use keybed_format::{Cursor, Error, Result, Sink, trailer::Trailer};
+
+const ENTRIES: u64 = 1;
+const KEYS: u64 = 2;
+const TOMBSTONES: u64 = 3;
+const MERGES: u64 = 4;
+const SMALLEST: u64 = 5;
+const LARGEST: u64 = 6;
+const SEQNO_MIN: u64 = 7;
+const SEQNO_MAX_SEEN: u64 = 8;
+const KEY_BYTES: u64 = 9;
+const VALUE_BYTES: u64 = 10;
+const BLOCKS: u64 = 11;
+const PARTITION_PREFIX: u64 = 12;
+
+/// Widest partition prefix, in bytes.
+pub(super) const PARTITION_PREFIX_MAX: u8 = 8;
+
+/// Writes the facts except those that the trailer holds (id, bytes, digest).
+pub(super) fn encode(facts: &TableFacts) -> Vec<u8> {
+    let numbers_before = [
+        (ENTRIES, facts.entries),
+        (KEYS, facts.keys),
+        (TOMBSTONES, facts.tombstones),
+        (MERGES, facts.merges),
+    ];
+    let numbers_behind = [
+        (SEQNO_MIN, facts.seqno_min),
+        (SEQNO_MAX_SEEN, facts.seqno_max),
+        (KEY_BYTES, facts.key_bytes),
+        (VALUE_BYTES, facts.value_bytes),
+        (BLOCKS, facts.blocks),
+        (PARTITION_PREFIX, u64::from(facts.partition_prefix)),
+    ];
+    let mut out = Sink::new();
+    out.count(12);
+    let mut number = Sink::new();
+    let mut write = |out: &mut Sink, (tag, value): (u64, u64)| {
+        number.clear();
+        number.varint(value);
+        out.varint(tag).bytes(number.as_slice());
+    };
+    numbers_before.into_iter().for_each(|n| write(&mut out, n));
+    out.varint(SMALLEST).bytes(&facts.smallest);
+    out.varint(LARGEST).bytes(&facts.largest);
+    numbers_behind.into_iter().for_each(|n| write(&mut out, n));
+    out.into_vec()
+}
+
+/// Reads the properties that lie at `offset` of the file that ends in `trailer`.
+///
+/// # Errors
+/// `Malformed` with the offset if a fact is missing or contradicts another.
+pub(super) fn decode(bytes: &[u8], offset: u64, trailer: &Trailer) -> Result<TableFacts> {
+    let mut c = Cursor::with_base(bytes, offset);
+    let mut facts = TableFacts {
+        id: TableId(trailer.content_id),
+        bytes: trailer.file_bytes(),
+        digest: trailer.digest,
+        entries: 0,
+        keys: 0,
+        tombstones: 0,
+        merges: 0,
+        smallest: Vec::new(),
+        largest: Vec::new(),
+        seqno_min: 0,
+        seqno_max: 0,
+        key_bytes: 0,
+        value_bytes: 0,
+        blocks: 0,
+        partition_prefix: 0,
+    };
+    let mut last = 0;
+    let mut known = 0;
+    for _ in 0..c.count(2)? {
+        let tag = c.varint()?;
+        if tag <= last {
+            return Err(c.malformed("the properties are not in order").with("tag", tag));
+        }
+        last = tag;
+        let at = c.offset();
+        let value = c.bytes()?;
+        known += u32::from(set(&mut facts, tag, value, at)?);
+    }
+    if known != 12 {
+        return Err(c.malformed("a property is missing").expected_found(12, known));
+    }
+    let error = contradiction(&facts).map(|what| c.malformed(what));
+    c.finish()?;
+    error.map_or(Ok(facts), Err)
+}
+
+/// Stores a property; false if its tag is unknown.
+fn set(facts: &mut TableFacts, tag: u64, value: &[u8], at: u64) -> Result<bool> {
+    let number = || -> Result<u64> {
+        let mut c = Cursor::with_base(value, at);
+        let number = c.varint()?;
+        c.finish()?;
+        Ok(number)
+    };
+    let to = match tag {
+        SMALLEST => {
+            facts.smallest = value.to_vec();
+            return Ok(true);
+        }
+        LARGEST => {
+            facts.largest = value.to_vec();
+            return Ok(true);
+        }
+        PARTITION_PREFIX => {
+            facts.partition_prefix = u8::try_from(number()?).unwrap_or(u8::MAX);
+            return Ok(true);
+        }
+        ENTRIES => &mut facts.entries,
+        KEYS => &mut facts.keys,
+        TOMBSTONES => &mut facts.tombstones,
+        MERGES => &mut facts.merges,
+        SEQNO_MIN => &mut facts.seqno_min,
+        SEQNO_MAX_SEEN => &mut facts.seqno_max,
+        KEY_BYTES => &mut facts.key_bytes,
+        VALUE_BYTES => &mut facts.value_bytes,
+        BLOCKS => &mut facts.blocks,
+        _ => return Ok(false),
+    };
+    *to = number()?;
+    Ok(true)
+}
+
+/// Names facts that cannot be true together.
+fn contradiction(facts: &TableFacts) -> Option<&'static str> {
+    let versions = facts.tombstones.checked_add(facts.merges);
+    if facts.keys == 0 || facts.entries < facts.keys || versions.is_none_or(|v| v > facts.entries) {
+        Some("the counts of a table contradict each other")
+    } else if facts.smallest > facts.largest || facts.largest.len().max(facts.smallest.len()) > KEY_BYTES_MAX
+    {
+        Some("the smallest and the largest key contradict each other")
+    } else if facts.seqno_min > facts.seqno_max || facts.seqno_max > SEQNO_MAX {
+        Some("the seqnos of a table contradict each other")
+    } else if facts.partition_prefix > PARTITION_PREFIX_MAX {
+        Some("the partition prefix is too wide")
+    } else {
+        None
+    }
+}
+
+/// Facts of a table that is being compared with what its file says.
+pub(super) fn compare(expected: &TableFacts, found: &TableFacts) -> Result {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(Error::new(
+            keybed_format::Code::Malformed,
+            "the properties do not describe the entries",
+        ))
+    }
+}

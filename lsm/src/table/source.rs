@@ -1,0 +1,109 @@
+//! Where the bytes of a table come from: a memory map, or a file read at offsets.
+
+use keybed_env::{ReadFile, fs::Map};
+use keybed_format::{Code, Error, Result};
+use std::{borrow::Cow, sync::Arc};
+
+/// Bytes read at once when a table is opened: filter, index, properties and footer of most tables.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// The bytes of a table.
+pub(super) enum Source {
+    /// Mapped; the file itself is closed, the map keeps its pages alive.
+    Map(Map),
+    File(Arc<dyn ReadFile>),
+}
+
+impl Source {
+    /// The file, mapped if asked for and possible.
+    pub(super) fn new(file: Arc<dyn ReadFile>, map: bool) -> Result<Source> {
+        let mapped = if map { file.map()? } else { None };
+        Ok(mapped.map_or(Source::File(file), Source::Map))
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Source::Map(map) => map.len() as u64,
+            Source::File(file) => file.len(),
+        }
+    }
+
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self, Source::Map(_))
+    }
+
+    /// Bytes `start..end` of the map; `None` without one or outside of it.
+    #[inline(always)]
+    pub(super) fn mapped(&self, start: usize, end: usize) -> Option<&[u8]> {
+        match self {
+            Source::Map(map) => map.get(start..end),
+            Source::File(_) => None,
+        }
+    }
+
+    /// Fills `buffer` from `offset`.
+    pub(super) fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result {
+        match self {
+            Source::Map(_) => {
+                buffer.copy_from_slice(&self.read(offset, offset.saturating_add(buffer.len() as u64))?);
+                Ok(())
+            }
+            Source::File(file) => file.read_exact_at(buffer, offset),
+        }
+    }
+
+    /// Bytes `start..end`, refused before anything is allocated if the file ends earlier.
+    pub(super) fn read(&self, start: u64, end: u64) -> Result<Cow<'_, [u8]>> {
+        let outside = || Error::new(Code::Malformed, "the file ends too early").at(start);
+        if start > end || end > self.len() {
+            return Err(outside().expected_found(end, self.len()));
+        }
+        match self {
+            Source::Map(map) => map
+                .get(start as usize..end as usize)
+                .map(Cow::Borrowed)
+                .ok_or_else(outside),
+            Source::File(file) => {
+                let mut bytes = vec![0; usize::try_from(end - start).map_err(|_| outside())?];
+                file.read_exact_at(&mut bytes, start)?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    /// The end of the file, read at once.
+    pub(super) fn tail(&self) -> Result<Tail<'_>> {
+        let start = self.len().saturating_sub(TAIL_BYTES);
+        Ok(Tail {
+            source: self,
+            start,
+            bytes: self.read(start, self.len())?,
+        })
+    }
+}
+
+/// A source whose last bytes are in memory already.
+pub(super) struct Tail<'a> {
+    source: &'a Source,
+    start: u64,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl Tail<'_> {
+    /// Bytes `start..end` of the file.
+    pub(super) fn section(&self, start: u64, end: u64) -> Result<Cow<'_, [u8]>> {
+        let at = |offset: u64| offset.checked_sub(self.start).map(|n| n as usize);
+        match (at(start), at(end)) {
+            (Some(from), Some(to)) if to <= self.bytes.len() && from <= to => {
+                Ok(Cow::Borrowed(&self.bytes[from..to]))
+            }
+            _ => self.source.read(start, end),
+        }
+    }
+
+    /// Fills `buffer` from `offset` of the file.
+    pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result {
+        buffer.copy_from_slice(&self.section(offset, offset.saturating_add(buffer.len() as u64))?);
+        Ok(())
+    }
+}

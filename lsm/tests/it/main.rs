@@ -1,0 +1,6 @@
+//! Behaviour of the engine as its users see it; one module per behaviour.
+
+mod table_corruption;
+mod table_format;
+mod table_model;
+mod tables;

@@ -1,0 +1,94 @@
+//! If this fails, tables written by an earlier build can no longer be read, or read otherwise.
+
+use crate::tables::{Version, build, open_bytes, scan};
+use keybed_format::checksum;
+use keybed_lsm::{
+    EntryKind, TableId,
+    table::{Compression, TableOptions, TableView},
+};
+use std::fs;
+
+/// The table of docs/format/table.md.
+fn page() -> Vec<Version> {
+    vec![
+        (b"\0\x01apple".to_vec(), 7, EntryKind::Put, b"red".to_vec()),
+        (b"\0\x01apple".to_vec(), 3, EntryKind::Merge, b"+".to_vec()),
+        (b"\0\x01pear".to_vec(), 5, EntryKind::Delete, vec![]),
+    ]
+}
+
+fn bytes(options: &TableOptions, all: &[Version]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.sst");
+    build(&path, TableId(42), options, all).unwrap();
+    fs::read(path).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut lines = String::new();
+    for (i, line) in bytes.chunks(16).enumerate() {
+        let digits: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
+        lines += &format!("{:04x}  {}\n", i * 16, digits.join(" "));
+    }
+    lines
+}
+
+#[test]
+fn golden_bytes_of_the_documented_table() {
+    let file = bytes(
+        &TableOptions {
+            partition_prefix: 2,
+            ..TableOptions::default()
+        },
+        &page(),
+    );
+    let found = hex(&file);
+    let documented = include_str!("../../../docs/format/table.md");
+    assert!(
+        documented.contains(&found),
+        "docs/format/table.md differs from:\n{found}"
+    );
+    let reader = open_bytes(file, TableId(42)).unwrap();
+    assert_eq!(scan(&TableView::whole(reader)).unwrap(), page());
+}
+
+#[test]
+fn golden_hashes_of_larger_tables() {
+    let all: Vec<Version> = (0..5_000_u64)
+        .map(|i| {
+            (
+                (i * i).to_be_bytes().to_vec(),
+                i % 300,
+                EntryKind::Put,
+                (i % 77).to_be_bytes().to_vec(),
+            )
+        })
+        .collect();
+    let varying: Vec<Version> = (0..5_000_u64)
+        .map(|i| {
+            (
+                format!("{:07}", i * 3).into_bytes(),
+                i << 30,
+                EntryKind::Put,
+                vec![b'x'; (i % 31) as usize],
+            )
+        })
+        .collect();
+    let small = TableOptions {
+        block_bytes: 4096,
+        ..TableOptions::default()
+    };
+    let lz4 = TableOptions {
+        compression: Compression::Lz4,
+        ..TableOptions::default()
+    };
+    let found = [
+        checksum::hash(&bytes(&TableOptions::default(), &all)),
+        checksum::hash(&bytes(&small, &varying)),
+        checksum::hash(&bytes(&lz4, &varying)),
+    ];
+    assert_eq!(
+        found.map(|h| format!("{h:016x}")),
+        ["02019e7f8d37739a", "0ca00e41410134c0", "fe028fda473976d2"]
+    );
+}
