@@ -7,6 +7,7 @@
 //! ```
 //! A crash before the link leaves a temporary name that its birth marks as garbage; after it, the complete object.
 //! Link never replaces, so of two processes exactly one wins.
+//! Once a sync of a linked file has failed, sources are copied instead, and the copy is checked by its trailer.
 
 use super::{CheckpointStorage, Listed, ObjectPath, Place, copy_out, layout};
 use crate::{CheckpointId, JobId, ObjectName};
@@ -14,10 +15,13 @@ use keybed_env::{
     Fs, ReadFile,
     fs::{FileKind, FileLock},
 };
-use keybed_format::{Code, Error, Result};
+use keybed_format::{Code, Error, Result, trailer};
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// A job root in a directory of `fs`.
@@ -25,6 +29,9 @@ use std::{
 pub struct LocalStorage {
     fs: Arc<dyn Fs>,
     root: PathBuf,
+    /// A sync of a linked file failed: its source may have lost bytes that no later sync will write, though they
+    /// can still be read. From then on sources are copied and checked. Relaxed: nothing else hangs on it.
+    links_distrusted: AtomicBool,
 }
 
 impl LocalStorage {
@@ -36,6 +43,7 @@ impl LocalStorage {
         let storage = LocalStorage {
             fs,
             root: checkpoint_root.join(job.to_string()),
+            links_distrusted: AtomicBool::new(false),
         };
         for place in [Place::Root, Place::Owner, Place::Shared, Place::TaskOwned] {
             storage
@@ -51,6 +59,7 @@ impl LocalStorage {
         LocalStorage {
             fs,
             root: job_root.into(),
+            links_distrusted: AtomicBool::new(false),
         }
     }
 
@@ -169,7 +178,9 @@ impl CheckpointStorage for LocalStorage {
     fn put_file(&self, path: &ObjectPath, local: &dyn Fs, from: &Path, bytes: u64) -> Result {
         let to = self.file(path)?;
         let same = self.same_names(local);
-        if !(same && linked(&*self.fs, from, &to)?) {
+        let distrusted = self.links_distrusted.load(Ordering::Relaxed);
+        let shared = same && !distrusted && linked(&*self.fs, from, &to)?;
+        if !shared {
             if same {
                 self.fs.copy(from, &to)?;
             } else {
@@ -185,7 +196,18 @@ impl CheckpointStorage for LocalStorage {
                         .expected_found(bytes, file.len()),
                 );
             }
-            file.sync()
+            if distrusted {
+                let copy = self.fs.open(&to)?;
+                trailer::verify(copy.len(), &mut |offset, buffer| {
+                    copy.read_exact_at(buffer, offset)
+                })
+                .map_err(|e| e.in_file(from))?;
+            }
+            file.sync().inspect_err(|_| {
+                if shared {
+                    self.links_distrusted.store(true, Ordering::Relaxed);
+                }
+            })
         };
         settle().inspect_err(|_| {
             // Abandoned: never synced again under this name.

@@ -1,4 +1,5 @@
 //! Behaviour of snapshot storage and ownership, one behaviour per module.
 #![allow(missing_docs, reason = "tests")]
 
+mod power_loss;
 mod storages;
