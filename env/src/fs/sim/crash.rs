@@ -39,17 +39,18 @@ pub(super) fn everything(durable: &Durable) -> Tree {
     reachable(tree)
 }
 
-/// What is durable and a random part of what is pending.
-pub(super) fn image(durable: &Durable, random: &mut Random) -> Tree {
+/// The `draw`-th of `draws` images: what is durable and a part of what is pending. If all subsets of the pending
+/// names fit into the draws each gets its turn; otherwise the part is random. Bytes are always random.
+pub(super) fn image(durable: &Durable, draw: u32, draws: u32, random: &mut Random) -> Tree {
     let mut tree = durable.tree.clone();
-    match random.below(8) {
-        0 => {}
-        1 => durable.names.iter().for_each(|op| op.apply(&mut tree)),
-        2..=4 => {
-            let kept = random.index(durable.names.len() + 1);
-            durable.names[..kept].iter().for_each(|op| op.apply(&mut tree));
+    let names = &durable.names;
+    let subsets = u32::try_from(names.len()).ok().and_then(|n| 1_u32.checked_shl(n));
+    match subsets.filter(|subsets| *subsets <= draws) {
+        Some(subsets) => {
+            let chosen = draw % subsets;
+            subset(names, &mut tree, |i| chosen >> i & 1 == 1);
         }
-        _ => subset(&durable.names, &mut tree, random),
+        None => some_names(names, &mut tree, random),
     }
     let everywhere = (!random.one_in(2)).then(|| Fate::draw(random));
     for (inode, ops) in &durable.data {
@@ -68,12 +69,27 @@ fn reachable(mut tree: Tree) -> Tree {
     tree
 }
 
-/// Applies each operation with a chance that is drawn once, unless it needs one that was left out.
-fn subset(names: &[NameOp], tree: &mut Tree, random: &mut Random) {
-    let kept_of_8 = 1 + random.below(7);
+/// Applies none, all, a prefix or a random subset.
+fn some_names(names: &[NameOp], tree: &mut Tree, random: &mut Random) {
+    match random.below(8) {
+        0 => {}
+        1 => names.iter().for_each(|op| op.apply(tree)),
+        2..=4 => {
+            let kept = random.index(names.len() + 1);
+            names[..kept].iter().for_each(|op| op.apply(tree));
+        }
+        _ => {
+            let kept_of_8 = 1 + random.below(7);
+            subset(names, tree, |_| random.below(8) < kept_of_8);
+        }
+    }
+}
+
+/// Applies the chosen operations, but none that needs one that was left out.
+fn subset(names: &[NameOp], tree: &mut Tree, mut chosen: impl FnMut(usize) -> bool) {
     let mut left_out: Vec<&NameOp> = Vec::new();
-    for op in names {
-        if random.below(8) < kept_of_8 && !left_out.iter().any(|earlier| op.needs(earlier)) {
+    for (i, op) in names.iter().enumerate() {
+        if chosen(i) && !left_out.iter().any(|earlier| op.needs(earlier)) {
             op.apply(tree);
         } else {
             left_out.push(op);

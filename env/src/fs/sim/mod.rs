@@ -158,7 +158,7 @@ impl SimFs {
     #[must_use]
     pub fn crash_image(&self, at_op: u64, choice: &mut Random) -> SimFs {
         let durable = self.disk.lock().durable_at(at_op);
-        Self::on(Disk::of(crash::image(&durable, choice), true))
+        Self::on(Disk::of(crash::image(&durable, 0, 1, choice), true))
     }
 
     /// The disk that keeps only what is sure to survive a power loss after operation `at_op`.
@@ -172,7 +172,8 @@ impl SimFs {
     }
 
     /// Draws `draws` disks for each moment of the remembered history and shows every one that differs from the
-    /// others of its moment to `visit`, with the number of operations before the power loss.
+    /// others of its moment to `visit`, with the number of operations before the power loss. Where at most
+    /// log2(`draws`) changes of names are pending, every consistent subset of them is among the draws.
     ///
     /// Returns how many of them differ from all others of the whole history.
     pub fn each_crash_image(
@@ -186,8 +187,8 @@ impl SimFs {
         for at_op in moments {
             let durable = self.disk.lock().durable_at(at_op);
             let mut here = HashSet::new();
-            for _ in 0..draws {
-                let tree = crash::image(&durable, choice);
+            for draw in 0..draws {
+                let tree = crash::image(&durable, draw, draws, choice);
                 let hash = tree.hash();
                 if here.insert(hash) {
                     everywhere.insert(hash);
