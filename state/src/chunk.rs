@@ -62,7 +62,6 @@ impl<'a> Chunk<'a> {
     }
 
     /// The elements' bytes in order.
-    #[cfg(test)]
     pub(crate) fn elements(&self) -> Elements<'a> {
         self.elements_from(0, self.count)
     }

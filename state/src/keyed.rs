@@ -3,6 +3,7 @@
 use crate::{
     BackendOptions, Change, EntryScan, HeapBackend, KeyedBackend, PendingSnapshot, StateFamily, Timer,
     current::{Current, Slot, prefix_end},
+    runs::Runs,
     timers::TimerQueue,
 };
 use keybed_format::{Error, Result, Sink};
@@ -49,7 +50,7 @@ impl KeyedState {
         catalogue: Arc<StateCatalogue>,
     ) -> Result<Self> {
         let backend: Box<dyn KeyedBackend> = match options.kind {
-            BackendKind::Heap => Box::new(HeapBackend::new(options, range, 1)),
+            BackendKind::Heap => Box::new(HeapBackend::create(options, range)?),
             BackendKind::Lsm => return Err(Error::invalid("the LSM backend is not built yet")),
         };
         Self::over(backend, range, max_parallelism, catalogue)
@@ -67,12 +68,14 @@ impl KeyedState {
         max_parallelism: u32,
         catalogue: Arc<StateCatalogue>,
         handles: &[KeyedHandle],
-        _files: &dyn OpenFiles,
+        files: &dyn OpenFiles,
     ) -> Result<Self> {
-        if !handles.is_empty() {
-            return Err(Error::invalid("restoring is not built yet"));
-        }
-        Self::create(options, range, max_parallelism, catalogue)
+        let runs = Runs::combine(handles, range)?;
+        let backend: Box<dyn KeyedBackend> = match options.kind {
+            BackendKind::Heap => Box::new(HeapBackend::restore(options, range, runs, files)?),
+            BackendKind::Lsm => return Err(Error::invalid("the LSM backend is not built yet")),
+        };
+        Self::over(backend, range, max_parallelism, catalogue)
     }
 
     /// Keyed state over a backend that is empty or was restored; the timers in it are read.

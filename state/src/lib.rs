@@ -18,6 +18,8 @@
 //! | [`value`], [`list`], [`map`], [`timers`] | the kinds of state; lists lie in chunks (`chunk`) |
 //! | [`family`] | the four families of a backend |
 //! | [`snapshot`] | a snapshot on its way out |
+//! | `runs` | several handles as one stack of runs: rescale without rewriting |
+//! | [`processor`] | reading state from a snapshot without a job; the logical digest |
 //! | [`backend`] | the ordered store under it all: heap and LSM |
 //!
 //! Driven by hand, without a runtime:
@@ -58,7 +60,9 @@ pub mod family;
 pub mod keyed;
 pub mod list;
 pub mod map;
+pub mod processor;
 pub mod registry;
+mod runs;
 pub mod snapshot;
 pub mod timers;
 pub mod value;

@@ -9,9 +9,10 @@
 
 use keybed_format::Result;
 use keybed_snapshot::{KeyedHandle, PutFiles};
+use std::fmt::Debug;
 
 /// The asynchronous part of a snapshot: owns what it needs, whatever happens to the state meanwhile.
-pub trait PendingSnapshot: Send {
+pub trait PendingSnapshot: Send + Debug {
     /// Writes what the snapshot needs and the last completed checkpoint does not hold, and returns the handle of all
     /// of it. May take long; may run on any thread.
     ///

@@ -8,10 +8,13 @@
 //! and starts a new epoch; a group is copied when it is written to while a snapshot still reads it. The stamps say
 //! what changed since any earlier epoch, so an incremental snapshot needs no log of writes.
 
-use super::{BackendOptions, Change, Changer, EntryScan, KeyedBackend, ScanEntry};
-use crate::{PendingSnapshot, StateFamily, current::group_of_entry};
+use super::{
+    BackendOptions, Change, Changer, EntryScan, KeyedBackend, ScanEntry, heap_snapshot::Chain,
+    ledger::Ledger, work_dir,
+};
+use crate::{PendingSnapshot, StateFamily, current::group_of_entry, processor::RunMerge, runs::Runs};
 use keybed_format::{Error, Result, Sink};
-use keybed_snapshot::{CheckpointId, KeyGroupRange, SnapshotRequest};
+use keybed_snapshot::{CheckpointId, KeyGroupRange, OpenFiles, SnapshotRequest};
 use std::{
     collections::{BTreeMap, btree_map},
     fmt,
@@ -48,20 +51,66 @@ pub struct HeapBackend {
     pub(super) options: BackendOptions,
     pub(super) range: KeyGroupRange,
     pub(super) families: [HeapFamily; 4],
+    /// Stamp of the writes of now; above every seqno of what was restored.
     pub(super) epoch: u64,
+    /// Whether some checkpoint may need to know which keys were removed.
+    pub(super) tracks_removals: bool,
+    pub(super) ledger: Ledger<Chain>,
     scratch: Sink,
 }
 
 impl HeapBackend {
-    /// An empty backend for these key groups whose writes carry `epoch`.
-    pub(crate) fn new(options: BackendOptions, range: KeyGroupRange, epoch: u64) -> Self {
-        HeapBackend {
+    /// An empty backend for these key groups. Its work directory is wiped.
+    ///
+    /// # Errors
+    /// Those of the work directory.
+    pub(crate) fn create(options: BackendOptions, range: KeyGroupRange) -> Result<Self> {
+        Self::over(options, range, 1, None)
+    }
+
+    /// The backend that the runs of a snapshot describe. Its work directory is wiped.
+    ///
+    /// # Errors
+    /// `SnapshotCorrupt`, `SnapshotIncomplete`; those of the work directory.
+    pub(crate) fn restore(
+        options: BackendOptions,
+        range: KeyGroupRange,
+        runs: Runs,
+        files: &dyn OpenFiles,
+    ) -> Result<Self> {
+        let epoch = runs.next_seqno;
+        let mut backend = Self::over(options, range, epoch, None)?;
+        for (family, runs) in StateFamily::ALL.into_iter().zip(&runs.families) {
+            let mut merge = RunMerge::open(runs, files)?;
+            while let Some((key, value)) = merge.next_entry()? {
+                // Restored entries are older than the first epoch, so they belong to no delta.
+                backend.group_mut(family, key)?.put(epoch - 1, key, value);
+            }
+        }
+        for group in backend.families.iter_mut().flat_map(|family| &mut family.groups) {
+            if let Some(group) = Arc::get_mut(group) {
+                group.changed = epoch - 1;
+            }
+        }
+        backend.tracks_removals = runs.may_be_carried_on();
+        backend.ledger = Ledger::new(backend.tracks_removals.then(|| Chain {
+            epoch: epoch - 1,
+            runs,
+        }));
+        Ok(backend)
+    }
+
+    fn over(options: BackendOptions, range: KeyGroupRange, epoch: u64, chain: Option<Chain>) -> Result<Self> {
+        work_dir::wipe(&*options.fs, &options.dir)?;
+        Ok(HeapBackend {
             options,
             range,
             families: Default::default(),
             epoch,
+            tracks_removals: false,
+            ledger: Ledger::new(chain),
             scratch: Sink::new(),
-        }
+        })
     }
 
     fn index(&self, key: &[u8]) -> Result<usize> {
@@ -129,8 +178,10 @@ impl Group {
         }
     }
 
-    fn delete(&mut self, epoch: u64, key: &[u8]) {
-        if let Some((key, _)) = self.entries.remove_entry(key) {
+    fn delete(&mut self, epoch: u64, key: &[u8], tracked: bool) {
+        if let Some((key, _)) = self.entries.remove_entry(key)
+            && tracked
+        {
             self.removed.insert(key, epoch);
         }
     }
@@ -159,18 +210,18 @@ impl KeyedBackend for HeapBackend {
     }
 
     fn delete(&mut self, family: StateFamily, key: &[u8]) -> Result {
-        let epoch = self.epoch;
+        let (epoch, tracked) = (self.epoch, self.tracks_removals);
         let present = self
             .group(family, key)?
             .is_some_and(|group| group.entries.contains_key(key));
         if present {
-            self.group_mut(family, key)?.delete(epoch, key);
+            self.group_mut(family, key)?.delete(epoch, key, tracked);
         }
         Ok(())
     }
 
     fn update(&mut self, family: StateFamily, key: &[u8], change: &mut Changer<'_>) -> Result {
-        let epoch = self.epoch;
+        let (epoch, tracked) = (self.epoch, self.tracks_removals);
         let mut new = std::mem::take(&mut self.scratch);
         new.clear();
         let group = self.group_mut(family, key)?;
@@ -178,7 +229,7 @@ impl KeyedBackend for HeapBackend {
             Some(stamped) => match change(Some(&stamped.value), &mut new)? {
                 Change::Keep => {}
                 Change::Put => stamped.set(epoch, new.as_slice()),
-                Change::Delete => group.delete(epoch, key),
+                Change::Delete => group.delete(epoch, key, tracked),
             },
             None => {
                 if change(None, &mut new)? == Change::Put {
@@ -217,13 +268,27 @@ impl KeyedBackend for HeapBackend {
         }))
     }
 
-    fn prepare(&mut self, _: &SnapshotRequest) -> Result<Box<dyn PendingSnapshot>> {
-        Err(Error::invalid("snapshots of the heap backend are not built yet"))
+    fn prepare(&mut self, request: &SnapshotRequest) -> Result<Box<dyn PendingSnapshot>> {
+        Ok(Box::new(self.capture(request)?))
     }
 
-    fn notify_complete(&mut self, _: CheckpointId) {}
+    fn notify_complete(&mut self, checkpoint: CheckpointId) {
+        let Some(chain) = self.ledger.complete(checkpoint) else {
+            return;
+        };
+        for group in self.families.iter_mut().flat_map(|family| &mut family.groups) {
+            // A group that another snapshot still reads keeps its removals until the next completion.
+            if !group.removed.is_empty()
+                && let Some(group) = Arc::get_mut(group)
+            {
+                group.removed.retain(|_, epoch| *epoch > chain.epoch);
+            }
+        }
+    }
 
-    fn notify_aborted(&mut self, _: CheckpointId) {}
+    fn notify_aborted(&mut self, checkpoint: CheckpointId) {
+        self.ledger.forget(checkpoint);
+    }
 }
 
 struct HeapScan<'a> {

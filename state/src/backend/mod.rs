@@ -14,7 +14,10 @@
 //! wrote. The backend of a state is chosen when the state is created or restored and never changes its answers.
 
 mod heap;
+mod heap_snapshot;
+mod ledger;
 mod options;
+mod work_dir;
 
 pub use heap::HeapBackend;
 pub use options::BackendOptions;

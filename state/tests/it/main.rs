@@ -1,4 +1,9 @@
 //! Behaviour of keyed state on every backend.
 
+mod files;
 mod fixture;
+mod model;
+mod random_programs;
+mod snapshots;
 mod states;
+mod world;

@@ -1,0 +1,372 @@
+//! Snapshots of the heap backend: sorted tables, a base and deltas.
+//!
+//! ```text
+//!   family at checkpoint n     delta n       entries written and keys removed since the last completed checkpoint
+//!   (newest run first)         delta n − 1
+//!                              …             at most 8 deltas, together at most half of the base's bytes, else …
+//!                              base          … a new base: every entry, no tombstones
+//! ```
+//! A run's entries carry the epoch as their seqno, so an LSM store adopts the stack as it is. A delta reaches back to
+//! the last *completed* checkpoint, whatever was aborted in between.
+
+use super::{
+    BackendOptions,
+    heap::{Group, HeapBackend, Stamped},
+    ledger::Ledger,
+    work_dir::table_path,
+};
+use crate::{
+    PendingSnapshot, SnapshotStats, StateFamily, WrittenSnapshot, current::PREFIX_BYTES, runs::Runs,
+};
+use keybed_env::{Fs, random::Ids};
+use keybed_format::{Error, Result};
+use keybed_lsm::{
+    Entry, EntryKind, TableId,
+    table::{TableBuilder, TableFacts, TableOptions},
+};
+use keybed_snapshot::{
+    BackendKind, CheckpointId, FileSharing, KeyGroupRange, KeyedHandle, PutFiles, RunHandle, Scope,
+    SnapshotKind, SnapshotRequest, TableHandle,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    fmt,
+    iter::Peekable,
+    path::PathBuf,
+    sync::Arc,
+};
+
+/// Deltas on one base.
+const DELTAS_MAX: usize = 8;
+/// Size at which a table is closed and the next one of the run begun, in bytes.
+const TABLE_BYTES: u64 = 64 << 20;
+/// Tier of a base in its handle; deltas get smaller ones.
+const BASE_TIER: u8 = u8::MAX;
+
+/// The runs of a checkpoint and what they contain.
+#[derive(Debug)]
+pub(super) struct Chain {
+    /// Last epoch whose writes are in the runs.
+    pub(super) epoch: u64,
+    pub(super) runs: Runs,
+}
+
+/// One family on its way out.
+struct PendingFamily {
+    family: StateFamily,
+    /// Runs of the completed checkpoint that stay below what is written now; none under a new base.
+    below: Vec<RunHandle>,
+    /// Only what was written after this epoch; `None` writes everything: a base.
+    since: Option<u64>,
+    groups: Vec<Arc<Group>>,
+}
+
+/// A heap snapshot on its way out.
+pub(super) struct PendingHeap {
+    options: BackendOptions,
+    range: KeyGroupRange,
+    checkpoint: CheckpointId,
+    sharing: FileSharing,
+    epoch: u64,
+    families: Vec<PendingFamily>,
+    ledger: Ledger<Chain>,
+}
+
+impl HeapBackend {
+    /// Captures the groups that a snapshot needs and begins a new epoch.
+    pub(super) fn capture(&mut self, request: &SnapshotRequest) -> Result<PendingHeap> {
+        if request.kind == SnapshotKind::CanonicalSavepoint {
+            return Err(Error::invalid("canonical savepoints are not offered yet"));
+        }
+        let sharing = request.sharing();
+        let chain = self
+            .ledger
+            .completed()
+            .filter(|_| sharing == FileSharing::ForwardBackward);
+        let families = StateFamily::ALL.into_iter().map(|family| {
+            let groups = &self.families[family.index()].groups;
+            let below = chain
+                .as_ref()
+                .map(|chain| (chain.epoch, &chain.runs.families[family.index()]));
+            match below.filter(|(_, runs)| bears_a_delta(runs)) {
+                Some((epoch, runs)) => {
+                    let changed = groups
+                        .iter()
+                        .filter(|group| group.changed > epoch)
+                        .cloned()
+                        .collect();
+                    PendingFamily {
+                        family,
+                        below: runs.clone(),
+                        since: Some(epoch),
+                        groups: changed,
+                    }
+                }
+                None => PendingFamily {
+                    family,
+                    below: Vec::new(),
+                    since: None,
+                    groups: groups.clone(),
+                },
+            }
+        });
+        let pending = PendingHeap {
+            options: BackendOptions {
+                ids: self.options.ids.fork(),
+                ..self.options.clone()
+            },
+            range: self.range,
+            checkpoint: request.checkpoint,
+            sharing,
+            epoch: self.epoch,
+            families: families.collect(),
+            ledger: self.ledger.clone(),
+        };
+        self.tracks_removals |= sharing != FileSharing::NoSharing;
+        self.epoch += 1;
+        Ok(pending)
+    }
+}
+
+/// Whether one more delta may be laid on this stack (newest first).
+fn bears_a_delta(runs: &[RunHandle]) -> bool {
+    let bytes = |run: &RunHandle| run.tables.iter().map(|table| table.file.length).sum::<u64>();
+    let Some((base, deltas)) = runs.split_last() else {
+        return false;
+    };
+    deltas.len() < DELTAS_MAX && deltas.iter().map(bytes).sum::<u64>() <= bytes(base) / 2
+}
+
+impl fmt::Debug for PendingHeap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("PendingHeap");
+        debug
+            .field("checkpoint", &self.checkpoint)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PendingSnapshot for PendingHeap {
+    fn write(mut self: Box<Self>, files: &dyn PutFiles) -> Result<WrittenSnapshot> {
+        let mut runs = Runs {
+            next_seqno: self.epoch + 1,
+            ..Runs::default()
+        };
+        let mut new = BTreeSet::new();
+        for pending in std::mem::take(&mut self.families) {
+            let family = pending.family.index();
+            let tables = self.write_run(&pending, files)?;
+            new.extend(tables.iter().map(|table| table.file.content));
+            let stack = &mut runs.families[family];
+            if !tables.is_empty() {
+                let deltas = pending.below.len() as u8; // at most DELTAS_MAX, or as many runs as a store has
+                stack.push(RunHandle {
+                    tier: if deltas == 0 {
+                        BASE_TIER
+                    } else {
+                        BASE_TIER - deltas
+                    },
+                    tables,
+                });
+            }
+            stack.extend(pending.below);
+        }
+        let stats = stats(&runs, &new);
+        if self.sharing != FileSharing::NoSharing {
+            self.ledger.finished(
+                self.checkpoint,
+                Chain {
+                    epoch: self.epoch,
+                    runs: runs.clone(),
+                },
+            );
+        }
+        let next_seqno = runs.next_seqno;
+        let (range, families) = (self.range, runs.handles());
+        let handle = KeyedHandle {
+            range,
+            backend: BackendKind::Heap,
+            next_seqno,
+            families,
+        };
+        Ok(WrittenSnapshot { handle, stats })
+    }
+}
+
+/// What a snapshot cost whose tables with content `new` were just put.
+pub(super) fn stats(runs: &Runs, new: &BTreeSet<u128>) -> SnapshotStats {
+    let files: BTreeMap<_, _> = runs
+        .tables()
+        .map(|table| (table.file.content, table.file.length))
+        .collect();
+    let mut stats = SnapshotStats::default();
+    for (content, length) in files {
+        stats.total_bytes += length;
+        if new.contains(&content) {
+            stats.new_bytes += length;
+            stats.files_new += 1;
+        } else {
+            stats.files_reused += 1;
+        }
+    }
+    stats
+}
+
+impl PendingHeap {
+    /// Writes and puts the tables of one run.
+    fn write_run(&mut self, pending: &PendingFamily, files: &dyn PutFiles) -> Result<Vec<TableHandle>> {
+        let scope = match self.sharing {
+            FileSharing::NoSharing => Scope::Exclusive,
+            FileSharing::Forward | FileSharing::ForwardBackward => Scope::Shared,
+        };
+        let BackendOptions { fs, dir, ids, .. } = &mut self.options;
+        let mut run = RunWriter {
+            fs: &**fs,
+            dir: dir.clone(),
+            ids,
+            files,
+            scope,
+            open: None,
+            tables: Vec::new(),
+        };
+        for group in &pending.groups {
+            for (key, kind, value) in Changes::of(group, pending.since) {
+                run.add(Entry {
+                    key,
+                    seqno: self.epoch,
+                    kind,
+                    value,
+                })?;
+            }
+        }
+        run.close()?;
+        Ok(std::mem::take(&mut run.tables))
+    }
+}
+
+/// Entries of a group in key order: all of them, or what changed after an epoch.
+struct Changes<'a> {
+    since: Option<u64>,
+    entries: Peekable<btree_map::Iter<'a, Vec<u8>, Stamped>>,
+    removed: Peekable<btree_map::Iter<'a, Vec<u8>, u64>>,
+}
+
+impl<'a> Changes<'a> {
+    fn of(group: &'a Group, since: Option<u64>) -> Self {
+        Changes {
+            since,
+            entries: group.entries.iter().peekable(),
+            removed: group.removed.iter().peekable(),
+        }
+    }
+}
+
+impl<'a> Iterator for Changes<'a> {
+    type Item = (&'a [u8], EntryKind, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let since = self.since.unwrap_or(0);
+        let is_base = self.since.is_none();
+        while self
+            .entries
+            .next_if(|(_, stamped)| !is_base && stamped.epoch <= since)
+            .is_some()
+        {}
+        while self
+            .removed
+            .next_if(|(_, epoch)| is_base || **epoch <= since)
+            .is_some()
+        {}
+        // A key is in one of the two, never in both.
+        let removed_first = match (self.entries.peek(), self.removed.peek()) {
+            (Some((entry, _)), Some((removed, _))) => removed < entry,
+            (None, removed) => removed.is_some(),
+            (Some(_), None) => false,
+        };
+        if removed_first {
+            self.removed
+                .next()
+                .map(|(key, _)| (key.as_slice(), EntryKind::Delete, &[][..]))
+        } else {
+            self.entries
+                .next()
+                .map(|(key, stamped)| (key.as_slice(), EntryKind::Put, stamped.value.as_slice()))
+        }
+    }
+}
+
+/// Writes sorted entries into tables and puts each into the snapshot as soon as it is full.
+struct RunWriter<'a> {
+    fs: &'a dyn Fs,
+    dir: PathBuf,
+    ids: &'a mut Ids,
+    files: &'a dyn PutFiles,
+    scope: Scope,
+    open: Option<(PathBuf, TableBuilder)>,
+    tables: Vec<TableHandle>,
+}
+
+impl RunWriter<'_> {
+    fn add(&mut self, entry: Entry<'_>) -> Result {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|(_, builder)| builder.estimated_bytes() >= TABLE_BYTES)
+        {
+            self.close()?;
+        }
+        match &mut self.open {
+            Some((_, builder)) => builder.add(entry),
+            None => {
+                let id = self.ids.fresh()?;
+                let path = table_path(&self.dir, id);
+                let options = TableOptions {
+                    partition_prefix: PREFIX_BYTES as u8,
+                    ..TableOptions::default()
+                };
+                let builder = TableBuilder::new(self.fs, &path, TableId(id), options)?;
+                self.open.insert((path, builder)).1.add(entry)
+            }
+        }
+    }
+
+    /// Finishes the open table and puts it into the snapshot; the local file goes either way.
+    fn close(&mut self) -> Result {
+        let Some((path, builder)) = self.open.take() else {
+            return Ok(());
+        };
+        let put = builder.finish(false).and_then(|facts| {
+            let TableFacts {
+                id, digest, bytes, ..
+            } = facts;
+            let file = self
+                .files
+                .put_file(self.scope, id.0, self.fs, &path, digest, bytes)?;
+            self.tables.push(TableHandle {
+                file,
+                visible_end: Some(behind(facts.largest)),
+                visible_start: facts.smallest,
+                entries: facts.entries,
+            });
+            Ok(())
+        });
+        let removed = self.fs.remove_file(&path);
+        put.and(removed)
+    }
+}
+
+impl Drop for RunWriter<'_> {
+    fn drop(&mut self) {
+        if let Some((path, _)) = self.open.take() {
+            // The error that ended the run is what matters; the next restore wipes the directory.
+            let _ = self.fs.remove_file(&path);
+        }
+    }
+}
+
+/// The first key behind `key`.
+fn behind(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}

@@ -1,0 +1,106 @@
+//! What the last completed checkpoint holds, known to the owner and to snapshots on their way out.
+//!
+//! ```text
+//!   write ──finished(id, what)──▶ waiting ──notify_complete(id)──▶ completed: the next checkpoint builds on it
+//!                                         `─notify_aborted(id)───▶ kept until a later one completes, or forgotten
+//! ```
+
+use keybed_snapshot::CheckpointId;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Facts of type `T` about checkpoints. Cheap to clone; all clones are one ledger.
+#[derive(Debug)]
+pub(super) struct Ledger<T>(Arc<Mutex<Pages<T>>>);
+
+#[derive(Debug)]
+struct Pages<T> {
+    completed: Option<Arc<T>>,
+    /// Written, not completed yet.
+    waiting: BTreeMap<CheckpointId, Arc<T>>,
+    /// The highest checkpoint that completed; whatever arrives later for it or below is stale.
+    newest: Option<CheckpointId>,
+}
+
+impl<T> Clone for Ledger<T> {
+    fn clone(&self) -> Self {
+        Ledger(self.0.clone())
+    }
+}
+
+impl<T> Ledger<T> {
+    /// A ledger that starts with what was restored.
+    pub(super) fn new(completed: Option<T>) -> Self {
+        let completed = completed.map(Arc::new);
+        Ledger(Arc::new(Mutex::new(Pages {
+            completed,
+            waiting: BTreeMap::new(),
+            newest: None,
+        })))
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages<T>> {
+        // Every change is a single assignment, so a panic elsewhere cannot leave half of one.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the last completed checkpoint holds.
+    pub(super) fn completed(&self) -> Option<Arc<T>> {
+        self.pages().completed.clone()
+    }
+
+    #[cfg(test)]
+    /// What was written for checkpoints that did not complete (yet).
+    pub(super) fn waiting(&self) -> Vec<Arc<T>> {
+        self.pages().waiting.values().cloned().collect()
+    }
+
+    /// A checkpoint's files are durable.
+    pub(super) fn finished(&self, id: CheckpointId, facts: T) {
+        let mut pages = self.pages();
+        if pages.newest.is_none_or(|newest| id > newest) {
+            pages.waiting.insert(id, Arc::new(facts));
+        }
+    }
+
+    /// A checkpoint completed; `None` if nothing was written for it (a savepoint, say).
+    pub(super) fn complete(&self, id: CheckpointId) -> Option<Arc<T>> {
+        let mut pages = self.pages();
+        let facts = pages.waiting.remove(&id)?;
+        pages.waiting.retain(|other, _| *other > id);
+        pages.newest = pages.newest.max(Some(id));
+        pages.completed = Some(facts.clone());
+        Some(facts)
+    }
+
+    /// Forgets what was written for a checkpoint that will not complete.
+    pub(super) fn forget(&self, id: CheckpointId) {
+        self.pages().waiting.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completing_replaces_and_forgets_what_is_older() {
+        let ledger = Ledger::new(Some("restored"));
+        let clone = ledger.clone();
+        ledger.finished(CheckpointId(1), "one");
+        ledger.finished(CheckpointId(2), "two");
+        ledger.finished(CheckpointId(3), "three");
+        assert_eq!(clone.completed().as_deref(), Some(&"restored"));
+        assert_eq!(clone.complete(CheckpointId(2)).as_deref(), Some(&"two"));
+        assert_eq!(clone.completed().as_deref(), Some(&"two"));
+        assert_eq!(ledger.waiting().len(), 1);
+        ledger.finished(CheckpointId(1), "one, late");
+        assert_eq!(ledger.waiting().len(), 1, "a stale one is not taken");
+        assert_eq!(ledger.complete(CheckpointId(9)), None);
+        ledger.forget(CheckpointId(3));
+        assert_eq!(ledger.complete(CheckpointId(3)), None);
+        assert_eq!(ledger.completed().as_deref(), Some(&"two"));
+    }
+}

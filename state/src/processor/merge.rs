@@ -1,0 +1,161 @@
+//! The live entries of one family of a snapshot: runs merged, newest version wins, tombstones fall away.
+
+use crate::processor::verify_table;
+use keybed_format::{Code, Error, Result};
+use keybed_lsm::{
+    BlockCache, EntryKind, KeyRange, TableId,
+    table::{BlockAccess, TableIter, TableReader, TableView},
+};
+use keybed_snapshot::{OpenFiles, RunHandle, TableHandle};
+use std::{path::Path, sync::Arc, vec};
+
+/// Decoded blocks that stay in memory; a merge reads every block once, so few are enough.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// Walks over the live entries of a stack of runs in key order.
+///
+/// Every file is verified to the last byte before its first entry is believed.
+#[derive(Debug)]
+pub(crate) struct RunMerge {
+    /// Newest first; none stands behind its end.
+    runs: Vec<RunCursor>,
+    /// The entry last returned.
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl RunMerge {
+    /// Opens the tables of `runs` (newest first).
+    ///
+    /// # Errors
+    /// `SnapshotCorrupt`, `SnapshotIncomplete`; errors of `files`.
+    pub(crate) fn open(runs: &[RunHandle], files: &dyn OpenFiles) -> Result<Self> {
+        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let mut cursors = Vec::with_capacity(runs.len());
+        for run in runs {
+            let views = run.tables.iter().map(|table| open_view(table, files, &cache));
+            let mut cursor = RunCursor {
+                at: None,
+                left: views.collect::<Result<Vec<_>>>()?.into_iter(),
+            };
+            if cursor.next_table()? {
+                cursors.push(cursor);
+            }
+        }
+        Ok(RunMerge {
+            runs: cursors,
+            key: Vec::new(),
+            value: Vec::new(),
+        })
+    }
+
+    /// The next live entry.
+    ///
+    /// # Errors
+    /// `SnapshotCorrupt` if a table is damaged or holds what keyed state never writes.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        loop {
+            // Newest first, so of equal keys the first run wins; within a run the newest version comes first.
+            let Some(newest) = self.runs.iter().map(RunCursor::key).min() else {
+                return Ok(None);
+            };
+            self.key.clear();
+            self.key.extend_from_slice(newest);
+            let mut kind = None;
+            for run in &mut self.runs {
+                while !run.is_done() && run.key() == self.key {
+                    if kind.is_none() {
+                        kind = Some(run.kind());
+                        self.value.clear();
+                        self.value.extend_from_slice(run.value());
+                    }
+                    run.step()?;
+                }
+            }
+            self.runs.retain(|run| !run.is_done());
+            match kind {
+                Some(EntryKind::Put) => return Ok(Some((&self.key, &self.value))),
+                Some(EntryKind::Delete) | None => {}
+                Some(EntryKind::Merge) => {
+                    return Err(Error::new(
+                        Code::SnapshotCorrupt,
+                        "a table of keyed state holds a merge operand",
+                    )
+                    .with("key", self.key.escape_ascii()));
+                }
+            }
+        }
+    }
+}
+
+fn open_view(table: &TableHandle, files: &dyn OpenFiles, cache: &Arc<BlockCache>) -> Result<TableView> {
+    let file = files.open(&table.file)?;
+    verify_table(&table.file, &*file)?;
+    let name = Path::new(table.file.object.as_str());
+    let access = BlockAccess::Cache(cache.clone());
+    let reader =
+        TableReader::open_file(file, name, TableId(table.file.content), access).map_err(of_snapshot)?;
+    let visible = KeyRange {
+        start: table.visible_start.clone(),
+        end: table.visible_end.clone(),
+    };
+    Ok(TableView::new(reader, visible))
+}
+
+/// Names a damaged table for what it is here: a part of a snapshot.
+fn of_snapshot(error: Error) -> Error {
+    if error.code() == Code::TableCorrupt {
+        error.recode(Code::SnapshotCorrupt)
+    } else {
+        error
+    }
+}
+
+/// Stands on an entry of a run, whose tables follow each other.
+#[derive(Debug)]
+struct RunCursor {
+    at: Option<TableIter<TableView>>,
+    left: vec::IntoIter<TableView>,
+}
+
+impl RunCursor {
+    /// Moves to the first entry of the next table that has one; `false` behind the last.
+    fn next_table(&mut self) -> Result<bool> {
+        self.at = None;
+        for view in self.left.by_ref() {
+            let mut iter = TableIter::streaming(view);
+            iter.seek_to_first().map_err(of_snapshot)?;
+            if iter.valid() {
+                self.at = Some(iter);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_done(&self) -> bool {
+        self.at.is_none()
+    }
+
+    fn step(&mut self) -> Result {
+        if let Some(iter) = &mut self.at {
+            iter.next().map_err(of_snapshot)?;
+            if !iter.valid() {
+                self.next_table()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self) -> &[u8] {
+        self.at.as_ref().map_or(&[], TableIter::key)
+    }
+
+    fn kind(&self) -> EntryKind {
+        self.at.as_ref().map_or(EntryKind::Delete, TableIter::kind)
+    }
+
+    fn value(&self) -> &[u8] {
+        self.at.as_ref().map_or(&[], TableIter::value)
+    }
+}
