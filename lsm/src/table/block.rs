@@ -1,18 +1,18 @@
-//! One block: entries in columns, and an exact hash from key to entry.
+//! One block: entries in rows, and an exact hash from key to entry.
 //!
 //! ```text
 //! header (32)  slot width u8 · meta width u8 · key end width u8 · value end width u8 · entries u32 · slots u32 ·
-//!              keys u32 · values u32 · zero u32 · base u64
-//! keys         the keys, one behind the other
-//! rows         per entry: meta · key end, if keys vary · value end, if values vary, else the value itself
-//! values       the values, if they vary
+//!              key width u32 · value width u32 · heap bytes u32 · base u64
+//! rows         per entry: the key, if all are equally long · meta · key end, if they are not · the value, if all are
+//!              equally long, else value end
+//! heap         keys and values that vary, entry by entry, key before value
 //! slots        u16 or u32 each: [fingerprint | entry], 0 = empty; linear probing
 //! ```
-//! `keys` and `values` are widths where all are equally long, else the bytes of the column. `meta` is
-//! `seqno << 8 | kind`, stored as the distance to `base` in 0, 4 or 8 bytes. A slot leads to the newest version of
-//! its key. A point read touches three cache lines: slot, key, row.
+//! `meta` is `seqno << 8 | kind`, stored as the distance to `base` in 0, 4 or 8 bytes. Ends are offsets in the heap;
+//! what they end starts where the field before it ended. A slot leads to the newest version of its key. So a point
+//! read of fixed widths touches two places, slot and row, one of varying widths a third, the heap.
 //!
-//! Nothing in here panics on broken bytes: [`Geometry::parse`] checks that the columns tile the block, and every
+//! Nothing in here panics on broken bytes: [`Geometry::parse`] checks that the parts tile the block, and every
 //! access behind it is checked again and answers `None` for bytes that make no sense. Page: docs/format/table.md.
 
 use crate::key::{self, Entry, EntryKind, Seqno};
@@ -26,7 +26,7 @@ pub(super) const SHORT_SLOT_ENTRIES_MAX: u32 = 1 << 11;
 pub(super) const ENTRIES_MAX: u32 = 1 << LONG_INDEX_BITS;
 const LONG_INDEX_BITS: u32 = 24;
 
-/// Where the columns of a block lie; everything a read needs besides the bytes.
+/// Where the parts of a block lie; everything a read needs besides the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Geometry {
     base: u64,
@@ -36,11 +36,12 @@ pub(super) struct Geometry {
     key_width: u32,
     /// Width of every value; 0 where they vary.
     value_width: u32,
-    rows_at: u32,
-    values_at: u32,
-    slots_at: u32,
     /// Bytes of a row.
     stride: u32,
+    heap_at: u32,
+    slots_at: u32,
+    /// Where the value, or its end, lies in a row.
+    value_field: u32,
     slot_width: u8,
     meta_width: u8,
     key_end_width: u8,
@@ -71,18 +72,19 @@ pub(super) fn first_slot(hash: u64, slots: u32) -> u32 {
 }
 
 impl Geometry {
-    /// Reads the header of a block at `offset` of its file and checks that its columns tile the block exactly.
+    /// Reads the header of a block at `offset` of its file and checks that its parts tile the block exactly.
     pub(super) fn parse(bytes: &[u8], offset: u64) -> Result<Geometry> {
         let mut c = Cursor::with_base(bytes, offset);
         let [slot_width, meta_width, key_end_width, value_end_width] = c.array()?;
-        let (entries, slots, keys, values, zero, base) =
+        let (entries, slots, key_width, value_width, heap_bytes, base) =
             (c.u32()?, c.u32()?, c.u32()?, c.u32()?, c.u32()?, c.u64()?);
         let widths_fit = matches!(slot_width, 2 | 4)
             && matches!(meta_width, 0 | 4 | 8)
             && matches!(key_end_width, 0 | 2 | 4)
             && matches!(value_end_width, 0 | 2 | 4);
-        if !widths_fit || zero != 0 {
-            return Err(c.malformed("the header of a block holds an unknown width"));
+        let one_way = (key_end_width == 0 || key_width == 0) && (value_end_width == 0 || value_width == 0);
+        if !widths_fit || !one_way {
+            return Err(c.malformed("the header of a block holds impossible widths"));
         }
         let short = entries <= SHORT_SLOT_ENTRIES_MAX;
         if entries == 0 || entries > ENTRIES_MAX || slots == 0 || short != (slot_width == 2) {
@@ -90,42 +92,28 @@ impl Geometry {
                 .malformed("a block's counts of entries and slots do not fit")
                 .with("entries", entries));
         }
-        let fixed_keys = key_end_width == 0;
-        let fixed_values = value_end_width == 0;
-        let stride = u64::from(meta_width)
-            + u64::from(key_end_width)
-            + if fixed_values {
-                u64::from(values)
-            } else {
-                u64::from(value_end_width)
-            };
-        let keys_bytes = if fixed_keys {
-            u64::from(keys) * u64::from(entries)
-        } else {
-            u64::from(keys)
-        };
-        let values_bytes = if fixed_values { 0 } else { u64::from(values) };
-        // Sums of a few products of 32-bit numbers: no overflow in 128 bits, and in 64 only with absurd counts.
-        let rows_at = HEADER_BYTES as u128 + u128::from(keys_bytes);
-        let values_at = rows_at + u128::from(stride) * u128::from(entries);
-        let slots_at = values_at + u128::from(values_bytes);
+        // Sums and products of 32-bit numbers do not overflow 128 bits.
+        let value_field = u128::from(key_width) + u128::from(meta_width) + u128::from(key_end_width);
+        let stride = value_field + u128::from(value_width) + u128::from(value_end_width);
+        let heap_at = HEADER_BYTES as u128 + stride * u128::from(entries);
+        let slots_at = heap_at + u128::from(heap_bytes);
         let end = slots_at + u128::from(slots) * u128::from(slot_width);
         if end != bytes.len() as u128 || end > u128::from(u32::MAX) {
             return Err(c
-                .malformed("a block's columns do not fill it")
+                .malformed("a block's parts do not fill it")
                 .expected_found(end, bytes.len()));
         }
         Ok(Geometry {
             base,
             entries,
             slots,
-            key_width: if fixed_keys { keys } else { 0 },
-            value_width: if fixed_values { values } else { 0 },
-            // Below `end`, which fits.
-            rows_at: rows_at as u32,
-            values_at: values_at as u32,
-            slots_at: slots_at as u32,
+            key_width,
+            value_width,
+            // None exceeds `end`, which fits.
             stride: stride as u32,
+            heap_at: heap_at as u32,
+            slots_at: slots_at as u32,
+            value_field: value_field as u32,
             slot_width,
             meta_width,
             key_end_width,
@@ -182,26 +170,47 @@ fn end_at(bytes: &[u8], at: usize, width: u8) -> Sane<u32> {
 impl<'a> BlockView<'a> {
     #[inline(always)]
     fn row_at(&self, index: u32) -> usize {
-        self.geometry.rows_at as usize + index as usize * self.geometry.stride as usize
+        HEADER_BYTES + index as usize * self.geometry.stride as usize
+    }
+
+    /// Where in the block the heap's part of entry `index` starts: at the last end of the entry before.
+    #[inline(always)]
+    fn heap_start(&self, index: u32) -> Sane<u32> {
+        let g = self.geometry;
+        let Some(before) = index.checked_sub(1) else {
+            return Some(g.heap_at);
+        };
+        let row = self.row_at(before);
+        let start = if g.value_end_width > 0 {
+            end_at(self.bytes, row + g.value_field as usize, g.value_end_width)?
+        } else {
+            end_at(self.bytes, row + usize::from(g.meta_width), g.key_end_width)?
+        };
+        (start <= g.slots_at - g.heap_at).then_some(g.heap_at + start)
+    }
+
+    /// Where in the block a part of the heap ends that starts at `start`; its end is the field at `field`.
+    #[inline(always)]
+    fn heap_end(&self, start: u32, field: usize, width: u8) -> Sane<u32> {
+        let g = self.geometry;
+        let end = end_at(self.bytes, field, width)?;
+        // Behind the heap lie foreign bytes; before the start, none.
+        (end <= g.slots_at - g.heap_at && start <= g.heap_at + end).then_some(g.heap_at + end)
     }
 
     /// Where the key of entry `index` lies.
     #[inline(always)]
     pub(super) fn key_place(&self, index: u32) -> Sane<(u32, u32)> {
         let g = self.geometry;
-        let head = HEADER_BYTES as u32;
+        let row = self.row_at(index);
         if g.key_end_width == 0 {
-            let start = head + index.checked_mul(g.key_width)?;
-            return Some((start, start + g.key_width));
+            return Some((row as u32, row as u32 + g.key_width));
         }
-        let field = usize::from(g.meta_width);
-        let end = end_at(self.bytes, self.row_at(index) + field, g.key_end_width)?;
-        let start = match index.checked_sub(1) {
-            Some(before) => end_at(self.bytes, self.row_at(before) + field, g.key_end_width)?,
-            None => 0,
-        };
-        // An end behind the column would read foreign bytes, a start behind the end none.
-        (start <= end && end <= g.rows_at - head).then_some((head + start, head + end))
+        let start = self.heap_start(index)?;
+        Some((
+            start,
+            self.heap_end(start, row + usize::from(g.meta_width), g.key_end_width)?,
+        ))
     }
 
     /// Key of entry `index`.
@@ -215,35 +224,31 @@ impl<'a> BlockView<'a> {
     #[inline(always)]
     fn meta(&self, index: u32) -> Sane<u64> {
         let g = self.geometry;
+        let at = self.row_at(index) + g.key_width as usize;
         let distance = match g.meta_width {
             0 => 0,
-            4 => u64::from(u32_at(self.bytes, self.row_at(index))?),
-            _ => u64::from_le_bytes(*self.bytes.get(self.row_at(index)..)?.first_chunk()?),
+            4 => u64::from(u32_at(self.bytes, at)?),
+            _ => u64::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?),
         };
         Some(g.base.wrapping_add(distance))
     }
 
-    /// Seqno, kind and place of the value of entry `index`.
+    /// Seqno, kind and place of the value of entry `index`, whose key ends at `key_end`.
     #[inline(always)]
-    pub(super) fn version(&self, index: u32) -> Sane<Version> {
+    pub(super) fn version(&self, index: u32, key_end: u32) -> Sane<Version> {
         let g = self.geometry;
         let meta = self.meta(index)?;
         let kind = EntryKind::from_u8(meta as u8)?;
-        let row = self.row_at(index);
-        let field = usize::from(g.meta_width + g.key_end_width);
+        let field = self.row_at(index) + g.value_field as usize;
         let (value_start, value_end) = if g.value_end_width == 0 {
-            let start = (row + field) as u32;
-            (start, start + g.value_width)
+            (field as u32, field as u32 + g.value_width)
         } else {
-            let end = end_at(self.bytes, row + field, g.value_end_width)?;
-            let start = match index.checked_sub(1) {
-                Some(before) => end_at(self.bytes, self.row_at(before) + field, g.value_end_width)?,
-                None => 0,
+            let start = if g.key_end_width == 0 {
+                self.heap_start(index)?
+            } else {
+                key_end
             };
-            if start > end || end > g.slots_at - g.values_at {
-                return None;
-            }
-            (g.values_at + start, g.values_at + end)
+            (start, self.heap_end(start, field, g.value_end_width)?)
         };
         Some(Version {
             seqno: meta >> 8,
@@ -255,9 +260,10 @@ impl<'a> BlockView<'a> {
 
     /// Entry `index` as a whole.
     pub(super) fn entry(&self, index: u32) -> Sane<Entry<'a>> {
-        let version = self.version(index)?;
+        let (key_start, key_end) = self.key_place(index)?;
+        let version = self.version(index, key_end)?;
         Some(Entry {
-            key: self.key(index)?,
+            key: self.bytes.get(key_start as usize..key_end as usize)?,
             seqno: version.seqno,
             kind: version.kind,
             value: self
@@ -277,9 +283,9 @@ impl<'a> BlockView<'a> {
         }
     }
 
-    /// Newest version of `key`.
+    /// Newest version of `key`, and where its key ends.
     #[inline(always)]
-    pub(super) fn find(&self, key: &[u8], hash: u64) -> Sane<Option<u32>> {
+    fn find(&self, key: &[u8], hash: u64) -> Sane<Option<(u32, u32)>> {
         let g = self.geometry;
         let index_bits = u32::from(g.index_bits);
         let wanted = fingerprint(hash, u32::from(g.slot_width) * 8, index_bits);
@@ -295,8 +301,9 @@ impl<'a> BlockView<'a> {
                 if index >= g.entries {
                     return None;
                 }
-                if key::equal(self.key(index)?, key) {
-                    return Some(Some(index));
+                let (start, end) = self.key_place(index)?;
+                if key::equal(self.bytes.get(start as usize..end as usize)?, key) {
+                    return Some(Some((index, end)));
                 }
             }
             at += 1;
@@ -307,15 +314,16 @@ impl<'a> BlockView<'a> {
         Some(None)
     }
 
-    /// The next older version of the same key.
-    #[inline(always)]
-    pub(super) fn older(&self, index: u32, key: &[u8]) -> Sane<Option<u32>> {
+    /// The next older version of the same key, and where its key ends.
+    #[inline]
+    pub(super) fn older(&self, index: u32, key: &[u8]) -> Sane<Option<(u32, u32)>> {
         let next = index + 1;
-        if next < self.geometry.entries && key::equal(self.key(next)?, key) {
-            Some(Some(next))
-        } else {
-            Some(None)
+        if next >= self.geometry.entries {
+            return Some(None);
         }
+        let (start, end) = self.key_place(next)?;
+        let same = key::equal(self.bytes.get(start as usize..end as usize)?, key);
+        Some(same.then_some((next, end)))
     }
 
     /// Newest version of `key` with a seqno of at most `seqno_max`, and its index.
@@ -327,8 +335,8 @@ impl<'a> BlockView<'a> {
         seqno_max: Seqno,
     ) -> Sane<Option<(u32, Version)>> {
         let mut found = self.find(key, hash)?;
-        while let Some(index) = found {
-            let version = self.version(index)?;
+        while let Some((index, key_end)) = found {
+            let version = self.version(index, key_end)?;
             if version.seqno <= seqno_max {
                 return Some(Some((index, version)));
             }

@@ -15,8 +15,9 @@ pub(super) const BLOCK_BYTES_MAX: u64 = 1 << 30;
 /// Entries of the block being built, in order.
 #[derive(Debug, Default)]
 pub(super) struct BlockBuilder {
-    keys: Vec<u8>,
-    values: Vec<u8>,
+    /// Keys and values, entry by entry, as in the heap.
+    bytes: Vec<u8>,
+    key_bytes: usize,
     entries: Vec<Pending>,
     /// Hash and first entry of each distinct key.
     heads: Vec<(u64, u32)>,
@@ -27,6 +28,7 @@ pub(super) struct BlockBuilder {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     meta: u64,
+    /// Where its parts end in `bytes`.
     key_end: u32,
     value_end: u32,
 }
@@ -44,40 +46,40 @@ impl BlockBuilder {
         self.entries.is_empty()
     }
 
-    pub(super) fn last_key(&self) -> &[u8] {
-        let start = match self.entries.len().checked_sub(2) {
-            Some(before) => self.entries[before].key_end as usize,
-            None => 0,
+    /// Bytes of the last key and the last value.
+    fn last_widths(&self) -> (usize, usize) {
+        let Some(last) = self.entries.last() else {
+            return (0, 0);
         };
-        &self.keys[start..]
+        let start = self
+            .entries
+            .len()
+            .checked_sub(2)
+            .map_or(0, |i| self.entries[i].value_end);
+        (
+            (last.key_end - start) as usize,
+            (last.value_end - last.key_end) as usize,
+        )
     }
 
     /// Bytes of the block if it ended with one more entry of this size, for a new key.
     pub(super) fn bytes_with(&self, key_bytes: usize, value_bytes: usize) -> usize {
-        let keys_vary = self.keys_vary || self.width_changes(self.last_key().len(), key_bytes);
-        let values_vary = self.values_vary || self.width_changes(self.last_value_bytes(), value_bytes);
-        let (keys, values) = (self.keys.len() + key_bytes, self.values.len() + value_bytes);
-        let row = 4 + end_width(keys_vary, keys) + end_width(values_vary, values);
+        let (last_key, last_value) = self.last_widths();
+        let keys_vary = self.keys_vary || self.width_changes(last_key, key_bytes);
+        let values_vary = self.values_vary || self.width_changes(last_value, value_bytes);
+        let bytes = self.bytes.len() + key_bytes + value_bytes;
+        let row = 4 + end_width(keys_vary, bytes) + end_width(values_vary, bytes);
         let entries = self.entries.len() + 1;
         let slot = if entries > SHORT_SLOT_ENTRIES_MAX as usize {
             4
         } else {
             2
         };
-        HEADER_BYTES + keys + values + entries * row + slots_for(self.heads.len() + 1) * slot
+        HEADER_BYTES + bytes + entries * row + slots_for(self.heads.len() + 1) * slot
     }
 
     fn width_changes(&self, last: usize, next: usize) -> bool {
         !self.entries.is_empty() && last != next
-    }
-
-    fn last_value_bytes(&self) -> usize {
-        let before = self
-            .entries
-            .len()
-            .checked_sub(2)
-            .map_or(0, |i| self.entries[i].value_end as usize);
-        self.values.len() - before
     }
 
     /// Adds an entry behind the last one. `new_key` says whether its key differs from the last one's; `hash` is
@@ -86,24 +88,30 @@ impl BlockBuilder {
     /// # Errors
     /// `ValueTooLarge` if the versions of one key exceed what a block can hold.
     pub(super) fn add(&mut self, entry: Entry<'_>, hash: u64, new_key: bool) -> Result {
-        let bytes = self.bytes_with(entry.key.len(), entry.value.len()) as u64;
+        // A row, its slots and the header take less than 32 bytes per entry.
+        let bytes =
+            (self.bytes.len() + entry.key.len() + entry.value.len() + (self.entries.len() + 2) * 32) as u64;
         if self.entries.len() as u64 >= u64::from(ENTRIES_MAX) || bytes > BLOCK_BYTES_MAX {
             return Err(
                 Error::new(Code::ValueTooLarge, "the versions of one key exceed a block")
                     .expected_found(format_args!("at most {BLOCK_BYTES_MAX}"), bytes),
             );
         }
-        self.keys_vary |= self.width_changes(self.last_key().len(), entry.key.len());
-        self.values_vary |= self.width_changes(self.last_value_bytes(), entry.value.len());
+        let (last_key, last_value) = self.last_widths();
+        self.keys_vary |= self.width_changes(last_key, entry.key.len());
+        self.values_vary |= self.width_changes(last_value, entry.value.len());
         if new_key {
             self.heads.push((hash, self.entries.len() as u32));
         }
-        self.keys.extend_from_slice(entry.key);
-        self.values.extend_from_slice(entry.value);
+        self.bytes.extend_from_slice(entry.key);
+        let key_end = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(entry.value);
+        self.key_bytes += entry.key.len();
+        let value_end = self.bytes.len() as u32;
         self.entries.push(Pending {
             meta: entry.seqno << 8 | entry.kind as u64,
-            key_end: self.keys.len() as u32,
-            value_end: self.values.len() as u32,
+            key_end,
+            value_end,
         });
         Ok(())
     }
@@ -117,50 +125,53 @@ impl BlockBuilder {
             2
         };
         let (base, meta_width) = self.meta_encoding();
-        let key_end_width = end_width(self.keys_vary, self.keys.len());
-        let value_end_width = end_width(self.values_vary, self.values.len());
-        let first = self.entries[0];
-        let keys = if self.keys_vary {
-            self.keys.len() as u32
-        } else {
-            first.key_end
-        };
-        let values = if self.values_vary {
-            self.values.len() as u32
-        } else {
-            first.value_end
-        };
+        let value_bytes = self.bytes.len() - self.key_bytes;
+        let heap_bytes =
+            if self.keys_vary { self.key_bytes } else { 0 } + if self.values_vary { value_bytes } else { 0 };
+        let key_end_width = end_width(self.keys_vary, heap_bytes);
+        let value_end_width = end_width(self.values_vary, heap_bytes);
+        let (last_key, last_value) = self.last_widths();
         let widths = [slot_width, meta_width, key_end_width, value_end_width].map(|w| w as u8);
         let mut head = Sink::with_capacity(HEADER_BYTES);
         head.raw(&widths)
             .u32(self.entries.len() as u32)
             .u32(slots.len() as u32);
-        head.u32(keys).u32(values).u32(0).u64(base);
+        head.u32(if self.keys_vary { 0 } else { last_key as u32 });
+        head.u32(if self.values_vary { 0 } else { last_value as u32 });
+        head.u32(heap_bytes as u32).u64(base);
         out.extend_from_slice(head.as_slice());
-        out.extend_from_slice(&self.keys);
-        let mut value_start = 0;
+        let mut heap = Vec::with_capacity(heap_bytes);
+        let mut start = 0;
         for entry in &self.entries {
-            out.extend_from_slice(&(entry.meta - base).to_le_bytes()[..meta_width]);
-            out.extend_from_slice(&entry.key_end.to_le_bytes()[..key_end_width]);
-            if self.values_vary {
-                out.extend_from_slice(&entry.value_end.to_le_bytes()[..value_end_width]);
+            let key = &self.bytes[start..entry.key_end as usize];
+            let value = &self.bytes[entry.key_end as usize..entry.value_end as usize];
+            start = entry.value_end as usize;
+            let meta = entry.meta - base;
+            if self.keys_vary {
+                heap.extend_from_slice(key);
+                push_number(out, meta, meta_width);
+                push_number(out, heap.len() as u64, key_end_width);
             } else {
-                out.extend_from_slice(&self.values[value_start..entry.value_end as usize]);
-                value_start = entry.value_end as usize;
+                out.extend_from_slice(key);
+                push_number(out, meta, meta_width);
+            }
+            if self.values_vary {
+                heap.extend_from_slice(value);
+                push_number(out, heap.len() as u64, value_end_width);
+            } else {
+                out.extend_from_slice(value);
             }
         }
-        if self.values_vary {
-            out.extend_from_slice(&self.values);
-        }
+        out.extend_from_slice(&heap);
         for slot in &slots {
-            out.extend_from_slice(&slot.to_le_bytes()[..slot_width]);
+            push_number(out, u64::from(*slot), slot_width);
         }
         self.clear();
     }
 
     fn clear(&mut self) {
-        self.keys.clear();
-        self.values.clear();
+        self.bytes.clear();
+        self.key_bytes = 0;
         self.entries.clear();
         self.heads.clear();
         (self.keys_vary, self.values_vary) = (false, false);
@@ -197,6 +208,14 @@ impl BlockBuilder {
         }
         slots
     }
+}
+
+/// Appends the low `width` bytes. A copy of constant length, cut, is cheaper than one of varying length.
+#[inline(always)]
+fn push_number(out: &mut Vec<u8>, number: u64, width: usize) {
+    let end = out.len() + width;
+    out.extend_from_slice(&number.to_le_bytes());
+    out.truncate(end);
 }
 
 /// Slots for `keys` distinct keys: three quarters full, never completely.
@@ -237,6 +256,6 @@ pub(super) fn check(bytes: &[u8], offset: u64) -> Result {
         Ok(())
     } else {
         let at = key::common_prefix_bytes(&again, bytes) as u64;
-        Err(damaged("the columns of a block contradict each other").with("at", at))
+        Err(damaged("the parts of a block contradict each other").with("at", at))
     }
 }

@@ -243,8 +243,11 @@ impl Current {
     #[inline(always)]
     fn decode(&mut self, reader: &TableReader) -> bool {
         let view = self.view(reader);
-        let (Some((start, end)), Some(version)) = (view.key_place(self.index), view.version(self.index))
-        else {
+        let decoded = view.key_place(self.index).and_then(|(start, end)| {
+            let version = view.version(self.index, end)?;
+            Some((start, end, version))
+        });
+        let Some((start, end, version)) = decoded else {
             return false;
         };
         (self.key_start, self.key_end, self.version) = (start, end, version);

@@ -220,7 +220,7 @@ impl TableReader {
             if each(self.sane(index, view.entry(entry_at))?).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
-            at = self.sane(index, view.older(entry_at, key))?;
+            at = self.sane(index, view.older(entry_at, key))?.map(|(at, _)| at);
         }
         Ok(ControlFlow::Continue(()))
     }
