@@ -1,0 +1,337 @@
+//! One test per line of the protocol's table, and random events against a small specification.
+
+use super::*;
+use keybed_env::Random;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn id(n: u64) -> CheckpointId {
+    CheckpointId(n)
+}
+
+fn timing() -> Timing {
+    Timing {
+        interval: Some(SECOND),
+        min_pause: Duration::ZERO,
+        timeout: 10 * SECOND,
+        tolerable_failures: 0,
+    }
+}
+
+/// Two tasks, ready at 0.
+fn ready(timing: Timing) -> Coordinator<&'static str> {
+    let mut c = Coordinator::new(timing, 2, at(0));
+    c.begin_attempt(1);
+    assert_eq!(c.on_ready(at(0)), []);
+    c
+}
+
+fn trigger(c: &mut Coordinator<&'static str>, now: u64, n: u64) {
+    assert_eq!(c.on_time(at(now)), [Command::Allot(Purpose::Periodic)]);
+    assert_eq!(
+        c.on_allotted(at(now), id(n)),
+        [Command::Trigger(id(n), Purpose::Periodic)]
+    );
+}
+
+fn expired(n: u64) -> Command<&'static str> {
+    Command::Abort(Some(id(n)), Purpose::Periodic, AbortReason::Expired)
+}
+
+#[test]
+fn a_checkpoint_completes_when_all_have_acknowledged_and_it_is_published() {
+    let mut c = ready(timing());
+    assert_eq!(c.on_time(Duration::from_millis(999)), []);
+    trigger(&mut c, 1, 1);
+    assert_eq!(c.on_ack(1, 0, id(1), "a"), []);
+    assert_eq!(
+        c.on_ack(1, 1, id(1), "b"),
+        [Command::Publish(id(1), Purpose::Periodic, vec!["a", "b"])]
+    );
+    assert_eq!(
+        c.on_time(at(100)),
+        [],
+        "nothing expires while the outcome is open"
+    );
+    let done = Command::Complete {
+        checkpoint: id(1),
+        purpose: Purpose::Periodic,
+        duration: 2 * SECOND,
+    };
+    assert_eq!(c.on_published(at(3), id(1))[0], done);
+}
+
+#[test]
+fn duplicate_late_unknown_and_foreign_acknowledgements_are_discarded() {
+    let mut c = ready(timing());
+    assert_eq!(c.on_ack(1, 0, id(1), "early"), [Command::Discard(id(1), "early")]);
+    trigger(&mut c, 1, 1);
+    c.on_ack(1, 0, id(1), "a");
+    assert_eq!(c.on_ack(1, 0, id(1), "again"), [Command::Discard(id(1), "again")]);
+    assert_eq!(
+        c.on_ack(0, 1, id(1), "zombie"),
+        [Command::Discard(id(1), "zombie")]
+    );
+    assert_eq!(
+        c.on_ack(1, 7, id(1), "unknown task"),
+        [Command::Discard(id(1), "unknown task")]
+    );
+    assert_eq!(
+        c.on_ack(1, 1, id(9), "other id"),
+        [Command::Discard(id(9), "other id")]
+    );
+    let mut lenient = ready(Timing {
+        tolerable_failures: 9,
+        ..timing()
+    });
+    trigger(&mut lenient, 1, 7);
+    let commands = lenient.on_time(at(11));
+    assert_eq!(commands, [expired(7), Command::Allot(Purpose::Periodic)]);
+    assert_eq!(
+        lenient.on_ack(1, 0, id(7), "late"),
+        [Command::Discard(id(7), "late")]
+    );
+}
+
+#[test]
+fn what_was_acknowledged_before_an_abort_is_discarded() {
+    let mut c = ready(Timing {
+        tolerable_failures: 1,
+        ..timing()
+    });
+    trigger(&mut c, 1, 1);
+    c.on_ack(1, 1, id(1), "b");
+    let commands = c.on_decline(at(1), 1, 0, id(1), "no".into(), true);
+    assert!(commands.contains(&Command::Discard(id(1), "b")), "{commands:?}");
+}
+
+#[test]
+fn two_failures_are_borne_a_success_starts_anew_and_three_in_a_row_fail_the_attempt() {
+    let mut c = ready(Timing {
+        interval: Some(100 * SECOND),
+        tolerable_failures: 2,
+        ..timing()
+    });
+    let mut n = 0;
+    let mut run = |c: &mut Coordinator<&'static str>, good: bool| {
+        n += 1;
+        let now = n * 100;
+        trigger(c, now, n);
+        if good {
+            c.on_ack(1, 0, id(n), "a");
+            c.on_ack(1, 1, id(n), "b");
+            c.on_published(at(now), id(n))
+        } else {
+            c.on_time(at(now + 10))
+        }
+    };
+    for good in [false, false, true, false, false] {
+        let commands = run(&mut c, good);
+        assert!(
+            !commands.iter().any(|c| matches!(c, Command::FailAttempt(_))),
+            "{commands:?}"
+        );
+    }
+    let commands = run(&mut c, false);
+    assert!(
+        matches!(&commands[..], [Command::Abort(..), Command::FailAttempt(why)] if why.starts_with("3 "))
+    );
+}
+
+#[test]
+fn declines_that_are_nobodys_fault_do_not_count() {
+    let mut c = ready(timing());
+    for n in 1..10 {
+        trigger(&mut c, n, n);
+        let commands = c.on_decline(at(n), 1, 0, id(n), "subsumed".into(), false);
+        assert_eq!(commands.len(), 1, "{commands:?}");
+    }
+}
+
+#[test]
+fn the_pause_counts_from_the_end_of_the_last_checkpoint() {
+    let mut c = ready(Timing {
+        min_pause: 3 * SECOND,
+        ..timing()
+    });
+    trigger(&mut c, 1, 1);
+    c.on_ack(1, 0, id(1), "a");
+    c.on_ack(1, 1, id(1), "b");
+    c.on_published(at(3), id(1));
+    assert_eq!(c.next_deadline(), Some(at(6)));
+    assert_eq!(c.on_time(at(5)), []);
+    trigger(&mut c, 6, 2);
+}
+
+#[test]
+fn requests_wait_for_the_running_checkpoint_and_refuse_before_the_tasks_are_ready() {
+    let mut c: Coordinator<()> = Coordinator::new(
+        Timing {
+            interval: None,
+            ..timing()
+        },
+        1,
+        at(0),
+    );
+    c.begin_attempt(1);
+    assert_eq!(c.request(at(0), Purpose::Manual), (false, vec![]));
+    c.on_ready(at(0));
+    assert_eq!(
+        c.request(at(0), Purpose::Manual),
+        (true, vec![Command::Allot(Purpose::Manual)])
+    );
+    c.on_allotted(at(0), id(1));
+    assert_eq!(c.request(at(1), Purpose::Final), (true, vec![]));
+    c.on_ack(1, 0, id(1), ());
+    let commands = c.on_published(at(2), id(1));
+    assert_eq!(commands[1], Command::Allot(Purpose::Final));
+}
+
+#[test]
+fn a_final_checkpoint_that_fails_is_tried_again_as_long_as_failures_are_borne() {
+    let mut c: Coordinator<()> = Coordinator::new(
+        Timing {
+            interval: None,
+            tolerable_failures: 1,
+            ..timing()
+        },
+        1,
+        at(0),
+    );
+    c.begin_attempt(1);
+    c.on_ready(at(0));
+    c.request(at(0), Purpose::Final);
+    let commands = c.on_storage_failed(at(1), "no space".into());
+    assert_eq!(commands[1], Command::Allot(Purpose::Final));
+    c.on_allotted(at(1), id(2));
+    c.on_ack(1, 0, id(2), ());
+    let commands = c.on_storage_failed(at(1), "no space".into());
+    assert!(
+        matches!(commands[..], [Command::Abort(..), Command::FailAttempt(_)]),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn the_end_of_an_attempt_gives_up_what_collects_and_awaits_what_is_stored() {
+    let mut c = ready(timing());
+    trigger(&mut c, 1, 1);
+    c.on_ack(1, 0, id(1), "a");
+    let commands = c.on_attempt_ending(at(2));
+    assert_eq!(
+        commands[0],
+        Command::Abort(Some(id(1)), Purpose::Periodic, AbortReason::AttemptEnded)
+    );
+    assert_eq!(commands[1], Command::Discard(id(1), "a"));
+    let mut c = ready(timing());
+    assert_eq!(c.on_time(at(1)), [Command::Allot(Purpose::Periodic)]);
+    assert_eq!(c.on_attempt_ending(at(1)), []);
+    assert!(c.is_storing());
+    let commands = c.on_allotted(at(1), id(1));
+    assert_eq!(
+        commands,
+        [Command::Abort(
+            Some(id(1)),
+            Purpose::Periodic,
+            AbortReason::AttemptEnded
+        )]
+    );
+    c.begin_attempt(2);
+}
+
+/// Whatever happens: one checkpoint at a time, published only with every task's acknowledgement of this attempt,
+/// each id ends once, and every acknowledgement is either published or discarded.
+#[test]
+fn random_events_keep_the_promises() {
+    for seed in 0..2000 {
+        let mut random = Random::from_seed(seed);
+        let tasks = 1 + random.index(3);
+        let timing = Timing {
+            tolerable_failures: random.below(3) as u32,
+            ..timing()
+        };
+        let mut c: Coordinator<(u64, usize, u64)> = Coordinator::new(timing, tasks, at(0));
+        let (mut now, mut attempt, mut next_id) = (0, 1, 1);
+        c.begin_attempt(attempt);
+        let mut commands = c.on_ready(at(0));
+        let (mut ended, mut sent, mut settled) = (std::collections::BTreeSet::new(), 0, 0);
+        let (mut collecting, mut storing, mut failed) = (None, None, false);
+        for _ in 0..200 {
+            for command in std::mem::take(&mut commands) {
+                match command {
+                    Command::Allot(_) => assert!(storing.replace(None).is_none() && collecting.is_none()),
+                    Command::Trigger(id, _) => assert!(collecting.replace(id).is_none()),
+                    Command::Publish(id, _, acks) => {
+                        assert_eq!(collecting.take(), Some(id), "seed {seed}");
+                        let expected: Vec<_> = (0..tasks).map(|t| (attempt, t, id.0)).collect();
+                        assert_eq!(acks, expected, "seed {seed}");
+                        settled += acks.len();
+                        storing = Some(Some(id));
+                    }
+                    Command::Complete { checkpoint, .. } => assert!(ended.insert(checkpoint), "seed {seed}"),
+                    Command::Abort(id, ..) => {
+                        collecting = None;
+                        assert!(id.is_none_or(|id| ended.insert(id)), "seed {seed}");
+                    }
+                    Command::Discard(..) => settled += 1,
+                    Command::FailAttempt(_) => failed = true,
+                }
+            }
+            if failed && storing.is_none() {
+                attempt += 1;
+                c.begin_attempt(attempt);
+                failed = false;
+                commands = c.on_ready(at(now));
+                continue;
+            }
+            let task = random.index(tasks);
+            let some_id = collecting
+                .filter(|_| !random.one_in(8))
+                .unwrap_or(id(random.below(next_id + 1)));
+            commands = match random.below(10) {
+                0..=3 => {
+                    sent += 1;
+                    let a = if random.one_in(8) { attempt - 1 } else { attempt };
+                    c.on_ack(a, task, some_id, (a, task, some_id.0))
+                }
+                4 if random.one_in(3) => c.on_decline(at(now), attempt, task, some_id, "no".into(), true),
+                5 => {
+                    now += random.below(4);
+                    c.on_time(at(now))
+                }
+                6 => c.request(at(now), Purpose::Manual).1,
+                _ => match storing.take() {
+                    Some(None) if random.one_in(8) => c.on_storage_failed(at(now), "io".into()),
+                    Some(None) => {
+                        next_id += 1;
+                        c.on_allotted(at(now), id(next_id))
+                    }
+                    Some(Some(_)) if random.one_in(8) => c.on_storage_failed(at(now), "io".into()),
+                    Some(Some(id)) => c.on_published(at(now), id),
+                    None => vec![],
+                },
+            };
+        }
+        let held = match &c.stage {
+            Stage::Collecting(p) => (0..tasks).filter(|&t| p.has(t)).count(),
+            _ => 0,
+        };
+        let waiting: usize = commands
+            .iter()
+            .map(|c| match c {
+                Command::Publish(_, _, acks) => acks.len(),
+                Command::Discard(..) => 1,
+                _ => 0,
+            })
+            .sum();
+        assert_eq!(
+            sent,
+            settled + held + waiting,
+            "seed {seed}: every acknowledgement is accounted for"
+        );
+    }
+}
