@@ -1,0 +1,79 @@
+//! What flows through the channels: batches of records, and control marks that keep their place among them.
+
+use keybed_snapshot::CheckpointId;
+
+/// A type that records may have: it crosses threads and is copied where a stream has several consumers.
+pub trait Data: Clone + Send + 'static {}
+impl<T: Clone + Send + 'static> Data for T {}
+
+/// A value with its event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<T> {
+    /// Event time in milliseconds since 1970-01-01T00:00:00Z.
+    pub timestamp: i64,
+    /// The value.
+    pub value: T,
+}
+
+/// Why a checkpoint is taken; decides what happens after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// The interval is over.
+    Periodic,
+    /// Somebody asked for it.
+    Manual,
+    /// The job stops after it and can be resumed.
+    Stop,
+    /// All input has been processed; the job is finished after it.
+    Final,
+}
+
+impl Purpose {
+    /// Whether the job ends once this checkpoint is complete.
+    pub fn ends_the_job(self) -> bool {
+        matches!(self, Purpose::Stop | Purpose::Final)
+    }
+}
+
+/// The mark that separates the records of one checkpoint from those of the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    /// The checkpoint.
+    pub checkpoint: CheckpointId,
+    /// Why it is taken.
+    pub purpose: Purpose,
+    /// Milliseconds since 1970-01-01T00:00:00Z at the trigger.
+    pub timestamp_ms: u64,
+}
+
+/// A mark between records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// No record with a timestamp at or below follows.
+    Watermark(i64),
+    /// Everything before belongs to the checkpoint, nothing after.
+    Barrier(Barrier),
+    /// The checkpoint was given up before its barrier got here.
+    Cancel(CheckpointId),
+    /// No record follows; barriers still do.
+    EndOfInput,
+}
+
+/// One entry of a channel.
+#[derive(Clone, Debug)]
+pub enum Element<T> {
+    /// Records in the order they were emitted; never empty.
+    Batch(Vec<Record<T>>),
+    /// A mark.
+    Control(Control),
+}
+
+impl<T> Element<T> {
+    /// Records in it, which is what credit is counted in.
+    pub fn records(&self) -> usize {
+        match self {
+            Element::Batch(batch) => batch.len(),
+            Element::Control(_) => 0,
+        }
+    }
+}

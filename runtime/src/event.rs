@@ -1,0 +1,114 @@
+//! What a job tells the outside while it runs and when it is over.
+
+use crate::{element::Purpose, metrics::NodeMetrics};
+use keybed_format::Error;
+use keybed_snapshot::{CheckpointId, JobId, OperatorUid};
+use std::time::Duration;
+
+/// How far a split of a source was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitOffset {
+    /// The source.
+    pub uid: OperatorUid,
+    /// The split.
+    pub split: u32,
+    /// Position of the next record.
+    pub position: u64,
+}
+
+/// Something happened to a job.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JobEvent {
+    /// An attempt began: all tasks have their state.
+    Started {
+        /// The job.
+        job: JobId,
+        /// Counts attempts of this process from 1.
+        attempt: u64,
+        /// The checkpoint that was restored.
+        restored: Option<CheckpointId>,
+        /// Where the sources go on; empty if nothing was restored.
+        offsets: Vec<SplitOffset>,
+    },
+    /// A barrier was sent into the sources.
+    CheckpointTriggered {
+        /// Which.
+        checkpoint: CheckpointId,
+        /// Why.
+        purpose: Purpose,
+    },
+    /// A checkpoint is published: it will be restored if the job fails now.
+    CheckpointCompleted {
+        /// Which.
+        checkpoint: CheckpointId,
+        /// Why it was taken.
+        purpose: Purpose,
+        /// From trigger to publication.
+        duration: Duration,
+        /// Bytes that were added to the storage.
+        new_bytes: u64,
+        /// Bytes of everything that it refers to.
+        total_bytes: u64,
+        /// Where the sources were.
+        offsets: Vec<SplitOffset>,
+    },
+    /// A checkpoint was given up.
+    CheckpointDeclined {
+        /// Which; `None` if it did not even get an id.
+        checkpoint: Option<CheckpointId>,
+        /// Why.
+        reason: String,
+    },
+    /// Retention or the sweep of an older checkpoint failed; it is tried again after the next one.
+    CleanupFailed {
+        /// What was met.
+        error: Error,
+    },
+    /// An attempt failed; the next begins after the pause.
+    Restarting {
+        /// What failed.
+        reason: Error,
+        /// Time until then.
+        pause: Duration,
+    },
+    /// The job is over.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All input is processed, the results stand.
+    Finished,
+    /// A last checkpoint was taken; a resume goes on from it.
+    Stopped,
+    /// It was cancelled; a resume goes on from the newest checkpoint.
+    Cancelled,
+    /// It failed; [`Job::wait`](crate::Job::wait) gives the error.
+    Failed,
+}
+
+/// What a job has done in this run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobReport {
+    /// The job.
+    pub job: JobId,
+    /// How it ended; `None` while it runs.
+    pub outcome: Option<Outcome>,
+    /// From the start of the run to its end, or to now.
+    pub duration: Duration,
+    /// Attempts so far.
+    pub attempts: u64,
+    /// Checkpoints completed in this run.
+    pub checkpoints: u64,
+    /// The newest completed checkpoint, that which was restored included.
+    pub last_checkpoint: Option<CheckpointId>,
+    /// Counters of every source, operator and sink, in the order of the program.
+    pub nodes: Vec<NodeMetrics>,
+    /// Records that the sources emitted, those read again after a restart included.
+    pub source_records: u64,
+}

@@ -1,0 +1,80 @@
+//! Where a job's checkpoints lie, as the driver sees it. All verbs may do I/O and run in background jobs.
+
+use keybed_format::Result;
+use keybed_snapshot::{CheckpointId, Metadata, OpenFiles, OperatorSnapshot, PutFiles};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// A snapshot to start from.
+pub(crate) struct Restored {
+    pub(crate) metadata: Metadata,
+    pub(crate) files: Arc<dyn OpenFiles>,
+}
+
+/// What is published.
+#[allow(dead_code)] // read by the storage on a file system
+pub(crate) struct Publication {
+    /// The name of the job.
+    pub(crate) name: String,
+    pub(crate) checkpoint: CheckpointId,
+    pub(crate) timestamp_ms: u64,
+    pub(crate) operators: Vec<OperatorSnapshot>,
+}
+
+/// The checkpoints of one job.
+pub(crate) trait Storage: Send + Sync {
+    /// The newest completed checkpoint.
+    fn latest(&self) -> Result<Option<Restored>>;
+
+    /// Creates the next id, never given before.
+    fn allot(&self) -> Result<CheckpointId>;
+
+    /// Where files of a checkpoint go.
+    fn place(&self, checkpoint: CheckpointId) -> Result<Arc<dyn PutFiles>>;
+
+    /// Makes the checkpoint exist. An error means that it is certain not to exist.
+    fn publish(&self, publication: Publication) -> Result;
+
+    /// Removes what retention gives up and what nobody references any more.
+    fn clean(&self) -> Result;
+
+    /// Records that the job is finished.
+    fn finish(&self) -> Result;
+}
+
+/// Without checkpoints: ids only, so that sinks can still commit at the end.
+#[derive(Debug, Default)]
+pub(crate) struct NoStorage {
+    last: Mutex<u64>,
+}
+
+impl Storage for NoStorage {
+    fn latest(&self) -> Result<Option<Restored>> {
+        Ok(None)
+    }
+
+    fn allot(&self) -> Result<CheckpointId> {
+        let mut last = self.last.lock();
+        *last += 1;
+        Ok(CheckpointId(*last))
+    }
+
+    fn place(&self, _checkpoint: CheckpointId) -> Result<Arc<dyn PutFiles>> {
+        Err(keybed_format::Error::new(
+            keybed_format::Code::Closed,
+            "the job has no checkpoint storage",
+        ))
+    }
+
+    fn publish(&self, _publication: Publication) -> Result {
+        Ok(())
+    }
+
+    fn clean(&self) -> Result {
+        Ok(())
+    }
+
+    fn finish(&self) -> Result {
+        Ok(())
+    }
+}

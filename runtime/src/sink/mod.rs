@@ -1,0 +1,148 @@
+//! The exactly-once file sink.
+//!
+//! ```text
+//!   writer 0 ─╮  lines ─▶ part ─▶ .pending/<part>         (written and synced in the asynchronous part)
+//!   writer 1 ─┼─ name, length, digest of the part, ahead of the barrier
+//!        …    ▼
+//!   committer (one): list of parts in its state ── checkpoint complete ──▶ parts/<part>   (linked, never replaced)
+//!                                               ── final one complete ──▶ one sorted file (renamed into place)
+//! ```
+//! Every step can be repeated. A part that a completed checkpoint names is committed, by whoever restores it if not
+//! by the attempt that wrote it; a part that none names is removed; parts of abandoned histories never enter the
+//! sorted file, because only parts in the committer's list do. Page: docs/format/file-sink.md.
+
+mod commit;
+mod committer;
+mod merge;
+mod part;
+mod writer;
+
+pub(crate) use committer::SinkCommitterNode;
+pub(crate) use writer::SinkWriterNode;
+
+use keybed_env::Fs;
+use keybed_format::{Code, Error, ErrorKind, Result};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Makes a sort key of a line.
+type LineKey = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// Writes each record as one line, exactly once.
+///
+/// Without [`FileSink::sorted_file`] the result is the set of files in `<dir>/parts`.
+pub struct FileSink<T> {
+    line: Arc<dyn Fn(&T) -> String + Send + Sync>,
+    place: Arc<SinkPlace>,
+}
+
+/// Where a sink's files lie.
+pub(crate) struct SinkPlace {
+    pub(crate) dir: PathBuf,
+    pub(crate) sorted: Option<SortedFile>,
+}
+
+/// The one file that a sink leaves at the end of the job.
+pub(crate) struct SortedFile {
+    name: String,
+    header: String,
+    key: LineKey,
+}
+
+impl<T> FileSink<T> {
+    /// Lines go to files below `dir`, which is created if missing. `line` gives the text of a record without its
+    /// line end; a text with a line end in it fails the job.
+    pub fn new(dir: impl Into<PathBuf>, line: impl Fn(&T) -> String + Send + Sync + 'static) -> Self {
+        FileSink {
+            line: Arc::new(line),
+            place: Arc::new(SinkPlace {
+                dir: dir.into(),
+                sorted: None,
+            }),
+        }
+    }
+
+    /// When the job is finished, all lines are in the one file `<dir>/<name>`: the header, then the lines sorted by
+    /// `key` of the line, ties by the line itself. The file appears whole or not at all and replaces an older one;
+    /// the parts are removed.
+    #[must_use]
+    pub fn sorted_file(
+        self,
+        name: &str,
+        header: &str,
+        key: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> Self {
+        let sorted = SortedFile {
+            name: name.into(),
+            header: header.into(),
+            key: Arc::new(key),
+        };
+        let place = SinkPlace {
+            dir: self.place.dir.clone(),
+            sorted: Some(sorted),
+        };
+        FileSink {
+            line: self.line,
+            place: Arc::new(place),
+        }
+    }
+
+    pub(crate) fn place(&self) -> Arc<SinkPlace> {
+        self.place.clone()
+    }
+}
+
+impl SinkPlace {
+    /// Parts that no completed checkpoint names yet.
+    pub(crate) fn pending(&self) -> PathBuf {
+        self.dir.join(".pending")
+    }
+
+    /// Committed parts.
+    pub(crate) fn parts(&self) -> PathBuf {
+        self.dir.join("parts")
+    }
+
+    /// Makes the directories, and finds out whether something can be written there.
+    ///
+    /// # Errors
+    /// `OutputUnwritable`.
+    pub(crate) fn prepare(&self, fs: &dyn Fs) -> Result {
+        if let Some(sorted) = &self.sorted {
+            let plain =
+                !sorted.name.is_empty() && !sorted.name.contains('/') && !sorted.name.starts_with('.');
+            if !plain {
+                return Err(Error::invalid("the output file needs a plain name").with("name", &sorted.name));
+            }
+            let taken = fs
+                .facts(&self.dir.join(&sorted.name))
+                .map_err(|e| unwritable(e, &self.dir))?;
+            if taken.is_some_and(|facts| facts.kind != keybed_env::fs::FileKind::File) {
+                let what = "the output's name is taken by something that is not a file";
+                return Err(Error::new(Code::OutputUnwritable, what).in_file(self.dir.join(&sorted.name)));
+            }
+        }
+        for dir in [self.pending(), self.parts()] {
+            fs.create_dir_all(&dir).map_err(|e| unwritable(e, &dir))?;
+        }
+        let probe = self.pending().join(format!("probe-{}", std::process::id()));
+        let try_it = || {
+            drop(fs.create(&probe)?);
+            fs.remove_file(&probe)
+        };
+        try_it().map_err(|e| unwritable(e, &self.dir))
+    }
+}
+
+/// Names failures of the output place as such; what is wrong with data keeps its name.
+pub(crate) fn unwritable(error: Error, at: &Path) -> Error {
+    let place = matches!(error.kind(), ErrorKind::Io | ErrorKind::NotFound)
+        || matches!(error.code(), Code::TargetExists | Code::ReadOnlyMedium);
+    if place {
+        error.in_file(at).recode(Code::OutputUnwritable)
+    } else {
+        error
+    }
+}
