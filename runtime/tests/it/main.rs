@@ -1,0 +1,4 @@
+//! Whole jobs on a simulated machine, one behaviour per module.
+
+mod plain;
+mod world;
