@@ -43,4 +43,9 @@ pub trait OpenFiles: Send + Sync {
     /// # Errors
     /// As [`OpenFiles::open`]; `TargetExists`; errors of `fs`.
     fn fetch(&self, handle: &FileHandle, fs: &dyn Fs, to: &Path) -> Result;
+
+    /// How people find the file: a path or an address, for error texts.
+    fn describe(&self, handle: &FileHandle) -> String {
+        handle.object.to_string()
+    }
 }

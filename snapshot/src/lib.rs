@@ -12,6 +12,14 @@
 //! | [`storage`] | object-level verbs over one job root: in memory, on a file system |
 //! | [`conformance`] | the suite that every storage passes (test support) |
 //! | [`rescale`] | restore at another parallelism, as metadata |
+//! | [`owner`] | owner records: generations, void checkpoints, the timeline |
+//! | [`registry`] | which objects are needed and which may go |
+//! | [`survey`] | what lies in a job root |
+//! | [`root`] | the checkpoints of one job: take over, allocate, publish, clean up |
+//! | [`snapshot_dir`] | a snapshot by its path, with no job running |
+//! | [`mod@verify`] | every file of a snapshot to the byte |
+//! | [`mod@inspect`] | facts about a snapshot for people and programs |
+//! | [`finished`] | the record that a job has ended for good |
 //! | [`files`] | the two verbs of the state layer: put this file, open this handle |
 //!
 //! The crate knows nothing of tables, codecs, operators, threads and channels. Decisions are pure functions over
@@ -21,25 +29,40 @@
 pub mod catalogue;
 pub mod conformance;
 pub mod files;
+pub mod finished;
 pub mod handle;
 pub mod id;
+pub mod inspect;
 pub mod key_group;
 pub mod kind;
 pub mod metadata;
 pub mod object;
+pub mod owner;
+mod part;
+pub mod registry;
 pub mod rescale;
+pub mod root;
+pub mod snapshot_dir;
 pub mod storage;
+pub mod survey;
+pub mod verify;
 
 pub use catalogue::{CatalogueEntry, ComponentOrder, StateCatalogue, StateDeclaration, StateId, StateKind};
 pub use files::{OpenFiles, PutFiles};
+pub use finished::FinishedRecord;
 pub use handle::{
     Anchor, BackendKind, FamilyHandle, FileHandle, Folder, KeyedHandle, OperatorStateHandle,
     OperatorStateMode, RunHandle, Scope, SubtaskState, TableHandle,
 };
 pub use id::{CheckpointId, Generation, JobId, OperatorId, OperatorUid, RootId, SubtaskIndex};
+pub use inspect::{Inspection, inspect};
 pub use key_group::{KeyGroup, KeyGroupRange, check_parallelism, key_group_of, max_parallelism_default};
 pub use kind::{FileSharing, SnapshotKind, SnapshotOwner, SnapshotRequest};
 pub use metadata::{ExternalAnchor, Metadata, OperatorSnapshot};
 pub use object::{Birth, ObjectName};
+pub use owner::{ClaimMode, OwnerRecord, RestoreSource};
 pub use rescale::{Assignment, rescale};
+pub use root::{Candidate, CandidateStanding, CheckpointRoot, CleanupReport, OpenRoot, StartOptions};
+pub use snapshot_dir::SnapshotDir;
 pub use storage::{CheckpointStorage, Listed, LocalStorage, MemoryStorage, ObjectPath, Place};
+pub use verify::{Verification, verify};

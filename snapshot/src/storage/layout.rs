@@ -70,6 +70,22 @@ impl Place {
         }
     }
 
+    /// Whether a name in this folder is part of the layout without being an object.
+    pub fn is_fixture(self, name: &str) -> bool {
+        let folders = [Place::Owner, Place::Shared, Place::TaskOwned].map(Place::relative);
+        self == Place::Root && (name == LOCK_NAME || folders.iter().any(|folder| folder == name))
+    }
+
+    /// A name in this folder, relative to the job root, for people.
+    pub fn describe(self, name: &str) -> String {
+        let folder = self.relative();
+        if folder.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{folder}/{name}")
+        }
+    }
+
     /// The folder of a checkpoint whose directory has this name.
     pub fn checkpoint_of(directory: &str) -> Option<CheckpointId> {
         directory.strip_prefix(CHECKPOINT_PREFIX)?.parse().ok()
@@ -157,10 +173,7 @@ impl ObjectPath {
 
 impl std::fmt::Display for ObjectPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.place() {
-            Place::Root => f.write_str(&self.name()),
-            place => write!(f, "{}/{}", place.relative(), self.name()),
-        }
+        f.write_str(&self.place().describe(&self.name()))
     }
 }
 
@@ -183,6 +196,11 @@ pub fn directory(root: &Path, place: Place) -> PathBuf {
 /// The file of an object.
 pub fn file(root: &Path, path: &ObjectPath) -> PathBuf {
     join(root, path.place(), Some(&path.name()))
+}
+
+/// A private file in a snapshot's own directory.
+pub fn private(directory: &Path, object: &ObjectName) -> PathBuf {
+    join(directory, Place::Root, Some(object.as_str()))
 }
 
 /// The lock file of the root.

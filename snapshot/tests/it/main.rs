@@ -1,5 +1,8 @@
 //! Behaviour of snapshot storage and ownership, one behaviour per module.
 #![allow(missing_docs, reason = "tests")]
 
+mod chain;
+mod ownership;
 mod power_loss;
 mod storages;
+mod support;

@@ -1,0 +1,119 @@
+//! Deleting what was decided to go: metadata first, then data, then folders.
+//!
+//! ```text
+//!   registry.doomed ──▶ delete `_metadata`, sync ──▶ registry.erased        the snapshot cannot be addressed any more
+//!   registry.condemn ─▶ delete objects ────────────▶ registry.deleted       a crash leaves orphans, never half a snapshot
+//!   registry.empty_folders ─▶ remove ──────────────▶ registry.folder_removed
+//! ```
+//! Every batch re-reads the newest owner record first. What remains: one batch of a process that was paused between
+//! that and the deletion. It deletes only what no checkpoint of its own view needs; a newer owner that continued one
+//! of its checkpoints keeps at least the same objects until it published two more.
+
+use super::Shared;
+use crate::{CheckpointId, ObjectPath, Place, survey::read_metadata};
+use keybed_format::{Code, Error, Result};
+
+/// Deletions between two looks at the newest owner record.
+const BATCH_MAX: usize = 256;
+
+/// What a cleanup did.
+#[derive(Debug, Default)]
+pub struct CleanupReport {
+    /// Checkpoints that are gone.
+    pub checkpoints: Vec<CheckpointId>,
+    /// Objects deleted.
+    pub objects: usize,
+    /// Objects that should be gone and are not yet.
+    pub backlog: usize,
+    /// The first failure: `Fenced`, `GcRefused`, or one of the storage. The rest was still tried where that is safe.
+    pub error: Option<Error>,
+}
+
+impl CleanupReport {
+    fn note(&mut self, result: Result) -> bool {
+        match result {
+            Ok(()) => true,
+            Err(error) => {
+                self.error.get_or_insert(error);
+                false
+            }
+        }
+    }
+}
+
+pub(super) fn cleanup(shared: &Shared) -> CleanupReport {
+    let _one_at_a_time = shared.cleaning.lock();
+    let mut report = CleanupReport::default();
+    let result = stages(shared, &mut report);
+    report.note(result);
+    report.backlog = shared.registry.lock().backlog();
+    report
+}
+
+fn stages(shared: &Shared, report: &mut CleanupReport) -> Result {
+    resolve_uncertain(shared)?;
+    let doomed = shared.registry.lock().doomed()?;
+    for id in doomed {
+        shared.demand_newest()?;
+        let erased = shared
+            .storage
+            .delete(&ObjectPath::Metadata(id))
+            // Durable before the first of its files goes, or a crash could leave half a snapshot.
+            .and_then(|()| shared.storage.sync(Place::Checkpoint(id)));
+        if report.note(erased) {
+            shared.registry.lock().erased(id);
+            report.checkpoints.push(id);
+        }
+    }
+    let condemned = shared.registry.lock().condemn()?;
+    for batch in condemned.chunks(BATCH_MAX) {
+        shared.demand_newest()?;
+        for path in batch {
+            if report.note(shared.storage.delete(path)) {
+                shared.registry.lock().deleted(path);
+                report.objects += 1;
+            }
+        }
+    }
+    let folders = shared.registry.lock().empty_folders();
+    for batch in folders.chunks(BATCH_MAX) {
+        shared.demand_newest()?;
+        for id in batch {
+            remove_folder(shared, *id, report);
+        }
+    }
+    Ok(())
+}
+
+fn remove_folder(shared: &Shared, id: CheckpointId, report: &mut CleanupReport) {
+    let removed = match shared.storage.remove_checkpoint(id) {
+        Ok(true) => {
+            shared.registry.lock().folder_removed(id);
+            Ok(())
+        }
+        // What is left tells its birth by its name, or is not ours; the next cleanup decides.
+        Ok(false) => shared.storage.list(Place::Checkpoint(id)).map(|left| {
+            let mut registry = shared.registry.lock();
+            let ours = left
+                .iter()
+                .filter_map(|listed| Place::Checkpoint(id).object(&listed.name));
+            ours.filter(|path| path.birth().is_some())
+                .for_each(|path| registry.found_object(path));
+        }),
+        Err(error) => Err(error),
+    };
+    report.note(removed);
+}
+
+/// Reads checkpoints again whose publishing failed half-way.
+fn resolve_uncertain(shared: &Shared) -> Result {
+    let uncertain = shared.registry.lock().uncertain();
+    for id in uncertain {
+        match read_metadata(&*shared.storage, id, Some(shared.root)) {
+            Ok(_) => shared.registry.lock().resolved(id, true),
+            Err(e) if e.code() == Code::NotFound => shared.registry.lock().resolved(id, false),
+            Err(e) => return Err(e.context("a checkpoint of unknown outcome cannot be read")),
+        }
+    }
+    Ok(())
+}

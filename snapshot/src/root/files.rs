@@ -1,0 +1,129 @@
+//! Putting files into a pending checkpoint and reading those of a completed one.
+
+use super::Shared;
+use crate::{
+    Anchor, Birth, CheckpointId, FileHandle, Folder, ObjectName, ObjectPath, OpenFiles, PutFiles, Scope, part,
+};
+use keybed_env::{Fs, ReadFile};
+use keybed_format::{Code, Error, Result, trailer};
+use std::{path::Path, sync::Arc};
+
+#[derive(Debug)]
+pub(super) struct Putting {
+    shared: Arc<Shared>,
+    checkpoint: CheckpointId,
+}
+
+impl Putting {
+    pub(super) fn new(shared: Arc<Shared>, checkpoint: CheckpointId) -> Self {
+        Putting { shared, checkpoint }
+    }
+}
+
+impl PutFiles for Putting {
+    fn put_file(
+        &self,
+        scope: Scope,
+        content: u128,
+        local: &dyn Fs,
+        path: &Path,
+        digest: u64,
+        bytes: u64,
+    ) -> Result<FileHandle> {
+        demand_announced(local, path, content, digest, bytes)?;
+        let birth = Birth {
+            generation: self.shared.generation,
+            checkpoint: self.checkpoint,
+        };
+        let object = ObjectName::of(birth, self.shared.ids.lock().fresh()?);
+        let (anchor, folder) = match scope {
+            Scope::Shared => (Anchor::Root, Folder::Shared),
+            Scope::Exclusive => (Anchor::SelfDir, Folder::Private),
+        };
+        let handle = FileHandle {
+            content,
+            anchor,
+            folder,
+            object,
+            offset: 0,
+            length: bytes,
+            digest,
+        };
+        let target = ObjectPath::of_handle(self.checkpoint, &handle)?;
+        // Registered before the first byte, so that a crash of this call leaves nothing unknown.
+        self.shared
+            .registry
+            .lock()
+            .upload_begins(self.checkpoint, target.clone())?;
+        let put = self.shared.storage.put_file(&target, local, path, bytes);
+        self.shared.registry.lock().upload_ends(&target);
+        put.map(|()| handle)
+    }
+}
+
+/// Refuses a file whose trailer is not the one announced: a wrong handle must not reach the metadata.
+fn demand_announced(local: &dyn Fs, path: &Path, content: u128, digest: u64, bytes: u64) -> Result {
+    let file = local.open(path)?;
+    let found = trailer::read(file.len(), &mut |offset, buffer| {
+        file.read_exact_at(buffer, offset)
+    })
+    .map_err(|e| e.in_file(path))?;
+    if (found.content_id, found.digest, file.len()) == (content, digest, bytes) {
+        return Ok(());
+    }
+    Err(Error::new(Code::Malformed, "the file is not the one announced")
+        .in_file(path)
+        .expected_found(
+            format_args!("{content:032x}, digest {digest:016x}, {bytes} bytes"),
+            format_args!(
+                "{:032x}, digest {:016x}, {} bytes",
+                found.content_id,
+                found.digest,
+                file.len()
+            ),
+        ))
+}
+
+/// Reads the files of one completed checkpoint, which is not deleted meanwhile.
+#[derive(Debug)]
+pub struct Reading {
+    shared: Arc<Shared>,
+    checkpoint: CheckpointId,
+}
+
+impl Reading {
+    pub(super) fn new(shared: Arc<Shared>, checkpoint: CheckpointId) -> Self {
+        shared.registry.lock().reader_came(checkpoint);
+        Reading { shared, checkpoint }
+    }
+
+    fn locate(&self, handle: &FileHandle) -> Result<(ObjectPath, Arc<dyn ReadFile>)> {
+        let path = ObjectPath::of_handle(self.checkpoint, handle)?;
+        let name = self.shared.storage.describe(&path);
+        let file = self
+            .shared
+            .storage
+            .open(&path)
+            .map_err(|e| part::missing(e, &name))?;
+        Ok((path, part::checked(file, handle, &name)?))
+    }
+}
+
+impl OpenFiles for Reading {
+    fn open(&self, handle: &FileHandle) -> Result<Arc<dyn ReadFile>> {
+        Ok(self.locate(handle)?.1)
+    }
+
+    fn fetch(&self, handle: &FileHandle, fs: &dyn Fs, to: &Path) -> Result {
+        let (path, file) = self.locate(handle)?;
+        part::fetch(handle, &*file, fs, to, || {
+            self.shared.storage.fetch(&path, fs, to)
+        })
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.shared.registry.lock().reader_left(self.checkpoint);
+    }
+}

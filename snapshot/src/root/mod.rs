@@ -1,0 +1,236 @@
+//! The checkpoints of one job: the thin shell around owner records, registry and storage.
+//!
+//! ```text
+//!   OpenRoot::open   take the OS lock ─ read everything ─ (caller: finished? which checkpoint?)
+//!        │
+//!   OpenRoot::start  write owner/<g+1>            ← older generations are fenced from here
+//!        │
+//!   CheckpointRoot   allocate chk-<n>/ ─ put files ─ publish `_metadata` ─ cleanup
+//!                                                     ↑ the checkpoint exists from here
+//! ```
+//! The lock, the generation and the fence come before the first line that deletes. No lock of ours is held across
+//! I/O: `registry` is locked for decisions only.
+
+mod cleanup;
+mod files;
+mod open;
+mod publish;
+
+pub use cleanup::CleanupReport;
+pub use files::Reading;
+pub use open::{Candidate, CandidateStanding, OpenRoot, StartOptions};
+
+use crate::{
+    CheckpointId, CheckpointStorage, FinishedRecord, Generation, JobId, Metadata, ObjectPath, Place,
+    PutFiles, RootId, SnapshotKind, SnapshotRequest,
+    finished::FINISHED_BYTES_MAX,
+    object::{Birth, ObjectName},
+    owner::RestoreSource,
+    registry::SharedRegistry,
+    survey::read_metadata,
+};
+use keybed_env::{fs::FileLock, random::Ids};
+use keybed_format::{Code, Error, Result};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// Folders of other hands that one allocation steps over before it gives up.
+const ALLOCATE_TRIES_MAX: u32 = 1000;
+
+/// An owned job root. Clones share it; the lock is released when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct CheckpointRoot {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    storage: Arc<dyn CheckpointStorage>,
+    job: JobId,
+    root: RootId,
+    generation: Generation,
+    restored: RestoreSource,
+    ids: Mutex<Ids>,
+    next_id: Mutex<CheckpointId>,
+    registry: Mutex<SharedRegistry>,
+    /// One cleanup at a time.
+    cleaning: Mutex<()>,
+    _lock: Box<dyn FileLock>,
+}
+
+impl CheckpointRoot {
+    /// The job.
+    pub fn job(&self) -> JobId {
+        self.shared.job
+    }
+
+    /// The id of the root.
+    pub fn root(&self) -> RootId {
+        self.shared.root
+    }
+
+    /// The generation of this ownership.
+    pub fn generation(&self) -> Generation {
+        self.shared.generation
+    }
+
+    /// What this generation started from.
+    pub fn restored(&self) -> &RestoreSource {
+        &self.shared.restored
+    }
+
+    /// Completed checkpoints that can be restored, newest first.
+    pub fn completed(&self) -> Vec<CheckpointId> {
+        self.shared.registry.lock().timeline()
+    }
+
+    /// The metadata of the newest completed checkpoint; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// As [`CheckpointRoot::load`].
+    pub fn latest(&self) -> Result<Option<Metadata>> {
+        let newest = self.completed().first().copied();
+        newest.map(|id| self.load(id)).transpose()
+    }
+
+    /// The metadata of a completed checkpoint.
+    ///
+    /// # Errors
+    /// `NotFound`; `SnapshotCorrupt`.
+    pub fn load(&self, id: CheckpointId) -> Result<Metadata> {
+        read_metadata(&*self.shared.storage, id, Some(self.shared.root))
+    }
+
+    /// Allots the next id by creating its folder; the checkpoint is pending from here.
+    ///
+    /// # Errors
+    /// `Fenced` if a newer owner took over; errors of the storage.
+    pub fn allocate(&self, kind: SnapshotKind, timestamp_ms: u64) -> Result<SnapshotRequest> {
+        self.shared.demand_newest()?;
+        for _ in 0..ALLOCATE_TRIES_MAX {
+            let checkpoint = {
+                let mut next = self.shared.next_id.lock();
+                let id = *next;
+                *next = CheckpointId(id.0 + 1);
+                id
+            };
+            match self.shared.storage.create_checkpoint(checkpoint) {
+                // A foreign hand took the id; the next one is ours.
+                Err(e) if e.code() == Code::TargetExists => {}
+                other => {
+                    other?;
+                    self.shared.registry.lock().begin(checkpoint);
+                    return Ok(SnapshotRequest {
+                        checkpoint,
+                        kind,
+                        timestamp_ms,
+                    });
+                }
+            }
+        }
+        Err(Error::new(Code::Busy, "too many ids in a row are taken").with("limit", ALLOCATE_TRIES_MAX))
+    }
+
+    /// Takes files of a pending checkpoint in.
+    pub fn put_files(&self, checkpoint: CheckpointId) -> Arc<dyn PutFiles> {
+        Arc::new(files::Putting::new(self.shared.clone(), checkpoint))
+    }
+
+    /// Opens files of a completed checkpoint, which stays until the value is dropped.
+    pub fn open_files(&self, checkpoint: CheckpointId) -> Arc<Reading> {
+        Arc::new(Reading::new(self.shared.clone(), checkpoint))
+    }
+
+    /// Gives a pending checkpoint up. What it uploaded can be referenced until the next checkpoint completes, then it
+    /// is swept.
+    pub fn abort(&self, checkpoint: CheckpointId) {
+        self.shared.registry.lock().aborted(checkpoint);
+    }
+
+    /// Makes the checkpoint exist: writes `_metadata` durably, completely or not at all. Returns older pending
+    /// checkpoints that are subsumed by it. Afterwards call [`CheckpointRoot::cleanup`] in the background.
+    ///
+    /// # Errors
+    /// `Fenced`; `CheckpointDeclined` if it was aborted or subsumed; `SnapshotIncomplete` naming referenced objects
+    /// that are not there; errors of the storage. If the outcome is unknown, nothing of the checkpoint is deleted
+    /// before it was read again, and a later start may restore it.
+    pub fn publish(&self, metadata: &Metadata) -> Result<Vec<CheckpointId>> {
+        publish::publish(&self.shared, metadata)
+    }
+
+    /// Deletes what nobody needs: subsumed and void checkpoints, orphans, empty folders. Never blocks on failures:
+    /// what could not be deleted is tried again by the next call.
+    pub fn cleanup(&self) -> CleanupReport {
+        cleanup::cleanup(&self.shared)
+    }
+
+    /// Writes the FINISHED record; doing it again changes nothing.
+    ///
+    /// # Errors
+    /// `Fenced`; errors of the storage.
+    pub fn finish(&self, checkpoint: Option<CheckpointId>, timestamp_ms: u64) -> Result<FinishedRecord> {
+        self.shared.demand_newest()?;
+        let Shared {
+            job,
+            root,
+            generation,
+            ..
+        } = *self.shared;
+        let record = FinishedRecord {
+            job,
+            root,
+            generation,
+            checkpoint,
+            timestamp_ms,
+        };
+        let temporary = self.shared.temporary(checkpoint.unwrap_or_default())?;
+        match self
+            .shared
+            .storage
+            .put_new(&ObjectPath::Finished, &record.encode(), &temporary)
+        {
+            Err(e) if e.code() == Code::TargetExists => FinishedRecord::decode(
+                &self
+                    .shared
+                    .storage
+                    .read(&ObjectPath::Finished, FINISHED_BYTES_MAX)?,
+            ),
+            other => other.map(|()| record),
+        }
+    }
+
+    /// After [`CheckpointRoot::finish`]: the next cleanup deletes the job's own checkpoints. Those of abandoned
+    /// timelines stay.
+    pub fn retain_none(&self) {
+        self.shared.registry.lock().retain_none();
+    }
+}
+
+impl Shared {
+    /// Re-reads which owner record is the newest.
+    ///
+    /// # Errors
+    /// `Fenced` if it is not ours.
+    fn demand_newest(&self) -> Result {
+        let newest = self
+            .storage
+            .list(Place::Owner)?
+            .iter()
+            .filter_map(|l| l.name.parse::<Generation>().ok())
+            .max();
+        if newest == Some(self.generation) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Fenced, "a newer owner took the job root over")
+            .with("generation", self.generation)
+            .with("newest", newest.unwrap_or_default()))
+    }
+
+    fn temporary(&self, checkpoint: CheckpointId) -> Result<ObjectName> {
+        let birth = Birth {
+            generation: self.generation,
+            checkpoint,
+        };
+        Ok(ObjectName::temporary(birth, self.ids.lock().fresh()?))
+    }
+}

@@ -1,0 +1,275 @@
+//! Taking a job root over: lock, look, choose, write the next owner record.
+
+use super::{CheckpointRoot, Shared};
+use crate::{
+    CheckpointId, CheckpointStorage, FinishedRecord, Generation, JobId, Metadata, ObjectPath, OwnerRecord,
+    Place, RootId,
+    object::{Birth, ObjectName},
+    owner::RestoreSource,
+    registry::{SharedRegistry, Standing},
+    survey::{Found, Survey},
+};
+use keybed_env::{fs::FileLock, random::Ids};
+use keybed_format::{Code, Error, Result};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// How a candidate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CandidateStanding {
+    /// Newest first on the timeline that `--resume` continues.
+    Timeline,
+    /// Complete, of an abandoned timeline.
+    Abandoned,
+    /// Published by a fenced owner: never restored.
+    Void,
+    /// Its metadata cannot be read.
+    Unreadable,
+}
+
+/// A checkpoint that was found published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its id.
+    pub id: CheckpointId,
+    /// How it stands.
+    pub standing: CandidateStanding,
+}
+
+/// How to start a generation.
+#[derive(Debug)]
+pub struct StartOptions {
+    /// Checkpoint of this root to continue from; `None` starts empty.
+    pub restore: Option<CheckpointId>,
+    /// Completed checkpoints to keep, at least 1.
+    pub retain: usize,
+    /// Where ids of root and objects come from.
+    pub ids: Ids,
+    /// Milliseconds since 1970-01-01T00:00:00Z, for people.
+    pub started_ms: u64,
+}
+
+/// A locked job root before anything was written to it.
+#[derive(Debug)]
+pub struct OpenRoot {
+    storage: Arc<dyn CheckpointStorage>,
+    job: JobId,
+    survey: Survey,
+    lock: Box<dyn FileLock>,
+}
+
+impl OpenRoot {
+    /// Takes the lock of the root of `job` and reads what lies there.
+    ///
+    /// # Errors
+    /// `Locked` with field `pid` while another process owns it; `SnapshotCorrupt` if a record is damaged or of
+    /// another job.
+    pub fn open(storage: Arc<dyn CheckpointStorage>, job: JobId) -> Result<OpenRoot> {
+        let lock = storage.lock()?;
+        let survey = Survey::read(&*storage, job)?;
+        Ok(OpenRoot {
+            storage,
+            job,
+            survey,
+            lock,
+        })
+    }
+
+    /// Whether and how the job ended for good; then there is nothing to resume.
+    pub fn finished(&self) -> Option<&FinishedRecord> {
+        self.survey.finished.as_ref()
+    }
+
+    /// Whether nobody owned the root before.
+    pub fn is_new(&self) -> bool {
+        self.survey.owners.newest().is_none()
+    }
+
+    /// Every published checkpoint, newest first.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let timeline = self.survey.owners.timeline(&self.survey.published());
+        let standing = |id: CheckpointId, found: &Found| match found {
+            Found::Unpublished => None,
+            Found::Unreadable(_) => Some(CandidateStanding::Unreadable),
+            Found::Published(m) if self.survey.owners.is_void(m.generation, id) => {
+                Some(CandidateStanding::Void)
+            }
+            Found::Published(_) if timeline.contains(&id) => Some(CandidateStanding::Timeline),
+            Found::Published(_) => Some(CandidateStanding::Abandoned),
+        };
+        let candidates = self.survey.checkpoints.iter().rev();
+        candidates
+            .filter_map(|(id, found)| standing(*id, found).map(|standing| Candidate { id: *id, standing }))
+            .collect()
+    }
+
+    /// What `--resume` continues: the newest checkpoint of the timeline; `None` if the timeline has none.
+    ///
+    /// # Errors
+    /// The error of a newer checkpoint that is published but cannot be read, naming it: an older one is never chosen
+    /// silently. The caller may choose another by [`OpenRoot::checkpoint`]. `SnapshotIncomplete` if the recorded
+    /// restore source is gone.
+    pub fn latest(&self) -> Result<Option<Metadata>> {
+        let Some(owner) = self.survey.owners.newest() else {
+            return Ok(None);
+        };
+        let newest = self
+            .survey
+            .owners
+            .timeline(&self.survey.published())
+            .first()
+            .copied();
+        for (id, found) in self.survey.checkpoints.iter().rev() {
+            if Some(*id) <= newest {
+                break;
+            }
+            // Below the first id of this generation only the restore source belongs to the timeline.
+            let relevant = *id >= owner.first_checkpoint || owner.restored == RestoreSource::Checkpoint(*id);
+            if let (Found::Unreadable(error), true) = (found, relevant) {
+                return Err(error
+                    .duplicate()
+                    .context(format!("checkpoint {id} is the newest and cannot be used")));
+            }
+        }
+        match (newest, &owner.restored) {
+            (Some(id), _) => self.checkpoint(id).map(Some),
+            (None, RestoreSource::Nothing) => Ok(None),
+            (None, source) => Err(Error::new(
+                Code::SnapshotIncomplete,
+                "the snapshot that the job was restored from is gone",
+            )
+            .with("source", format_args!("{source:?}"))),
+        }
+    }
+
+    /// The metadata of any published checkpoint that is not void.
+    ///
+    /// # Errors
+    /// `NotFound`; `Fenced` if it is void; its own error if it cannot be read.
+    pub fn checkpoint(&self, id: CheckpointId) -> Result<Metadata> {
+        match self.survey.checkpoints.get(&id) {
+            Some(Found::Published(metadata)) if self.survey.owners.is_void(metadata.generation, id) => Err(
+                Error::new(Code::Fenced, "the checkpoint was published by a fenced owner")
+                    .with("checkpoint", id),
+            ),
+            Some(Found::Published(metadata)) => Ok((**metadata).clone()),
+            Some(Found::Unreadable(error)) => Err(error.duplicate()),
+            _ => Err(Error::new(Code::NotFound, "there is no such checkpoint")
+                .in_file(self.storage.describe(&ObjectPath::Metadata(id)))
+                .with("checkpoint", id)),
+        }
+    }
+
+    /// Names in the root that are not ours and will never be touched.
+    pub fn unknown(&self) -> &[String] {
+        &self.survey.unknown
+    }
+
+    /// Becomes the next generation. Afterwards call [`CheckpointRoot::cleanup`]: it sweeps what older generations
+    /// left behind.
+    ///
+    /// # Errors
+    /// Those of [`OpenRoot::checkpoint`] for the restored one; `Fenced` if another process became that generation.
+    pub fn start(self, options: StartOptions) -> Result<CheckpointRoot> {
+        if let Some(id) = options.restore {
+            self.checkpoint(id)?;
+        }
+        let OpenRoot {
+            storage,
+            job,
+            mut survey,
+            lock,
+        } = self;
+        let StartOptions {
+            restore,
+            retain,
+            mut ids,
+            started_ms,
+        } = options;
+        let restored = match restore {
+            None => RestoreSource::Nothing,
+            Some(id) => RestoreSource::Checkpoint(id),
+        };
+        let newest = survey.owners.newest();
+        let record = OwnerRecord {
+            job,
+            root: newest.map_or_else(|| ids.fresh().map(RootId), |owner| Ok(owner.root))?,
+            generation: Generation(newest.map_or(1, |owner| owner.generation.0 + 1)),
+            first_checkpoint: survey.next_id(),
+            restored: restored.clone(),
+            pid: std::process::id(),
+            started_ms,
+        };
+        let birth = Birth {
+            generation: record.generation,
+            checkpoint: record.first_checkpoint,
+        };
+        let temporary = ObjectName::temporary(birth, ids.fresh()?);
+        storage
+            .put_new(
+                &ObjectPath::Owner(record.generation),
+                &record.encode(),
+                &temporary,
+            )
+            .map_err(|e| match e.code() {
+                Code::TargetExists => e.recode(Code::Fenced),
+                _ => e,
+            })?;
+        survey.owners = std::mem::take(&mut survey.owners).with(record.clone());
+        let registry = registry_of(&survey, &record, retain);
+        Ok(CheckpointRoot {
+            shared: Arc::new(Shared {
+                storage,
+                job,
+                root: record.root,
+                generation: record.generation,
+                restored,
+                ids: Mutex::new(ids),
+                next_id: Mutex::new(record.first_checkpoint),
+                registry: Mutex::new(registry),
+                cleaning: Mutex::new(()),
+                _lock: lock,
+            }),
+        })
+    }
+}
+
+/// The registry of a new generation, from what was found.
+fn registry_of(survey: &Survey, me: &OwnerRecord, retain: usize) -> SharedRegistry {
+    let mut registry = SharedRegistry::new(me.generation, retain);
+    let published: BTreeMap<_, _> = survey.published();
+    let timeline: BTreeSet<_> = survey.owners.timeline(&published).into_iter().collect();
+    for (id, found) in &survey.checkpoints {
+        match found {
+            Found::Unpublished => registry.found_folder(*id),
+            Found::Unreadable(error) => {
+                registry.found_folder(*id);
+                registry.refuse(error.to_string());
+            }
+            Found::Published(metadata) => {
+                let standing = if survey.owners.is_void(metadata.generation, *id) {
+                    Standing::Void
+                } else if timeline.contains(id) {
+                    Standing::Timeline
+                } else {
+                    Standing::Abandoned
+                };
+                // References outside of the root are nobody's here and never deleted.
+                let inside = metadata
+                    .files()
+                    .filter_map(|file| ObjectPath::of_handle(*id, file).ok());
+                registry.found_checkpoint(*id, inside.collect(), standing);
+            }
+        }
+    }
+    for path in &survey.objects {
+        // Task-owned objects are deleted by tasks alone.
+        if path.place() != Place::TaskOwned {
+            registry.found_object(path.clone());
+        }
+    }
+    registry
+}

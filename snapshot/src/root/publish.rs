@@ -1,0 +1,79 @@
+//! Publishing: the one step that makes a checkpoint exist.
+//!
+//! ```text
+//! fence ─ names of new objects durable ─ `_metadata`: temporary, sync, link, sync ─ fence
+//!                                                                ↑ exists
+//! crash before the link: no checkpoint, its objects are orphans by their names
+//! crash after it: the checkpoint exists, every byte it names is durable
+//! ```
+
+use super::Shared;
+use crate::{CheckpointId, Metadata, ObjectPath, metadata};
+use keybed_format::{Code, Error, Result};
+use std::collections::BTreeSet;
+
+pub(super) fn publish(shared: &Shared, snapshot: &Metadata) -> Result<Vec<CheckpointId>> {
+    let id = snapshot.checkpoint;
+    let written = prepare(shared, snapshot).and_then(|bytes| {
+        let temporary = shared.temporary(id)?;
+        Ok((
+            shared
+                .storage
+                .put_new(&ObjectPath::Metadata(id), &bytes, &temporary),
+            bytes,
+        ))
+    });
+    let (put, bytes) = match written {
+        Ok(tried) => tried,
+        Err(error) => {
+            shared.registry.lock().aborted(id);
+            return Err(error);
+        }
+    };
+    if let Err(error) = put {
+        settle_failure(shared, id, &bytes);
+        return Err(error);
+    }
+    // Whoever took over meanwhile has not seen this checkpoint, or has and does not continue it.
+    if let Err(error) = shared.demand_newest() {
+        shared.registry.lock().publish_uncertain(id);
+        return Err(error);
+    }
+    Ok(shared.registry.lock().published(id))
+}
+
+/// Everything before the first byte of `_metadata`.
+fn prepare(shared: &Shared, snapshot: &Metadata) -> Result<Vec<u8>> {
+    let ours = (shared.job, shared.root, shared.generation);
+    if (snapshot.job, snapshot.root, snapshot.generation) != ours {
+        return Err(
+            Error::invalid("the metadata names another job, root or generation")
+                .with("generation", snapshot.generation),
+        );
+    }
+    // A newer owner sweeps what we uploaded: say so before stumbling over it, and look again before writing.
+    shared.demand_newest()?;
+    let id = snapshot.checkpoint;
+    let references: BTreeSet<ObjectPath> = snapshot
+        .files()
+        .map(|file| ObjectPath::of_handle(id, file))
+        .collect::<Result<_>>()?;
+    let bytes = metadata::encode(snapshot)?;
+    let places = shared.registry.lock().publish_begins(id, references)?;
+    for place in places {
+        shared
+            .storage
+            .sync(place)
+            .inspect_err(|_| shared.registry.lock().names_lost(place))?;
+    }
+    shared.demand_newest()?;
+    Ok(bytes)
+}
+
+/// Writing failed: what is certain is settled now, everything else is kept until it was read again.
+fn settle_failure(shared: &Shared, id: CheckpointId, bytes: &[u8]) {
+    match shared.storage.read(&ObjectPath::Metadata(id), bytes.len() as u64) {
+        Err(e) if e.code() == Code::NotFound => shared.registry.lock().aborted(id),
+        _ => shared.registry.lock().publish_uncertain(id),
+    }
+}

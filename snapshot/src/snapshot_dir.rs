@@ -1,0 +1,202 @@
+//! A snapshot by its path, with no job running: for inspect, verify and restore from elsewhere.
+//!
+//! The path is the snapshot's directory or its `_metadata`. References resolve below two anchors only: the directory
+//! itself, and the job root around it (its parent) if that is the root the snapshot was written for. Nothing is
+//! written.
+
+use crate::{
+    Anchor, CheckpointStorage, FileHandle, Folder, LocalStorage, Metadata, ObjectPath, OpenFiles,
+    OwnerRecord, Place,
+    metadata::{METADATA_BYTES_MAX, decode},
+    owner::{OWNER_BYTES_MAX, Owners},
+    part,
+    storage::{copy_out, layout, read_whole},
+};
+use keybed_env::{Fs, ReadFile, fs::FileKind};
+use keybed_format::{Code, Error, Result};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// An opened snapshot.
+#[derive(Debug)]
+pub struct SnapshotDir {
+    fs: Arc<dyn Fs>,
+    directory: PathBuf,
+    metadata: Metadata,
+    metadata_bytes: u64,
+}
+
+impl SnapshotDir {
+    /// Opens the snapshot whose directory or metadata file is `path`.
+    ///
+    /// # Errors
+    /// `NotASnapshot` if nothing there is one; `UnsupportedFormatVersion`; `SnapshotCorrupt` with file and offset.
+    pub fn open(fs: Arc<dyn Fs>, path: &Path) -> Result<SnapshotDir> {
+        let kind = fs.facts(path)?.map(|facts| facts.kind);
+        let (directory, file) = match kind {
+            Some(FileKind::Dir | FileKind::Other) => (path.to_path_buf(), path.join(layout::METADATA_NAME)),
+            Some(FileKind::File) => (
+                path.parent().unwrap_or(Path::new("")).to_path_buf(),
+                path.to_path_buf(),
+            ),
+            _ => return Err(Error::new(Code::NotASnapshot, "there is no file or directory").in_file(path)),
+        };
+        let opened = fs.open(&file).map_err(|e| match e.code() {
+            Code::NotFound => {
+                Error::new(Code::NotASnapshot, "the directory holds no _metadata").in_file(&directory)
+            }
+            _ => e,
+        })?;
+        let bytes = read_whole(&*opened, METADATA_BYTES_MAX);
+        let metadata = bytes.and_then(|bytes| decode(&bytes));
+        let metadata = metadata.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt).in_file(&file))?;
+        Ok(SnapshotDir {
+            fs,
+            directory,
+            metadata,
+            metadata_bytes: opened.len(),
+        })
+    }
+
+    /// The content of `_metadata`.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Bytes of `_metadata`.
+    pub fn metadata_bytes(&self) -> u64 {
+        self.metadata_bytes
+    }
+
+    /// The snapshot's directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The job root around the snapshot.
+    fn root(&self) -> PathBuf {
+        match self.directory.file_name() {
+            Some(_) => self.directory.parent().unwrap_or(Path::new("")).to_path_buf(),
+            None => self.directory.join(".."),
+        }
+    }
+
+    /// The owner records of the job root around the snapshot; none if it lies in no job root.
+    ///
+    /// # Errors
+    /// `SnapshotCorrupt` if one is damaged.
+    pub fn owners(&self) -> Result<Owners> {
+        let storage = LocalStorage::at(self.fs.clone(), self.root());
+        let mut records = Vec::new();
+        for listed in storage.list(Place::Owner)? {
+            if let Some(path @ ObjectPath::Owner(_)) = Place::Owner.object(&listed.name) {
+                let record = OwnerRecord::decode(&storage.read(&path, OWNER_BYTES_MAX)?);
+                records.push(record.map_err(|e| e.in_file(storage.describe(&path)))?);
+            }
+        }
+        Owners::new(records)
+    }
+
+    /// Checks that shared files are looked for in the root that the snapshot was written for: a copied checkpoint
+    /// must never silently read another root.
+    ///
+    /// # Errors
+    /// `SnapshotIncomplete` if the root around it is another one; `Fenced` if the snapshot is void.
+    pub fn check_root(&self) -> Result {
+        let owners = self.owners()?;
+        let needs_root = self.metadata.files().any(|file| file.anchor == Anchor::Root);
+        match owners.newest() {
+            Some(owner) if owner.root != self.metadata.root && needs_root => Err(Error::new(
+                Code::SnapshotIncomplete,
+                "the snapshot was written for another root, which has its files",
+            )
+            .in_file(&self.directory)
+            .expected_found(self.metadata.root, owner.root)),
+            Some(owner) if owner.root == self.metadata.root && self.is_void(&owners) => Err(Error::new(
+                Code::Fenced,
+                "the checkpoint was published by a fenced owner and is void",
+            )
+            .in_file(&self.directory)),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_void(&self, owners: &Owners) -> bool {
+        owners.is_void(self.metadata.generation, self.metadata.checkpoint)
+    }
+
+    /// Metadata of the other readable snapshots of the same job root.
+    ///
+    /// # Errors
+    /// Errors of the file system; unreadable siblings are left out.
+    pub fn siblings(&self) -> Result<Vec<Metadata>> {
+        let storage = LocalStorage::at(self.fs.clone(), self.root());
+        let mut siblings = Vec::new();
+        for listed in storage.list(Place::Root)? {
+            let Some(id) = Place::checkpoint_of(&listed.name) else {
+                continue;
+            };
+            let bytes = storage.read(&ObjectPath::Metadata(id), METADATA_BYTES_MAX);
+            if let Ok(metadata) = bytes.and_then(|bytes| decode(&bytes))
+                && metadata.root == self.metadata.root
+                && metadata.checkpoint != self.metadata.checkpoint
+            {
+                siblings.push(metadata);
+            }
+        }
+        Ok(siblings)
+    }
+
+    /// Where a file lies.
+    fn path(&self, handle: &FileHandle) -> Result<PathBuf> {
+        match (handle.anchor, handle.folder) {
+            (Anchor::SelfDir, Folder::Private) => Ok(layout::private(&self.directory, &handle.object)),
+            (Anchor::Root, _) => {
+                let path = ObjectPath::of_handle(self.metadata.checkpoint, handle)?;
+                let folder = layout::directory(&self.root(), path.place());
+                match self.fs.facts(&folder)?.map(|facts| facts.kind) {
+                    Some(FileKind::Dir) => Ok(layout::file(&self.root(), &path)),
+                    Some(_) => Err(
+                        Error::new(Code::SnapshotCorrupt, "a folder of the root is no directory")
+                            .in_file(folder),
+                    ),
+                    None => Err(part::missing(
+                        Error::new(Code::NotFound, "missing"),
+                        &layout::file(&self.root(), &path).display().to_string(),
+                    )),
+                }
+            }
+            _ => Err(ObjectPath::of_handle(self.metadata.checkpoint, handle)
+                .err()
+                .unwrap_or_else(|| {
+                    Error::new(Code::SnapshotCorrupt, "anchor and folder of a file do not fit")
+                        .with("object", &handle.object)
+                })),
+        }
+    }
+
+    fn locate(&self, handle: &FileHandle) -> Result<(PathBuf, Arc<dyn ReadFile>)> {
+        let path = self.path(handle)?;
+        let name = path.display().to_string();
+        let object = self.fs.open(&path).map_err(|e| part::missing(e, &name))?;
+        Ok((path, part::checked(object, handle, &name)?))
+    }
+}
+
+impl OpenFiles for SnapshotDir {
+    fn open(&self, handle: &FileHandle) -> Result<Arc<dyn ReadFile>> {
+        Ok(self.locate(handle)?.1)
+    }
+
+    fn fetch(&self, handle: &FileHandle, fs: &dyn Fs, to: &Path) -> Result {
+        // Always a copy: the snapshot may be foreign, and a link would share its bytes.
+        copy_out(&*self.locate(handle)?.1, fs, to)
+    }
+
+    fn describe(&self, handle: &FileHandle) -> String {
+        self.path(handle)
+            .map_or_else(|_| handle.object.to_string(), |path| path.display().to_string())
+    }
+}

@@ -1,0 +1,213 @@
+//! What lies in a job root: everything read once, nothing decided.
+
+use crate::{
+    CheckpointId, CheckpointStorage, FinishedRecord, Generation, JobId, Metadata, ObjectPath, OwnerRecord,
+    Place, RootId,
+    finished::FINISHED_BYTES_MAX,
+    metadata::{METADATA_BYTES_MAX, decode},
+    owner::{OWNER_BYTES_MAX, Owners},
+};
+use keybed_env::fs::FileKind;
+use keybed_format::{Code, Error, Result};
+use std::collections::BTreeMap;
+
+/// What a folder `chk-<n>` holds.
+#[derive(Debug)]
+pub enum Found {
+    /// No `_metadata`: being written, aborted, or half deleted.
+    Unpublished,
+    /// A readable snapshot of this root.
+    Published(Box<Metadata>),
+    /// `_metadata` is there but cannot be used; the error names file and offset.
+    Unreadable(Error),
+}
+
+/// The content of a job root.
+#[derive(Debug)]
+pub struct Survey {
+    /// Owner records.
+    pub owners: Owners,
+    /// Folders of checkpoints.
+    pub checkpoints: BTreeMap<CheckpointId, Found>,
+    /// Every file whose name is ours, but for records and metadata.
+    pub objects: Vec<ObjectPath>,
+    /// Names that are not ours, with their folder: never touched.
+    pub unknown: Vec<String>,
+    /// Whether and how the job ended.
+    pub finished: Option<FinishedRecord>,
+}
+
+impl Survey {
+    /// Reads the root of `job`.
+    ///
+    /// # Errors
+    /// Errors of the storage; `SnapshotCorrupt` if an owner or FINISHED record is damaged or of another job.
+    pub fn read(storage: &dyn CheckpointStorage, job: JobId) -> Result<Survey> {
+        let mut survey = Survey {
+            owners: Owners::default(),
+            checkpoints: BTreeMap::new(),
+            objects: Vec::new(),
+            unknown: Vec::new(),
+            finished: None,
+        };
+        survey.owners = survey.read_owners(storage)?;
+        if let Some(owner) = survey.owners.newest().filter(|owner| owner.job != job) {
+            return Err(
+                Error::new(Code::SnapshotCorrupt, "the root belongs to another job")
+                    .in_file(storage.describe(&ObjectPath::Owner(owner.generation)))
+                    .expected_found(job, owner.job),
+            );
+        }
+        for listed in storage.list(Place::Root)? {
+            match (
+                listed.kind,
+                Place::checkpoint_of(&listed.name),
+                Place::Root.object(&listed.name),
+            ) {
+                (FileKind::Dir, Some(id), _) => {
+                    let found = survey.read_checkpoint(storage, id)?;
+                    survey.checkpoints.insert(id, found);
+                }
+                (FileKind::File, _, Some(path @ ObjectPath::Finished)) => {
+                    let record = FinishedRecord::decode(&storage.read(&path, FINISHED_BYTES_MAX)?);
+                    survey.finished = Some(record.map_err(|e| e.in_file(storage.describe(&path)))?);
+                }
+                (FileKind::File, _, Some(path)) => survey.objects.push(path),
+                _ if Place::Root.is_fixture(&listed.name) => {}
+                _ => survey.unknown.push(listed.name),
+            }
+        }
+        for place in [Place::Shared, Place::TaskOwned] {
+            survey.read_objects(storage, place)?;
+        }
+        Ok(survey)
+    }
+
+    /// The id of the root, given by its first generation.
+    pub fn root(&self) -> Option<RootId> {
+        self.owners.newest().map(|owner| owner.root)
+    }
+
+    /// Generation of every published checkpoint.
+    pub fn published(&self) -> BTreeMap<CheckpointId, Generation> {
+        let generation = |(id, found): (&CheckpointId, &Found)| match found {
+            Found::Published(metadata) => Some((*id, metadata.generation)),
+            _ => None,
+        };
+        self.checkpoints.iter().filter_map(generation).collect()
+    }
+
+    /// The next id that was never seen in this root.
+    pub fn next_id(&self) -> CheckpointId {
+        let folders = self.checkpoints.keys().map(|id| id.0);
+        let births = self
+            .objects
+            .iter()
+            .filter_map(ObjectPath::birth)
+            .map(|birth| birth.checkpoint.0);
+        // An id that only the newest generation's record knows was not given out yet.
+        let first = self
+            .owners
+            .newest()
+            .map(|owner| owner.first_checkpoint.0.saturating_sub(1));
+        let seen = folders.chain(births).chain(first).max().unwrap_or(0);
+        CheckpointId(seen.saturating_add(1))
+    }
+
+    fn read_owners(&mut self, storage: &dyn CheckpointStorage) -> Result<Owners> {
+        let mut records = Vec::new();
+        for listed in storage.list(Place::Owner)? {
+            match Place::Owner
+                .object(&listed.name)
+                .filter(|_| listed.kind == FileKind::File)
+            {
+                Some(path @ ObjectPath::Owner(generation)) => {
+                    let record = OwnerRecord::decode(&storage.read(&path, OWNER_BYTES_MAX)?)
+                        .map_err(|e| e.in_file(storage.describe(&path)))?;
+                    if record.generation != generation {
+                        return Err(Error::new(
+                            Code::SnapshotCorrupt,
+                            "the owner record is of another generation",
+                        )
+                        .in_file(storage.describe(&path))
+                        .expected_found(generation, record.generation));
+                    }
+                    records.push(record);
+                }
+                Some(path) => self.objects.push(path),
+                None => self.unknown.push(Place::Owner.describe(&listed.name)),
+            }
+        }
+        Owners::new(records)
+    }
+
+    fn read_checkpoint(&mut self, storage: &dyn CheckpointStorage, id: CheckpointId) -> Result<Found> {
+        let metadata = ObjectPath::Metadata(id);
+        let mut found = Found::Unpublished;
+        if self.read_objects(storage, Place::Checkpoint(id))? {
+            found = match read_metadata(storage, id, self.root()) {
+                Ok(metadata) => Found::Published(Box::new(metadata)),
+                // Gone since it was listed: somebody else deletes, which his own generation answers for.
+                Err(e) if e.code() == Code::NotFound => Found::Unpublished,
+                Err(e) => Found::Unreadable(e.in_file(storage.describe(&metadata))),
+            };
+        }
+        Ok(found)
+    }
+
+    /// Takes note of the names in a place; `true` if `_metadata` is among them.
+    fn read_objects(&mut self, storage: &dyn CheckpointStorage, place: Place) -> Result<bool> {
+        let mut published = false;
+        for listed in storage.list(place)? {
+            match place
+                .object(&listed.name)
+                .filter(|_| listed.kind == FileKind::File)
+            {
+                Some(ObjectPath::Metadata(_)) => published = true,
+                Some(path) if path.birth().is_some() => self.objects.push(path),
+                // No regular file, but somebody's metadata: reading it will fail and keep everything.
+                _ if matches!(place.object(&listed.name), Some(ObjectPath::Metadata(_))) => published = true,
+                _ => self.unknown.push(place.describe(&listed.name)),
+            }
+        }
+        Ok(published)
+    }
+}
+
+/// Reads the metadata of a checkpoint and checks that it belongs where it lies.
+///
+/// # Errors
+/// `NotFound`; those of [`decode`]; `SnapshotIncomplete` if it was written for another root, because the shared files
+/// it names are that root's; `SnapshotCorrupt` if it is another checkpoint's.
+pub fn read_metadata(
+    storage: &dyn CheckpointStorage,
+    id: CheckpointId,
+    root: Option<RootId>,
+) -> Result<Metadata> {
+    let path = ObjectPath::Metadata(id);
+    let name = |e: Error| {
+        e.recode_malformed(Code::SnapshotCorrupt)
+            .in_file(storage.describe(&path))
+    };
+    let metadata = storage
+        .read(&path, METADATA_BYTES_MAX)
+        .and_then(|bytes| decode(&bytes))
+        .map_err(name)?;
+    if root.is_some_and(|root| root != metadata.root) {
+        return Err(name(
+            Error::new(
+                Code::SnapshotIncomplete,
+                "the snapshot was written for another root, which has its files",
+            )
+            .with("root", metadata.root),
+        ));
+    }
+    if metadata.checkpoint != id {
+        return Err(name(
+            Error::new(Code::SnapshotCorrupt, "the metadata is another checkpoint's")
+                .at(0)
+                .expected_found(id, metadata.checkpoint),
+        ));
+    }
+    Ok(metadata)
+}

@@ -1,0 +1,202 @@
+//! A small job that takes checkpoints, and a walk of a job root that shares no code with the registry.
+
+use keybed_env::{
+    Fs,
+    random::{Ids, Random},
+};
+use keybed_format::{
+    Result,
+    trailer::{Trailer, TrailerBuilder},
+};
+use keybed_snapshot::{
+    BackendKind, CheckpointId, CheckpointRoot, FamilyHandle, FileHandle, JobId, KeyGroupRange, KeyedHandle,
+    LocalStorage, Metadata, OpenRoot, OperatorSnapshot, OperatorUid, RunHandle, Scope, SnapshotKind,
+    StartOptions, StateCatalogue, SubtaskIndex, SubtaskState, TableHandle, metadata::decode,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub(crate) const JOB: JobId = JobId(0xabcd);
+pub(crate) const CHECKPOINTS: &str = "/ckpt";
+pub(crate) const WORK: &str = "/work";
+
+pub(crate) fn job_root() -> PathBuf {
+    Path::new(CHECKPOINTS).join(JOB.to_string())
+}
+
+/// An immutable file with a trailer.
+pub(crate) fn write_table(fs: &dyn Fs, path: &Path, content_id: u128, content: &[u8]) -> Result<Trailer> {
+    let mut builder = TrailerBuilder::new(content_id, u32::from_le_bytes(*b"test"));
+    builder.update(content);
+    let (tail, trailer) = builder.finish();
+    let mut file = fs.create(path)?;
+    file.append(content)?;
+    file.append(&tail)?;
+    Ok(trailer)
+}
+
+pub(crate) fn storage(fs: &Arc<dyn Fs>) -> Result<Arc<LocalStorage>> {
+    LocalStorage::create(fs.clone(), Path::new(CHECKPOINTS), JOB).map(Arc::new)
+}
+
+pub(crate) fn open(fs: &Arc<dyn Fs>) -> Result<OpenRoot> {
+    OpenRoot::open(storage(fs)?, JOB)
+}
+
+pub(crate) fn options(restore: Option<CheckpointId>, retain: usize, seed: u64) -> StartOptions {
+    StartOptions {
+        restore,
+        retain,
+        ids: Ids::Seeded(Random::from_seed(seed)),
+        started_ms: 1,
+    }
+}
+
+/// Resumes from the latest checkpoint.
+pub(crate) fn resume(fs: &Arc<dyn Fs>, retain: usize, seed: u64) -> Result<CheckpointRoot> {
+    let opened = open(fs)?;
+    let latest = opened.latest()?.map(|metadata| metadata.checkpoint);
+    opened.start(options(latest, retain, seed))
+}
+
+/// A job of one operator whose state is a set of tables; every checkpoint adds new ones and drops old ones.
+pub(crate) struct TinyJob {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) root: CheckpointRoot,
+    pub(crate) tables: Vec<TableHandle>,
+    next: u128,
+}
+
+impl TinyJob {
+    pub(crate) fn new(fs: Arc<dyn Fs>, root: CheckpointRoot) -> Self {
+        let next = u128::from(root.generation().0) << 32;
+        TinyJob {
+            fs,
+            root,
+            tables: Vec::new(),
+            next,
+        }
+    }
+
+    /// Puts one new table into a pending checkpoint.
+    pub(crate) fn put(&mut self, checkpoint: CheckpointId, scope: Scope) -> Result<TableHandle> {
+        self.next += 1;
+        let path = Path::new(WORK).join(format!("{:x}.sst", self.next));
+        let content = self.next.to_le_bytes().repeat(3);
+        let trailer = write_table(&*self.fs, &path, self.next, &content)?;
+        let put = self.root.put_files(checkpoint);
+        let file = put.put_file(
+            scope,
+            self.next,
+            &*self.fs,
+            &path,
+            trailer.digest,
+            trailer.file_bytes(),
+        )?;
+        Ok(TableHandle {
+            file,
+            visible_start: Vec::new(),
+            visible_end: None,
+            entries: 3,
+        })
+    }
+
+    pub(crate) fn metadata(&self, checkpoint: CheckpointId, tables: Vec<TableHandle>) -> Metadata {
+        let keyed = KeyedHandle {
+            range: KeyGroupRange::all(128).unwrap(),
+            backend: BackendKind::Lsm,
+            next_seqno: checkpoint.0,
+            families: vec![FamilyHandle {
+                name: "point".into(),
+                runs: vec![RunHandle { tier: 0, tables }],
+            }],
+        };
+        let subtask = SubtaskState {
+            keyed: Some(keyed),
+            ..SubtaskState::empty(SubtaskIndex(0))
+        };
+        Metadata {
+            job: self.root.job(),
+            root: self.root.root(),
+            generation: self.root.generation(),
+            checkpoint,
+            kind: SnapshotKind::Checkpoint,
+            timestamp_ms: 5,
+            externals: Vec::new(),
+            operators: vec![OperatorSnapshot {
+                uid: OperatorUid::new("tiny").unwrap(),
+                parallelism: 1,
+                max_parallelism: 128,
+                catalogue: StateCatalogue::new(),
+                subtasks: vec![subtask],
+            }],
+            properties: BTreeMap::new(),
+        }
+    }
+
+    /// One checkpoint: `new` new shared tables and a private one; all but the newest `keep` shared ones are dropped.
+    pub(crate) fn checkpoint(&mut self, new: usize, keep: usize) -> Result<CheckpointId> {
+        let id = self.root.allocate(SnapshotKind::Checkpoint, 5)?.checkpoint;
+        let taken = self
+            .fill(id, new, keep)
+            .and_then(|metadata| self.root.publish(&metadata));
+        match taken {
+            Ok(_) => Ok(id),
+            Err(error) => {
+                self.root.abort(id);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn fill(&mut self, id: CheckpointId, new: usize, keep: usize) -> Result<Metadata> {
+        let mut tables = self.tables.clone();
+        for _ in 0..new {
+            tables.push(self.put(id, Scope::Shared)?);
+        }
+        tables.drain(..tables.len().saturating_sub(keep));
+        let mut all = tables.clone();
+        all.push(self.put(id, Scope::Exclusive)?);
+        let metadata = self.metadata(id, all);
+        self.tables = tables;
+        Ok(metadata)
+    }
+}
+
+/// The files that the published checkpoints of a tree need, by their own `_metadata`; nothing of the registry.
+pub(crate) fn needed(tree: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeSet<String> {
+    let mut needed = BTreeSet::new();
+    for (path, bytes) in tree.iter().filter(|(path, _)| path.ends_with("_metadata")) {
+        let metadata = decode(bytes).unwrap();
+        needed.insert(path.display().to_string());
+        for file in metadata.files() {
+            needed.insert(path_of(path.parent().unwrap(), file));
+        }
+    }
+    needed
+}
+
+fn path_of(snapshot: &Path, file: &FileHandle) -> String {
+    use keybed_snapshot::{Anchor, Folder};
+    let path = match (file.anchor, file.folder) {
+        (Anchor::SelfDir, Folder::Private) => snapshot.join(file.object.as_str()),
+        (Anchor::Root, Folder::Shared) => snapshot
+            .parent()
+            .unwrap()
+            .join("shared")
+            .join(file.object.as_str()),
+        other => panic!("an unexpected reference {other:?}"),
+    };
+    path.display().to_string()
+}
+
+/// All files of a job root but owner records, lock and FINISHED.
+pub(crate) fn kept(tree: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeSet<String> {
+    tree.keys()
+        .map(|path| path.display().to_string())
+        .filter(|path| path.contains("/shared/") || path.contains("/chk-") || path.contains("/taskowned/"))
+        .collect()
+}
