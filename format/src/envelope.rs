@@ -63,7 +63,10 @@ pub fn read(magic: [u8; 8], version_max: u32, bytes: &[u8]) -> Result<(u32, Vec<
         return Err(Error::new(Code::Malformed, "the magic number is another one").at(0));
     }
     let version = cursor.u32()?;
-    if version == 0 || version > version_max {
+    if version == 0 {
+        return Err(Error::new(Code::Malformed, "the document has no version").at(8));
+    }
+    if version > version_max {
         return Err(
             Error::new(Code::UnsupportedFormatVersion, "the format version is not known")
                 .at(8)
@@ -174,6 +177,11 @@ mod tests {
         assert_eq!(
             read(*b"KBTEST\0\0", 1, &bytes).unwrap_err().code(),
             Code::UnsupportedFormatVersion
+        );
+        let bytes = write(*b"KBTEST\0\0", 0, &[]);
+        assert_eq!(
+            read(*b"KBTEST\0\0", 1, &bytes).unwrap_err().code(),
+            Code::Malformed
         );
     }
 }

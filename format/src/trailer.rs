@@ -160,6 +160,9 @@ fn read_with_sums(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<(Trailer,
     if c.array::<8>()? != MAGIC {
         return Err(corrupt("the trailer's magic number is another one", tail_at + 40));
     }
+    if version == 0 {
+        return Err(corrupt("the trailer has no version", tail_at + 36));
+    }
     if version != VERSION {
         return Err(Error::new(
             Code::UnsupportedFormatVersion,
@@ -278,6 +281,16 @@ mod tests {
         let (good, _) = file(b"some content");
         for n in 0..good.len() {
             assert!(check(&good[..n]).is_err(), "length {n}");
+        }
+    }
+
+    #[test]
+    fn a_lost_version_is_damage_and_another_one_is_news() {
+        for (version, code) in [(0, Code::Malformed), (2, Code::UnsupportedFormatVersion)] {
+            let (mut bytes, _) = file(b"some content");
+            let at = bytes.len() - 12;
+            bytes[at] = version;
+            assert_eq!(check(&bytes).unwrap_err().code(), code);
         }
     }
 
