@@ -101,6 +101,8 @@ codes! {
     MapKeySchemaChanged => Incompatible,
     /// The value's schema cannot be read by the program's.
     ValueSchemaIncompatible => Incompatible,
+    /// A family of a store was written with another merge operator.
+    MergeOperatorChanged => Incompatible,
     /// Max parallelism of program and snapshot differ.
     MaxParallelismMismatch => Incompatible,
     /// More subtasks than key groups were asked for.
