@@ -2,14 +2,57 @@
 //!
 //! | file | idea |
 //! |---|---|
+//! | `store` | [`Store`]: the owner's handle, sealing, waiting, closing |
+//! | `open`, [`mount`] | a store from its manifest; a store around tables that are there already |
+//! | `family`, [`options`] | key spaces of a store and what can be chosen |
+//! | `write`, `read`, `scan` | the owner's paths |
+//! | `memtable/`, `arena` | the newest versions, in memory |
+//! | `flush` | from sealed memtable to table |
+//! | `compaction/` | merging runs: picker (pure), job, which versions are kept |
+//! | `version/` | which tables hold a family's content: edits, manifest, version set |
+//! | `iter/` | merging sorted sources |
+//! | `view`, `pin` | the content of one moment, to read or to copy |
+//! | `shared` | what owner and background share |
+//! | [`merge_operator`] | writes that say how to change a value |
+//! | [`table`], [`cache`] | immutable sorted files; decoded blocks of tables that are not mapped |
 //! | [`key`] | ids, versions, ranges, the one hash and the one comparison |
-//! | [`table`] | immutable sorted files: builder, reader, view, iterator |
-//! | [`cache`] | decoded blocks of tables that are not mapped |
 #![deny(unsafe_code)]
 
+mod arena;
 pub mod cache;
+pub mod compaction;
+mod family;
+mod flush;
+mod iter;
 pub mod key;
+mod memtable;
+pub mod merge_operator;
+pub mod mount;
+mod open;
+pub mod options;
+mod pin;
+mod read;
+mod scan;
+mod shared;
+mod stats;
+mod store;
 pub mod table;
+pub mod version;
+mod view;
+mod write;
 
 pub use cache::BlockCache;
+pub use family::Family;
 pub use key::{Entry, EntryKind, KeyRange, Seqno, TableId};
+pub use memtable::MemtableKind;
+pub use merge_operator::{Append, MergeOperator, SumI64, SumU64};
+pub use mount::{Mount, MountFamily, MountRun, MountTable};
+pub use options::{Access, Durability, FamilyOptions, StoreOptions};
+pub use pin::{PinnedFamily, PinnedFiles, PinnedRun, PinnedTable, Pinning};
+pub use read::Value;
+pub use scan::Range;
+pub use stats::StoreStats;
+pub use store::Store;
+pub use version::edit::BOTTOM;
+pub use view::View;
+pub use write::Update;

@@ -1,5 +1,7 @@
 //! Behaviour of the engine as its users see it; one module per behaviour.
 
+mod model;
+mod support;
 mod table_corruption;
 mod table_format;
 mod table_model;

@@ -1,0 +1,15 @@
+//! Merging runs, so that reads have few places to look and dead versions go.
+//!
+//! ```text
+//! flush ──► tier 0  ▪ ▪ ▪ ▪        four runs of a tier are merged into one of the next: cheap, few bytes rewritten
+//!           tier 1  ▬ ▬            …
+//!           bottom  ██████████     one run; the upper runs are merged into it when together they reach a quarter of
+//!                                  its size, slice by slice (so that little extra space is needed at a time)
+//! ```
+//! [`picker`] decides from facts, without I/O; [`job`] does what it says; [`resolve`] says which versions of a key
+//! are written (a flush asks it, too).
+
+pub(crate) mod job;
+pub(crate) mod output;
+pub mod picker;
+pub(crate) mod resolve;

@@ -1,0 +1,172 @@
+//! The files that a flush or a compaction writes.
+//!
+//! A file under construction that fails is abandoned: closed, removed as far as that is possible, and never written
+//! again; the work starts anew under new table ids.
+
+use super::resolve::Keep;
+use crate::{
+    key::{Entry, KeyRange, TableId},
+    shared::Shared,
+    table::{TableBuilder, TableFacts, TableOptions, TableReader},
+    version::{
+        LiveTable,
+        edit::{Origin, TableRecord},
+    },
+};
+use keybed_format::{Code, Result};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Where the output goes and how it is cut.
+#[derive(Clone, Debug)]
+pub(crate) struct OutputOptions {
+    /// How tables are built.
+    pub(crate) table: TableOptions,
+    /// Number of the output run.
+    pub(crate) run: u64,
+    /// Tier of the output run.
+    pub(crate) tier: u8,
+    /// Target of a file; `None` = one file, however large.
+    pub(crate) target_file_bytes: Option<u64>,
+    /// A file is cut where this many first bytes of the key change, unless it is twice its target.
+    pub(crate) cut_prefix: u8,
+}
+
+/// Writes versions to files.
+pub(crate) struct Output<'a> {
+    shared: &'a Shared,
+    options: OutputOptions,
+    builder: Option<(TableBuilder, PathBuf)>,
+    last_key: Vec<u8>,
+    finished: Vec<(TableFacts, PathBuf)>,
+}
+
+impl<'a> Output<'a> {
+    /// Nothing written.
+    pub(crate) fn new(shared: &'a Shared, options: OutputOptions) -> Self {
+        Output {
+            shared,
+            options,
+            builder: None,
+            last_key: Vec::new(),
+            finished: Vec::new(),
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut TableBuilder> {
+        if self.builder.is_none() {
+            let id = TableId(self.shared.fresh_id()?);
+            let path = self.shared.table_path(id);
+            // A failed create may have left the name; one that found the name taken has not.
+            let builder = TableBuilder::new(&*self.shared.fs, &path, id, self.options.table.clone())
+                .inspect_err(|error| {
+                    if error.code() != Code::TargetExists {
+                        self.shared.remove_quietly(&path);
+                    }
+                })?;
+            self.builder = Some((builder, path));
+        }
+        match &mut self.builder {
+            Some((builder, _)) => Ok(builder),
+            None => unreachable!("a builder was just opened"),
+        }
+    }
+
+    /// Whether the file should end before `key`.
+    fn is_cut(&self, key: &[u8]) -> bool {
+        let (Some(target), Some((builder, _))) = (self.options.target_file_bytes, &self.builder) else {
+            return false;
+        };
+        let bytes = builder.estimated_bytes();
+        if bytes < target || key == self.last_key.as_slice() {
+            return false;
+        }
+        let prefix = usize::from(self.options.cut_prefix);
+        prefix == 0 || bytes >= 2 * target || key.get(..prefix) != self.last_key.get(..prefix)
+    }
+
+    fn finish_file(&mut self) -> Result {
+        if let Some((builder, path)) = self.builder.take() {
+            let facts = builder
+                .finish(false)
+                .inspect_err(|_| self.shared.remove_quietly(&path))?;
+            self.finished.push((facts, path));
+        }
+        Ok(())
+    }
+
+    /// Opens the finished tables. On an error, and when this is dropped unfinished, the files are removed.
+    ///
+    /// # Errors
+    /// Those of writing and opening.
+    pub(crate) fn finish(mut self) -> Result<Vec<Arc<LiveTable>>> {
+        self.finish_file()?;
+        let tables = self
+            .finished
+            .iter()
+            .map(|(facts, path)| self.live(facts, path))
+            .collect::<Result<_>>()?;
+        self.finished.clear();
+        Ok(tables)
+    }
+
+    fn live(&self, facts: &TableFacts, path: &Path) -> Result<Arc<LiveTable>> {
+        let access = self.shared.block_access(Origin::Own);
+        let reader = TableReader::open(&*self.shared.fs, path, facts.id, access)?;
+        let record = TableRecord {
+            run: self.options.run,
+            tier: self.options.tier,
+            origin: Origin::Own,
+            id: facts.id,
+            bytes: facts.bytes,
+            digest: facts.digest,
+            entries: facts.entries,
+            seqno_max: facts.seqno_max,
+            visible: if self.options.target_file_bytes.is_some() {
+                KeyRange {
+                    start: facts.smallest.clone(),
+                    end: Some([&facts.largest[..], &[0]].concat()),
+                }
+            } else {
+                KeyRange::all()
+            },
+        };
+        Ok(Arc::new(LiveTable::new(
+            reader,
+            path.to_path_buf(),
+            record,
+            self.shared.graveyard.clone(),
+        )))
+    }
+}
+
+impl Keep for Output<'_> {
+    fn keep(&mut self, entry: Entry<'_>) -> Result {
+        if self.is_cut(entry.key) {
+            self.finish_file()?;
+        }
+        self.open()?.add(entry)?;
+        if self.options.target_file_bytes.is_some() {
+            self.last_key.clear();
+            self.last_key.extend_from_slice(entry.key);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        let under_way = self.builder.take().map(|(builder, path)| {
+            drop(builder);
+            path
+        });
+        let finished = std::mem::take(&mut self.finished)
+            .into_iter()
+            .map(|(_, path)| path);
+        for path in finished.chain(under_way) {
+            self.shared.remove_quietly(&path);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Which versions of a key go into a new table.
+//!
+//! Nobody reads an old version from a new table: a `View` and `PinnedFiles` hold the memtables and tables they saw.
+//! So of each key the newest version is written, and what it stands on:
+//!
+//! | newest first | nothing older can hold the key | something older may |
+//! |---|---|---|
+//! | put … | the put | the put |
+//! | delete … | nothing | the delete |
+//! | merges, then put or delete | a put: the fold | a put: the fold |
+//! | merges, then nothing | a put: the fold on nothing | the merges, combined where the operator can |
+
+use crate::{
+    iter::MergeIter,
+    key::{self, Entry, EntryKind, Seqno},
+    merge_operator::{self, MergeOperator},
+    version::{Run, may_hold},
+};
+use keybed_format::Result;
+
+/// Takes the versions that are kept, in order.
+pub(crate) trait Keep {
+    /// Writes one version.
+    fn keep(&mut self, entry: Entry<'_>) -> Result;
+}
+
+/// What is needed to decide.
+pub(crate) struct Resolver<'a> {
+    /// The family's operator.
+    pub(crate) operator: Option<&'a dyn MergeOperator>,
+    /// All runs older than the input.
+    pub(crate) older: &'a [Run],
+    /// Asked now and then; true ends the work.
+    pub(crate) cancelled: &'a dyn Fn() -> bool,
+}
+
+/// Keys between two questions whether to go on.
+const KEYS_PER_QUESTION: u32 = 1024;
+
+/// How the work ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All keys were written.
+    Complete,
+    /// It was told to stop.
+    Cancelled,
+}
+
+impl Resolver<'_> {
+    /// Writes what is kept of all keys from where `merge` stands to `end`.
+    ///
+    /// # Errors
+    /// Those of reading, writing and merging.
+    pub(crate) fn run(
+        &self,
+        merge: &mut MergeIter<'_>,
+        end: Option<&[u8]>,
+        out: &mut impl Keep,
+    ) -> Result<Outcome> {
+        let mut key = Vec::new();
+        let mut keys = 0_u32;
+        while let Some(entry) = merge.top() {
+            if end.is_some_and(|end| entry.key >= end) {
+                break;
+            }
+            key.clear();
+            key.extend_from_slice(entry.key);
+            match entry.kind {
+                EntryKind::Put => {
+                    out.keep(entry)?;
+                    merge.skip(&key)?;
+                }
+                EntryKind::Delete => {
+                    if self.may_be_older(&key) {
+                        out.keep(entry)?;
+                    }
+                    merge.skip(&key)?;
+                }
+                EntryKind::Merge => self.merges(merge, &key, out)?,
+            }
+            keys = keys.wrapping_add(1);
+            if keys.is_multiple_of(KEYS_PER_QUESTION) && (self.cancelled)() {
+                return Ok(Outcome::Cancelled);
+            }
+        }
+        Ok(Outcome::Complete)
+    }
+
+    fn may_be_older(&self, key: &[u8]) -> bool {
+        !self.older.is_empty() && may_hold(self.older, key, key::hash(key))
+    }
+
+    /// Handles a key whose newest version is an operand.
+    fn merges(&self, merge: &mut MergeIter<'_>, key: &[u8], out: &mut impl Keep) -> Result {
+        let mut operands: Vec<(Seqno, Vec<u8>)> = Vec::new();
+        let mut base = None;
+        while let Some(entry) = merge.top().filter(|entry| key::equal(entry.key, key)) {
+            match entry.kind {
+                EntryKind::Merge => operands.push((entry.seqno, entry.value.to_vec())),
+                EntryKind::Put => base = Some(Some(entry.value.to_vec())),
+                EntryKind::Delete => base = Some(None),
+            }
+            if base.is_some() {
+                merge.skip(key)?;
+                break;
+            }
+            merge.advance()?;
+        }
+        let newest = operands.first().map_or(0, |(seqno, _)| *seqno);
+        if base.is_none() && self.may_be_older(key) {
+            return self.keep_operands(key, operands, out);
+        }
+        let values: Vec<&[u8]> = operands.iter().map(|(_, operand)| operand.as_slice()).collect();
+        let value = merge_operator::fold(self.operator, base.flatten().as_deref(), &values)?;
+        out.keep(Entry {
+            key,
+            seqno: newest,
+            kind: EntryKind::Put,
+            value: &value,
+        })
+    }
+
+    /// Writes operands, newest first, neighbours combined where the operator can.
+    fn keep_operands(&self, key: &[u8], operands: Vec<(Seqno, Vec<u8>)>, out: &mut impl Keep) -> Result {
+        let mut kept: Vec<(Seqno, Vec<u8>)> = Vec::new();
+        // From the oldest on: each operand is combined into its older neighbour.
+        for (seqno, operand) in operands.into_iter().rev() {
+            if let (Some(operator), Some((older_seqno, older))) = (self.operator, kept.last_mut()) {
+                let mut both = Vec::new();
+                let combined = operator
+                    .combine(older, &operand, &mut both)
+                    .map_err(|error| merge_operator::failed(operator, error))?;
+                if combined {
+                    (*older_seqno, *older) = (seqno, both);
+                    continue;
+                }
+            }
+            kept.push((seqno, operand));
+        }
+        kept.iter().rev().try_for_each(|(seqno, operand)| {
+            out.keep(Entry {
+                key,
+                seqno: *seqno,
+                kind: EntryKind::Merge,
+                value: operand,
+            })
+        })
+    }
+}

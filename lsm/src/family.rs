@@ -1,0 +1,241 @@
+//! Families: key spaces of one store with memtables and runs of their own.
+
+use crate::{
+    memtable::{Active, Memtable, Sealed},
+    merge_operator::{APPEND, Append, MergeOperator, SumI64, SumU64},
+    options::FamilyOptions,
+    read::Sources,
+    shared::SharedFamily,
+    store::Store,
+    version::{
+        Version,
+        edit::{Change, Edit, FamilyRecord, NAME_BYTES_MAX},
+    },
+};
+use keybed_format::{Code, Error, Result};
+use std::sync::Arc;
+
+/// Token of a family: small, copyable, valid for the store that gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Family(pub(crate) u32);
+
+/// A family, as the owner sees it.
+#[derive(Debug)]
+pub(crate) struct OwnedFamily {
+    pub(crate) name: Arc<str>,
+    pub(crate) options: FamilyOptions,
+    /// The operator is [`Append`]: merging is adding bytes.
+    pub(crate) appends: bool,
+    /// Takes the writes.
+    pub(crate) active: Active,
+    /// Wait for their flush, newest first.
+    pub(crate) sealed: Vec<Arc<Sealed>>,
+    /// The newest version the owner has taken notice of.
+    pub(crate) version: Arc<Version>,
+    pub(crate) dropped: bool,
+}
+
+impl OwnedFamily {
+    /// Around a shared family, with an empty memtable.
+    pub(crate) fn new(shared: &SharedFamily, seed: u64) -> Self {
+        let mut family = OwnedFamily {
+            name: shared.name.as_str().into(),
+            options: FamilyOptions::default(),
+            appends: false,
+            active: Active::new(Memtable::new(shared.options.memtable, seed)),
+            sealed: shared.sealed.clone(),
+            version: shared.version.clone(),
+            dropped: shared.dropped,
+        };
+        family.set_options(shared.options.clone());
+        family
+    }
+
+    fn set_options(&mut self, options: FamilyOptions) {
+        self.appends = options
+            .merge
+            .as_ref()
+            .is_some_and(|operator| operator.name() == APPEND);
+        self.options = options;
+    }
+
+    /// Everything a read looks at.
+    #[inline]
+    pub(crate) fn sources(&self) -> Sources<'_> {
+        Sources {
+            active: Some(&self.active),
+            ..self.below()
+        }
+    }
+
+    /// Everything below the active memtable.
+    #[inline]
+    pub(crate) fn below(&self) -> Sources<'_> {
+        Sources {
+            active: None,
+            sealed: &self.sealed,
+            version: &self.version,
+            operator: self.options.merge.as_deref(),
+        }
+    }
+
+    /// Whether there is nothing below the active memtable.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.sealed.is_empty() && self.version.runs.is_empty()
+    }
+}
+
+/// The built-in operator of a name.
+pub(crate) fn built_in(name: &str) -> Option<Arc<dyn MergeOperator>> {
+    let all: [Arc<dyn MergeOperator>; 3] = [Arc::new(Append), Arc::new(SumI64), Arc::new(SumU64)];
+    all.into_iter().find(|operator| operator.name() == name)
+}
+
+fn other_operator(name: &str, recorded: Option<&str>, given: Option<&str>) -> Error {
+    Error::new(
+        Code::MergeOperatorChanged,
+        "the family was written with another merge operator",
+    )
+    .with("family", name)
+    .expected_found(recorded.unwrap_or("none"), given.unwrap_or("none"))
+}
+
+impl Store {
+    /// The family of this name, created with default options if it is missing. An existing family keeps the options
+    /// it was created with.
+    ///
+    /// # Errors
+    /// `MergeOperatorChanged` if the family has a merge operator that is not built in and was not named yet by
+    /// [`Store::family_with`]; `Poisoned`; errors of the file system.
+    pub fn family(&mut self, name: &str) -> Result<Family> {
+        self.check_open()?;
+        let Some(number) = self.find_family(name) else {
+            return self.create_family(name, FamilyOptions::default());
+        };
+        let state = self.shared.state.lock();
+        match state.families.get(number) {
+            Some(slot) if slot.operator_missing => {
+                Err(other_operator(name, slot.operator_name.as_deref(), None))
+            }
+            _ => Ok(Family(number as u32)),
+        }
+    }
+
+    /// The family of this name, created with `options` if it is missing. The flavour of the memtable of an existing
+    /// family changes with its next memtable.
+    ///
+    /// # Errors
+    /// `MergeOperatorChanged` if the family was created with a merge operator of another name; `InvalidArgument` if
+    /// an option or the name is out of its bounds; `Poisoned`; errors of the file system.
+    pub fn family_with(&mut self, name: &str, options: FamilyOptions) -> Result<Family> {
+        self.check_open()?;
+        options.check()?;
+        let Some(number) = self.find_family(name) else {
+            return self.create_family(name, options);
+        };
+        let mut state = self.shared.state.lock();
+        let (Some(slot), Some(family)) = (state.families.get_mut(number), self.families.get_mut(number))
+        else {
+            return Err(Error::invalid("there is no such family"));
+        };
+        let given = options.merge.as_ref().map(|operator| operator.name());
+        if slot.operator_name.as_deref() != given {
+            return Err(other_operator(name, slot.operator_name.as_deref(), given));
+        }
+        slot.operator_missing = false;
+        slot.options = options.clone();
+        family.set_options(options);
+        if family.active.memtable.is_empty() {
+            let seed = self.random.u64();
+            family.active = Active::new(Memtable::new(family.options.memtable, seed));
+        }
+        Ok(Family(number as u32))
+    }
+
+    /// Names of the families, in the order of their creation.
+    pub fn family_names(&self) -> impl Iterator<Item = &str> {
+        self.families
+            .iter()
+            .filter(|family| !family.dropped)
+            .map(|family| &*family.name)
+    }
+
+    /// Removes a family and everything in it. `View`s and `PinnedFiles` taken before keep what they saw; a
+    /// `Pinning` that still waits for its flush fails.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the token is not of this store; `Poisoned`; errors of the file system.
+    pub fn drop_family(&mut self, family: Family) -> Result {
+        self.check_open()?;
+        let id = self.shared_id(family)?;
+        self.shared.alter(|_| Edit {
+            changes: vec![Change::DropFamily(id)],
+        })?;
+        let number = family.0 as usize;
+        {
+            let mut state = self.shared.state.lock();
+            state.queue.retain(|(other, _)| *other != number);
+            if let Some(slot) = state.families.get_mut(number) {
+                (slot.dropped, slot.sealed, slot.version) = (true, Vec::new(), Arc::default());
+            }
+        }
+        self.shared.announce();
+        self.refresh();
+        self.shared.bury_the_dead();
+        Ok(())
+    }
+
+    fn shared_id(&self, family: Family) -> Result<u32> {
+        self.owned(family)?;
+        let state = self.shared.state.lock();
+        match state.families.get(family.0 as usize) {
+            Some(slot) => Ok(slot.id),
+            None => Err(Error::invalid("there is no such family")),
+        }
+    }
+
+    fn find_family(&self, name: &str) -> Option<usize> {
+        self.families
+            .iter()
+            .position(|family| !family.dropped && &*family.name == name)
+    }
+
+    fn create_family(&mut self, name: &str, options: FamilyOptions) -> Result<Family> {
+        let operator_name = options.merge.as_ref().map(|operator| operator.name().to_owned());
+        let too_long = |text: &str| text.is_empty() || text.len() > NAME_BYTES_MAX;
+        if too_long(name) || operator_name.as_deref().is_some_and(too_long) {
+            return Err(
+                Error::invalid("the name of a family or operator has 1 to 255 bytes").with("family", name),
+            );
+        }
+        let mut id = 0;
+        self.shared.alter(|set| {
+            id = set.next_family();
+            Edit {
+                changes: vec![Change::CreateFamily(FamilyRecord {
+                    id,
+                    name: name.to_owned(),
+                    merge: operator_name.clone(),
+                    memtable: options.memtable,
+                    partition_prefix: options.partition_prefix,
+                    cut_prefix: options.cut_prefix,
+                })],
+            }
+        })?;
+        let shared = SharedFamily {
+            id,
+            name: name.to_owned(),
+            options,
+            operator_missing: false,
+            operator_name,
+            version: Arc::default(),
+            sealed: Vec::new(),
+            requested: false,
+            dropped: false,
+        };
+        let seed = self.random.u64();
+        self.families.push(OwnedFamily::new(&shared, seed));
+        self.shared.state.lock().families.push(shared);
+        Ok(Family(self.families.len() as u32 - 1))
+    }
+}

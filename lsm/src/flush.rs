@@ -1,0 +1,177 @@
+//! From sealed memtable to table.
+//!
+//! One job at a time flushes in the order of the seals: build the table, append the edit (visible here), publish the
+//! version. A table that fails is abandoned and built again under a new id, at once and then whenever somebody who
+//! waits asks; until that works, writes beyond the bound on sealed memtables fail with `BackendReadOnly` and reads
+//! go on.
+
+use crate::{
+    compaction::{
+        job,
+        output::{Output, OutputOptions},
+        resolve::{Outcome, Resolver},
+    },
+    iter::{MergeIter, Source},
+    memtable::Sealed,
+    shared::{Shared, panicked},
+    table::TableOptions,
+    version::edit::{Change, Edit},
+};
+use keybed_env::Priority;
+use keybed_format::{Code, Result};
+use std::sync::{Arc, atomic::Ordering};
+
+/// Attempts of one job before it gives up until somebody asks again.
+const ATTEMPTS: u32 = 3;
+
+/// Starts a flush job if memtables wait and none is under way.
+pub(crate) fn schedule(shared: &Arc<Shared>) {
+    {
+        let mut state = shared.state.lock();
+        if state.flushing || state.queue.is_empty() || state.closing || state.poisoned.is_some() {
+            return;
+        }
+        state.flushing = true;
+    }
+    let shared_for_job = shared.clone();
+    shared.scheduler.submit(
+        Priority::Flush,
+        Box::new(move || {
+            let ended = Ended(shared_for_job);
+            run(&ended.0);
+            ended.0.bury_the_dead();
+        }),
+    );
+}
+
+/// Says that the flush job is over, whatever happened.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let again = {
+            let mut state = self.0.state.lock();
+            state.flushing = false;
+            if std::thread::panicking() {
+                state.flush_error = Some(panicked("a flush"));
+                state.flush_failures += 1;
+            }
+            // A memtable may have been sealed between the last look at the queue and now.
+            state.flush_error.is_none() && !state.queue.is_empty()
+        };
+        self.0.announce();
+        if again {
+            schedule(&self.0);
+        }
+        job::schedule(&self.0);
+    }
+}
+
+/// Flushes until the queue is empty or an attempt fails for good.
+fn run(shared: &Shared) {
+    let mut attempt = 0;
+    loop {
+        let next = {
+            let mut state = shared.state.lock();
+            if state.closing || state.poisoned.is_some() {
+                return;
+            }
+            match state.queue.front() {
+                Some((family, sealed)) => (*family, sealed.clone()),
+                None => {
+                    state.flush_error = None;
+                    return;
+                }
+            }
+        };
+        attempt += 1;
+        match flush(shared, next.0, &next.1) {
+            Ok(Outcome::Cancelled) => return,
+            Ok(Outcome::Complete) => {
+                attempt = 0;
+                let mut state = shared.state.lock();
+                state.flush_error = None;
+                state.compaction_error = None;
+            }
+            Err(error) => {
+                let mut state = shared.state.lock();
+                state.flush_failures += 1;
+                if attempt >= ATTEMPTS || error.code() == Code::Poisoned {
+                    state.flush_error = Some(error);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Flushes one memtable and installs the result.
+fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome> {
+    let (id, options, version, run) = {
+        let mut state = shared.state.lock();
+        state.next_run += 1;
+        let run = state.next_run;
+        let slot = &state.families[family];
+        (slot.id, slot.options.clone(), slot.version.clone(), run)
+    };
+    let mut output = Output::new(
+        shared,
+        OutputOptions {
+            table: TableOptions {
+                block_bytes: shared.options.block_bytes,
+                compression: shared.options.upper_compression,
+                filter: true,
+                partition_prefix: options.partition_prefix,
+            },
+            run,
+            tier: 0,
+            target_file_bytes: None,
+            cut_prefix: 0,
+        },
+    );
+    let mut merge = MergeIter::new(vec![Source::Memtable(sealed.iter())]);
+    merge.seek(&[])?;
+    let cancelled = || shared.state.lock().closing;
+    let resolver = Resolver {
+        operator: options.merge.as_deref(),
+        older: &version.runs,
+        cancelled: &cancelled,
+    };
+    if resolver.run(&mut merge, None, &mut output)? == Outcome::Cancelled {
+        return Ok(Outcome::Cancelled);
+    }
+    let tables = output.finish()?;
+    let table = tables.first().cloned();
+    let mut edit = Edit {
+        changes: vec![Change::NextSeqno(sealed.memtable.seqnos().1 + 1)],
+    };
+    edit.changes.extend(
+        tables
+            .iter()
+            .map(|table| Change::AddTable(id, table.record.clone())),
+    );
+    let (bytes, entries) = table
+        .as_ref()
+        .map_or((0, 0), |table| (table.record.bytes, table.record.entries));
+    // Before the version is published: whoever finds the memtable gone from the queue finds the table here.
+    let done = |state: &mut crate::shared::State| {
+        let _ = sealed.flushed.set(table);
+        state.queue.retain(|(_, waiting)| !Arc::ptr_eq(waiting, sealed));
+        if let Some(slot) = state.families.get_mut(family) {
+            slot.sealed.retain(|waiting| !Arc::ptr_eq(waiting, sealed));
+        }
+    };
+    if !shared.install(id, &edit, tables, done)? {
+        // The family was dropped meanwhile.
+        let mut state = shared.state.lock();
+        state.queue.retain(|(_, waiting)| !Arc::ptr_eq(waiting, sealed));
+        return Ok(Outcome::Complete);
+    }
+    shared.counters.flushes.fetch_add(1, Ordering::Relaxed);
+    shared.counters.flush_bytes.fetch_add(bytes, Ordering::Relaxed);
+    shared
+        .counters
+        .flushed_entries
+        .fetch_add(entries, Ordering::Relaxed);
+    Ok(Outcome::Complete)
+}

@@ -1,0 +1,189 @@
+//! The index of a memtable: open addressing over `u64` slots, linear probing.
+//!
+//! ```text
+//! slot (u64) = tag (high 32) · place (low 32); 0 = empty
+//! home slot  = the tag's highest bits, so doubling the index never looks at a record
+//! tag        = high half of hash × odd seed of this instance
+//! ```
+//! The seed keeps keys that were chosen against one instance from hurting the next; an index that is crowded
+//! nevertheless (a probe longer than [`PROBE_MAX`]) says so, and its memtable is sealed early.
+
+use crate::arena::Place;
+
+/// A probe longer than this marks the index as crowded.
+const PROBE_MAX: usize = 512;
+const SLOTS_FIRST: usize = 16;
+
+/// From hashes to places.
+#[derive(Debug)]
+pub(crate) struct HashIndex {
+    slots: Vec<u64>,
+    /// The home slot of a tag is `tag >> shift`.
+    shift: u32,
+    len: usize,
+    seed: u64,
+    crowded: bool,
+}
+
+/// Where a key is or belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// The key's record.
+    Found {
+        /// Slot that names the record.
+        slot: usize,
+        /// The record.
+        place: Place,
+    },
+    /// The key is absent; valid until the next insertion.
+    Vacant {
+        /// Slot that would name the record.
+        slot: usize,
+        /// High half of the slot's value.
+        tag: u32,
+    },
+}
+
+impl HashIndex {
+    /// Empty, without memory.
+    pub(crate) fn new(seed: u64) -> Self {
+        HashIndex {
+            slots: Vec::new(),
+            shift: 0,
+            len: 0,
+            seed: seed | 1,
+            crowded: false,
+        }
+    }
+
+    /// Bytes of the slots.
+    pub(crate) fn bytes(&self) -> usize {
+        self.slots.len() * 8
+    }
+
+    /// Keys in the index.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether probes have become too long.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded
+    }
+
+    /// Finds the record of the key with this hash; `is_key` decides among equal tags.
+    #[inline(always)]
+    pub(crate) fn find(&self, hash: u64, mut is_key: impl FnMut(Place) -> bool) -> Probe {
+        let tag = (hash.wrapping_mul(self.seed) >> 32) as u32;
+        let mask = self.slots.len().wrapping_sub(1);
+        if self.slots.is_empty() {
+            return Probe::Vacant {
+                slot: usize::MAX,
+                tag,
+            };
+        }
+        let mut at = (tag >> self.shift) as usize;
+        loop {
+            let slot = self.slots[at & mask];
+            if slot == 0 {
+                return Probe::Vacant { slot: at & mask, tag };
+            }
+            if (slot >> 32) as u32 == tag && is_key(slot as u32) {
+                return Probe::Found {
+                    slot: at & mask,
+                    place: slot as u32,
+                };
+            }
+            at += 1;
+        }
+    }
+
+    /// Names the record of a new key. `slot` and `tag` come from the [`Probe::Vacant`] of the same key.
+    #[inline]
+    pub(crate) fn insert(&mut self, slot: usize, tag: u32, place: Place) {
+        self.len += 1;
+        if self.len * 4 > self.slots.len() * 3 {
+            self.grow();
+            self.insert_tag(tag, place);
+            return;
+        }
+        let home = (tag >> self.shift) as usize;
+        if slot.wrapping_sub(home) & (self.slots.len() - 1) > PROBE_MAX {
+            self.crowded = true;
+        }
+        self.slots[slot] = (u64::from(tag) << 32) | u64::from(place);
+    }
+
+    /// Names another record for a key that is in the index.
+    #[inline]
+    pub(crate) fn replace(&mut self, slot: usize, place: Place) {
+        let tag = self.slots[slot] >> 32;
+        self.slots[slot] = (tag << 32) | u64::from(place);
+    }
+
+    fn insert_tag(&mut self, tag: u32, place: Place) {
+        let mask = self.slots.len() - 1;
+        let mut at = (tag >> self.shift) as usize;
+        while self.slots[at & mask] != 0 {
+            at += 1;
+        }
+        self.slots[at & mask] = (u64::from(tag) << 32) | u64::from(place);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) {
+        let slots = (self.slots.len() * 2).max(SLOTS_FIRST);
+        self.shift = 32 - slots.trailing_zeros();
+        let old = std::mem::replace(&mut self.slots, vec![0; slots]);
+        for slot in old.into_iter().filter(|&slot| slot != 0) {
+            self.insert_tag((slot >> 32) as u32, slot as u32);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(index: &HashIndex, key: u32) -> Probe {
+        index.find(keybed_format::checksum::hash(&key.to_le_bytes()), |place| {
+            place == key
+        })
+    }
+
+    #[test]
+    fn every_key_is_found_at_every_size() {
+        let mut index = HashIndex::new(0x1234_5678_9abc_def1);
+        for key in 1..3000_u32 {
+            let Probe::Vacant { slot, tag } = find(&index, key) else {
+                panic!("{key} is not there yet")
+            };
+            index.insert(slot, tag, key);
+            for old in (1..=key).step_by(97).chain([key]) {
+                assert!(
+                    matches!(find(&index, old), Probe::Found { place, .. } if place == old),
+                    "{old} of {key}"
+                );
+            }
+        }
+        assert_eq!(index.len(), 2999);
+        assert!(!index.is_crowded());
+    }
+
+    #[test]
+    fn keys_of_one_tag_crowd_the_index_but_are_found() {
+        let mut index = HashIndex::new(1);
+        for key in 1..2000_u32 {
+            let Probe::Vacant { slot, tag } = index.find(7 << 32, |place| place == key) else {
+                panic!("new")
+            };
+            index.insert(slot, tag, key);
+        }
+        assert!(index.is_crowded());
+        assert!(matches!(
+            index.find(7 << 32, |place| place == 1999),
+            Probe::Found { place: 1999, .. }
+        ));
+    }
+}

@@ -1,0 +1,166 @@
+//! Walking a memtable in the order of its keys.
+//!
+//! The Hash flavour sorts (first sixteen bytes, place) and reads a key from the arena only on a tie; the Ordered
+//! flavour follows its B+tree. An order sorted for the active memtable is kept until a key is added or moves.
+
+use super::{Memtable, ordered::TreeAt, record::Record};
+use crate::{arena::Place, key::Entry};
+use std::{cell::RefCell, sync::Arc};
+
+/// A memtable's places in the order of their keys.
+#[derive(Clone, Debug)]
+pub(crate) enum Order {
+    /// Sorted.
+    Sorted(Arc<[Place]>),
+    /// The memtable's tree holds it.
+    Tree,
+}
+
+/// The memtable that takes writes, and the order of its last scan.
+#[derive(Debug)]
+pub(crate) struct Active {
+    /// The memtable.
+    pub(crate) memtable: Memtable,
+    /// Order and the layout it belongs to.
+    sorted: RefCell<Option<(u64, Arc<[Place]>)>>,
+}
+
+impl Active {
+    /// Wraps an empty memtable.
+    pub(crate) fn new(memtable: Memtable) -> Self {
+        Active {
+            memtable,
+            sorted: RefCell::new(None),
+        }
+    }
+
+    /// The order of its keys now.
+    pub(crate) fn order(&self) -> Order {
+        if self.memtable.tree.is_some() {
+            return Order::Tree;
+        }
+        let mut sorted = self.sorted.borrow_mut();
+        match &*sorted {
+            Some((layout, order)) if *layout == self.memtable.layout => Order::Sorted(order.clone()),
+            _ => {
+                let order = self.memtable.sort();
+                *sorted = Some((self.memtable.layout, order.clone()));
+                Order::Sorted(order)
+            }
+        }
+    }
+}
+
+/// The first sixteen bytes as a number that orders like the bytes, zero-padded.
+fn wide_prefix(key: &[u8]) -> u128 {
+    if let Some(first) = key.first_chunk::<16>() {
+        return u128::from_be_bytes(*first);
+    }
+    let mut padded = [0; 16];
+    padded[..key.len()].copy_from_slice(key);
+    u128::from_be_bytes(padded)
+}
+
+impl Memtable {
+    /// Places of the current records, sorted by key.
+    pub(super) fn sort(&self) -> Arc<[Place]> {
+        let mut keys = Vec::with_capacity(self.len());
+        self.arena.walk(|place, bytes| {
+            let record = Record::of(bytes);
+            if !record.is_covered() {
+                keys.push((wide_prefix(record.key()), place));
+            }
+            record.bytes()
+        });
+        let key = |place| Record::at(&self.arena, place).key();
+        keys.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a.1).cmp(key(b.1))));
+        keys.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// The order of a memtable that takes no writes any more.
+    pub(super) fn final_order(&self) -> Order {
+        if self.tree.is_some() {
+            Order::Tree
+        } else {
+            Order::Sorted(self.sort())
+        }
+    }
+}
+
+/// All versions of a memtable by key, each key's newest first.
+#[derive(Debug)]
+pub(crate) struct MemtableIter<'a> {
+    memtable: &'a Memtable,
+    order: Order,
+    sorted_at: usize,
+    tree_at: TreeAt,
+    /// The current version; 0 behind the last.
+    place: Place,
+}
+
+impl<'a> MemtableIter<'a> {
+    /// Stands at the first key.
+    pub(crate) fn new(memtable: &'a Memtable, order: Order) -> Self {
+        let mut iter = MemtableIter {
+            memtable,
+            order,
+            sorted_at: 0,
+            tree_at: TreeAt::default(),
+            place: 0,
+        };
+        if let Some(tree) = &memtable.tree {
+            iter.tree_at = tree.first();
+        }
+        iter.load();
+        iter
+    }
+
+    fn load(&mut self) {
+        self.place = match (&self.order, &self.memtable.tree) {
+            (Order::Sorted(places), _) => places.get(self.sorted_at).copied(),
+            (Order::Tree, Some(tree)) => tree.place(self.tree_at),
+            (Order::Tree, None) => None,
+        }
+        .unwrap_or(0);
+    }
+
+    /// Moves to the first key not below `key`.
+    pub(crate) fn seek(&mut self, key: &[u8]) {
+        let arena = &self.memtable.arena;
+        match (&self.order, &self.memtable.tree) {
+            (Order::Sorted(places), _) => {
+                self.sorted_at = places.partition_point(|&place| Record::at(arena, place).key() < key);
+            }
+            (Order::Tree, Some(tree)) => self.tree_at = tree.seek(arena, key),
+            (Order::Tree, None) => {}
+        }
+        self.load();
+    }
+
+    /// Whether it stands at a version.
+    #[inline]
+    pub(crate) fn is_valid(&self) -> bool {
+        self.place != 0
+    }
+
+    /// The version it stands at.
+    #[inline]
+    pub(crate) fn entry(&self) -> Entry<'a> {
+        self.memtable.entry(self.place)
+    }
+
+    /// Moves to the next version.
+    #[inline]
+    pub(crate) fn advance(&mut self) {
+        let older = self.memtable.older(self.place);
+        if older != 0 {
+            self.place = older;
+            return;
+        }
+        match &self.memtable.tree {
+            Some(tree) => tree.advance(&mut self.tree_at),
+            None => self.sorted_at += 1,
+        }
+        self.load();
+    }
+}

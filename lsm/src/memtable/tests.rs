@@ -1,0 +1,113 @@
+//! The memtable against a map.
+
+use super::*;
+use crate::memtable::order::Active;
+use keybed_env::Random;
+use std::collections::BTreeMap;
+
+#[test]
+fn a_memtable_of_either_flavour_is_a_map() {
+    for (seed, kind) in (0..6).flat_map(|seed| [(seed, MemtableKind::Hash), (seed, MemtableKind::Ordered)]) {
+        let mut random = Random::from_seed(seed);
+        let mut active = Active::new(Memtable::new(kind, random.u64()));
+        let mut model: BTreeMap<Vec<u8>, (EntryKind, Vec<u8>)> = BTreeMap::new();
+        for seqno in 0..4000_u64 {
+            let key = random.below(600).to_be_bytes()[6..].to_vec();
+            let value = vec![seqno as u8; random.index(40)];
+            let memtable = &mut active.memtable;
+            let probe = memtable.find(&key, key::hash(&key));
+            match (random.below(4), probe) {
+                (0, _) => {
+                    memtable.write(probe, &key, seqno, EntryKind::Delete, b"");
+                    model.insert(key, (EntryKind::Delete, Vec::new()));
+                }
+                (1, Probe::Found { slot, place }) => {
+                    memtable.extend(slot, place, &key, seqno, &value);
+                    model.get_mut(&key).unwrap().1.extend(value);
+                }
+                _ => {
+                    memtable.write(probe, &key, seqno, EntryKind::Put, &value);
+                    model.insert(key, (EntryKind::Put, value));
+                }
+            }
+            if random.one_in(50) {
+                check(&active, &model, seed);
+            }
+        }
+        check(&active, &model, seed);
+        let sealed = Sealed::new(active.memtable);
+        let mut iter = sealed.iter();
+        for key in model.keys() {
+            assert_eq!(iter.entry().key, key);
+            iter.advance();
+        }
+        assert!(!iter.is_valid());
+    }
+}
+
+fn check(active: &Active, model: &BTreeMap<Vec<u8>, (EntryKind, Vec<u8>)>, seed: u64) {
+    let mut iter = MemtableIter::new(&active.memtable, active.order());
+    for (key, (kind, value)) in model {
+        let found = active
+            .memtable
+            .get(key, key::hash(key))
+            .map(|(_, kind, value)| (kind, value));
+        assert_eq!(found, Some((*kind, value.as_slice())), "seed {seed}");
+        let entry = iter.entry();
+        assert_eq!(
+            (entry.key, entry.kind, entry.value),
+            (key.as_slice(), *kind, value.as_slice()),
+            "seed {seed}"
+        );
+        iter.advance();
+    }
+    assert!(!iter.is_valid());
+    if let Some((middle, _)) = model.iter().nth(model.len() / 2) {
+        iter.seek(middle);
+        assert_eq!(iter.entry().key, middle);
+    }
+}
+
+#[test]
+fn a_chain_is_walked_newest_first_and_cut_by_a_put() {
+    for kind in [MemtableKind::Hash, MemtableKind::Ordered] {
+        let mut memtable = Memtable::new(kind, 7);
+        let hash = key::hash(b"k");
+        let probe = memtable.find(b"k", hash);
+        memtable.write(probe, b"k", 1, EntryKind::Merge, b"a");
+        for (seqno, operand) in [(2, b"b"), (3, b"c")] {
+            let Probe::Found { slot, place } = memtable.find(b"k", hash) else {
+                panic!("it is there")
+            };
+            memtable.chain(slot, place, b"k", seqno, operand);
+        }
+        let active = Active::new(memtable);
+        let mut iter = MemtableIter::new(&active.memtable, active.order());
+        for (seqno, operand) in [(3, b"c"), (2, b"b"), (1, b"a")] {
+            assert_eq!((iter.entry().seqno, iter.entry().value), (seqno, &operand[..]));
+            iter.advance();
+        }
+        assert!(!iter.is_valid());
+        let Active { mut memtable, .. } = active;
+        let probe = memtable.find(b"k", hash);
+        memtable.write(probe, b"k", 4, EntryKind::Put, b"d");
+        let (place, kind, value) = memtable.get(b"k", hash).unwrap();
+        assert_eq!(
+            (kind, value, memtable.older(place), memtable.len()),
+            (EntryKind::Put, &b"d"[..], 0, 1)
+        );
+    }
+}
+
+#[test]
+fn an_update_of_equal_size_takes_no_memory() {
+    let mut memtable = Memtable::new(MemtableKind::Hash, 7);
+    let probe = memtable.find(b"k", 1);
+    memtable.write(probe, b"k", 1, EntryKind::Put, &[1; 50]);
+    let bytes = memtable.bytes();
+    for seqno in 2..1000 {
+        let probe = memtable.find(b"k", 1);
+        memtable.write(probe, b"k", seqno, EntryKind::Put, &[seqno as u8; 50]);
+    }
+    assert_eq!(memtable.bytes(), bytes);
+}

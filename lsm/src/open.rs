@@ -1,0 +1,233 @@
+//! Opening a store: lock → CURRENT → manifest → tables → new manifest → tidy up.
+//!
+//! ```text
+//! LOCK  CURRENT  MANIFEST-000007  0123…cdef.sst …
+//! ```
+//! Every open starts a new manifest, which drops a torn tail for good. Files are removed only under the lock, only by
+//! names of the patterns above, and only after the new manifest is in charge.
+
+use crate::{
+    cache::BlockCache,
+    family::built_in,
+    key::TableId,
+    options::{FamilyOptions, StoreOptions},
+    shared::{Catalogue, Shared, SharedFamily, State, block_access, table_id, table_path, version_of},
+    store::Store,
+    table::TableReader,
+    version::{
+        Graveyard, LiveTable,
+        edit::TableRecord,
+        manifest::{self, Manifest},
+        set::VersionSet,
+    },
+};
+use keybed_env::{
+    Fs, Random,
+    fs::{FileKind, FileLock},
+};
+use keybed_format::{Code, Error, Result};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
+
+const LOCK: &str = "LOCK";
+
+/// A directory whose lock is held.
+pub(crate) struct Locked {
+    pub(crate) lock: Arc<dyn FileLock>,
+    /// Names of regular files.
+    pub(crate) files: Vec<String>,
+}
+
+/// Creates the directory if it is missing, and locks it.
+pub(crate) fn lock(fs: &dyn Fs, dir: &Path) -> Result<Locked> {
+    fs.create_dir_all(dir)?;
+    let lock: Arc<dyn FileLock> = fs.lock(&dir.join(LOCK))?.into();
+    let files = fs
+        .list(dir)?
+        .into_iter()
+        .filter(|entry| entry.kind == FileKind::File)
+        .map(|entry| entry.name);
+    Ok(Locked {
+        lock,
+        files: files.collect(),
+    })
+}
+
+impl Store {
+    /// Opens the store in `dir`, or creates it.
+    ///
+    /// # Errors
+    /// `Locked` with the holder's `pid` if the directory is in use; `ManifestCorrupt`, `TableCorrupt`,
+    /// `TableMissing` with the file if something is damaged; `UnsupportedFormatVersion`; `InvalidArgument` if an
+    /// option is out of its bounds; errors of the file system.
+    pub fn open(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Store> {
+        let dir = dir.as_ref();
+        options.check()?;
+        let fs = options.fs.clone();
+        let locked = lock(&*fs, dir)?;
+        match manifest::read_current(&*fs, dir)? {
+            Some(name) => {
+                let found = manifest::recover(&*fs, dir, &name)?;
+                let number = found.number + 1;
+                let start = Start {
+                    number,
+                    store_id: found.store_id,
+                    set: found.set,
+                };
+                let store = assemble(dir, options, locked, start)?;
+                store
+                    .shared
+                    .counters
+                    .torn_bytes
+                    .store(found.torn_bytes, Ordering::Relaxed);
+                Ok(store)
+            }
+            None => {
+                if let Some(table) = locked.files.iter().find(|name| table_id(name).is_some()) {
+                    return Err(Error::new(
+                        Code::ManifestCorrupt,
+                        "CURRENT is missing although there are tables",
+                    )
+                    .in_file(dir.join(manifest::CURRENT))
+                    .with("table", table));
+                }
+                create(dir, options, locked, VersionSet::default())
+            }
+        }
+    }
+}
+
+/// Starts a new store with this content.
+pub(crate) fn create(
+    dir: &Path,
+    mut options: StoreOptions,
+    locked: Locked,
+    set: VersionSet,
+) -> Result<Store> {
+    let store_id = options.ids.fresh()?;
+    assemble(
+        dir,
+        options,
+        locked,
+        Start {
+            number: 1,
+            store_id,
+            set,
+        },
+    )
+}
+
+/// What the new manifest starts with.
+pub(crate) struct Start {
+    number: u64,
+    store_id: u128,
+    set: VersionSet,
+}
+
+/// Opens the tables, starts the manifest, tidies up.
+fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start) -> Result<Store> {
+    let fs = options.fs.clone();
+    let graveyard = Arc::new(Graveyard::default());
+    let cache = Arc::new(BlockCache::new(options.cache_bytes));
+    let mut tables: HashMap<TableId, Arc<LiveTable>> = HashMap::new();
+    for record in start.set.tables() {
+        if let Entry::Vacant(place) = tables.entry(record.id) {
+            let table = open_table(&*fs, dir, &options, &cache, record, &graveyard)?;
+            place.insert(Arc::new(table));
+        }
+    }
+    let manifest = Manifest::create(&*fs, dir, start.number, start.store_id, start.set)?;
+    for name in &locked.files {
+        if is_stray(name, start.number, manifest.set()) {
+            fs.remove_file(&dir.join(name))?;
+        }
+    }
+    let mut families = Vec::new();
+    for family in manifest.set().families() {
+        let version = version_of(&manifest, &tables, family.record.id)?;
+        let record = &family.record;
+        let merge = record.merge.as_deref().and_then(built_in);
+        families.push(SharedFamily {
+            id: record.id,
+            name: record.name.clone(),
+            operator_missing: record.merge.is_some() && merge.is_none(),
+            operator_name: record.merge.clone(),
+            options: FamilyOptions {
+                merge,
+                memtable: record.memtable,
+                partition_prefix: record.partition_prefix,
+                cut_prefix: record.cut_prefix,
+            },
+            version: Arc::new(version),
+            sealed: Vec::new(),
+            requested: false,
+            dropped: false,
+        });
+    }
+    let state = State {
+        families,
+        next_run: manifest.set().run_max(),
+        ..State::default()
+    };
+    let next_seqno = manifest.set().next_seqno;
+    let seed = options.ids.fresh()? as u64;
+    let catalogue = Catalogue { manifest, tables };
+    let shared = Shared::new(dir, options, locked.lock, catalogue, graveyard, cache, state);
+    Ok(Store::new(shared, next_seqno, Random::from_seed(seed)))
+}
+
+/// Whether a file of our patterns is nobody's.
+fn is_stray(name: &str, manifest_number: u64, set: &VersionSet) -> bool {
+    match (table_id(name), manifest::file_number(name)) {
+        (Some(id), _) => !set.names(id),
+        (_, Some(number)) => number != manifest_number,
+        _ => false,
+    }
+}
+
+/// Opens a table and compares it with what the manifest says.
+fn open_table(
+    fs: &dyn Fs,
+    dir: &Path,
+    options: &StoreOptions,
+    cache: &Arc<BlockCache>,
+    record: &TableRecord,
+    graveyard: &Arc<Graveyard>,
+) -> Result<LiveTable> {
+    let path = table_path(dir, record.id);
+    let reader = open_reader(
+        fs,
+        &path,
+        record.id,
+        block_access(options.access, record.origin, cache),
+    )?;
+    let facts = reader.facts();
+    if (facts.bytes, facts.digest, facts.entries) != (record.bytes, record.digest, record.entries) {
+        return Err(Error::new(
+            Code::TableCorrupt,
+            "the table is another one than the manifest names",
+        )
+        .in_file(&path)
+        .expected_found(
+            format_args!("{:016x}", record.digest),
+            format_args!("{:016x}", facts.digest),
+        ));
+    }
+    Ok(LiveTable::new(reader, path, record.clone(), graveyard.clone()))
+}
+
+/// Opens a table that must be there.
+pub(crate) fn open_reader(
+    fs: &dyn Fs,
+    path: &Path,
+    id: TableId,
+    access: crate::table::BlockAccess,
+) -> Result<Arc<TableReader>> {
+    TableReader::open(fs, path, id, access).map_err(|error| match error.code() {
+        Code::NotFound => error.recode(Code::TableMissing),
+        _ => error,
+    })
+}

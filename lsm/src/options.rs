@@ -1,0 +1,155 @@
+//! Options of stores and families.
+
+use crate::{memtable::MemtableKind, merge_operator::MergeOperator, table::Compression};
+use keybed_env::{Fs, OsFs, Scheduler, ThreadScheduler, random::Ids};
+use keybed_format::{Error, Result};
+use parking_lot::Mutex;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+/// Longest partition or cut prefix in bytes.
+pub const PREFIX_BYTES_MAX: u8 = 8;
+
+/// What survives a crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Nothing local is promised: neither tables nor edits are synced. After [`Store::close`](crate::Store::close)
+    /// the store opens with all its content unless the machine loses power; after that it opens with an older
+    /// consistent content or reports damage, never wrong data. For state whose log is the checkpoint.
+    #[default]
+    None,
+}
+
+/// How blocks of tables are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Tables this store wrote are mapped into memory; mounted ones go through the cache.
+    #[default]
+    Map,
+    /// All blocks go through the cache.
+    Cache,
+}
+
+/// Options of a [`Store`](crate::Store). Sizes are bytes.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The file system; default the operating system's.
+    pub fs: Arc<dyn Fs>,
+    /// Runs flushes and compactions; default a pool of one thread shared by all stores opened with the default.
+    pub scheduler: Arc<dyn Scheduler>,
+    /// Where table ids come from; default the system's entropy.
+    pub ids: Ids,
+    /// Write memory of all families together, 4 KiB to 4 GiB; default 64 MiB. When it is used up the largest
+    /// memtable is sealed and flushed. Sealed memtables may hold `sealed_max` times as much again.
+    pub memtable_bytes: usize,
+    /// Sealed memtables that may wait for their flush, in units of `memtable_bytes`, 1 to 16; default 3. Beyond, a
+    /// write waits.
+    pub sealed_max: usize,
+    /// How long a write waits for a flush before it fails with `Busy`; default 30 s.
+    pub write_wait_max: Duration,
+    /// What survives a crash; default nothing local.
+    pub durability: Durability,
+    /// Target of a table's block, 512 B to 1 MiB; default 16 KiB.
+    pub block_bytes: usize,
+    /// Compression of flushed and upper tables; default none.
+    pub upper_compression: Compression,
+    /// Compression of the bottom run; default none. zstd saves space and costs microseconds per block read.
+    pub bottom_compression: Compression,
+    /// Runs of one tier that are merged together, 2 to 16; default 4. More: fewer bytes written, more runs to read.
+    pub fan_in: usize,
+    /// Runs a family may have before it is merged further, at least 2; default 6.
+    pub runs_max: usize,
+    /// Target of a table's file, at least 4 KiB; default 64 MiB.
+    pub target_file_bytes: u64,
+    /// How blocks are read; default mapped.
+    pub access: Access,
+    /// Cache of decoded blocks; default 32 MiB.
+    pub cache_bytes: usize,
+    /// Whether compactions are started by themselves; default yes. Without, runs pile up until
+    /// [`Store::compact`](crate::Store::compact).
+    pub compaction: bool,
+}
+
+/// The pool of the stores that were opened with default options.
+fn default_scheduler() -> Arc<dyn Scheduler> {
+    // Guards the slot alone.
+    static POOL: Mutex<Weak<ThreadScheduler>> = Mutex::new(Weak::new());
+    let mut pool = POOL.lock();
+    pool.upgrade().unwrap_or_else(|| {
+        let fresh = Arc::new(ThreadScheduler::new(1));
+        *pool = Arc::downgrade(&fresh);
+        fresh
+    })
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        StoreOptions {
+            fs: Arc::new(OsFs),
+            scheduler: default_scheduler(),
+            ids: Ids::Entropy,
+            memtable_bytes: 64 << 20,
+            sealed_max: 3,
+            write_wait_max: Duration::from_secs(30),
+            durability: Durability::None,
+            block_bytes: 16 << 10,
+            upper_compression: Compression::None,
+            bottom_compression: Compression::None,
+            fan_in: 4,
+            runs_max: 6,
+            target_file_bytes: 64 << 20,
+            access: Access::Map,
+            cache_bytes: 32 << 20,
+            compaction: true,
+        }
+    }
+}
+
+impl StoreOptions {
+    /// Refuses values outside of their bounds.
+    pub(crate) fn check(&self) -> Result {
+        let bounds = [
+            ("memtable_bytes", self.memtable_bytes as u64, 4 << 10, 4 << 30),
+            ("sealed_max", self.sealed_max as u64, 1, 16),
+            ("block_bytes", self.block_bytes as u64, 512, 1 << 20),
+            ("fan_in", self.fan_in as u64, 2, 16),
+            ("runs_max", self.runs_max as u64, 2, 1000),
+            ("target_file_bytes", self.target_file_bytes, 4 << 10, 1 << 40),
+        ];
+        for (name, value, min, max) in bounds {
+            if !(min..=max).contains(&value) {
+                return Err(Error::invalid(format!("the option {name} is out of its bounds"))
+                    .expected_found(format_args!("{min} to {max}"), value));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Options of a family.
+#[derive(Clone, Debug, Default)]
+pub struct FamilyOptions {
+    /// What [`Store::merge`](crate::Store::merge) does; default none, merges are refused. Recorded by name: a
+    /// family is never opened with another operator.
+    pub merge: Option<Arc<dyn MergeOperator>>,
+    /// How memtables keep order; default by hash.
+    pub memtable: MemtableKind,
+    /// First bytes of a key that name its partition, 0 to 8; default 0. Recorded in tables for their statistics.
+    pub partition_prefix: u8,
+    /// First bytes of a key after whose change a file may be cut, 0 to 8; default 0 = files are cut at any key.
+    pub cut_prefix: u8,
+}
+
+impl FamilyOptions {
+    pub(crate) fn check(&self) -> Result {
+        if self.partition_prefix > PREFIX_BYTES_MAX || self.cut_prefix > PREFIX_BYTES_MAX {
+            return Err(Error::invalid("a prefix is longer than 8 bytes")
+                .with("partition_prefix", self.partition_prefix)
+                .with("cut_prefix", self.cut_prefix));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,404 @@
+//! What the owner and the background jobs of one store share.
+//!
+//! ```text
+//! owner (Store) ──seal──► state.queue ──► flush job ──┐
+//!       ▲                                             ├──► install: manifest (visible here) ──► state.families
+//!       │                 state.families ─► compaction ┘                                             │
+//!       └───────────── generation rose? then lock `state` and take the new versions ◄────────────────┘
+//! ```
+//! Locks: `manifest` before `state`. `state` is held for a few moves of pointers, never across I/O. `manifest` is
+//! held across its own append: it is what puts edits in order; the owner takes it only to create or drop a family.
+
+use crate::{
+    cache::BlockCache,
+    key::TableId,
+    memtable::Sealed,
+    options::{Access, FamilyOptions, StoreOptions},
+    table::BlockAccess,
+    version::{
+        Graveyard, LiveTable, LiveView, Run, Version,
+        edit::{Change, Edit, Origin, TableRecord},
+        manifest::{Manifest, ROLL_BYTES},
+        set::VersionSet,
+    },
+};
+use keybed_env::{Fs, Scheduler, fs::FileLock, random::Ids};
+use keybed_format::{Code, Error, Result, hex};
+use parking_lot::{Condvar, Mutex};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// How long one wait for a background job lasts before the waiter looks again whether it can help.
+const WAIT_STEP: Duration = Duration::from_millis(2);
+
+/// A family, as the background sees it.
+#[derive(Debug)]
+pub(crate) struct SharedFamily {
+    /// Number in the manifest.
+    pub(crate) id: u32,
+    /// Name.
+    pub(crate) name: String,
+    /// Options; the operator is missing until the program names it, unless it is a built-in one.
+    pub(crate) options: FamilyOptions,
+    /// The manifest names an operator that the program has not given yet.
+    pub(crate) operator_missing: bool,
+    /// Name of the operator in the manifest.
+    pub(crate) operator_name: Option<String>,
+    /// Newest version.
+    pub(crate) version: Arc<Version>,
+    /// Memtables that wait for their flush, newest first.
+    pub(crate) sealed: Vec<Arc<Sealed>>,
+    /// Somebody waits for everything to be merged into the bottom.
+    pub(crate) requested: bool,
+    /// Dropped: nothing is read or written any more.
+    pub(crate) dropped: bool,
+}
+
+/// What changes under the `state` lock.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// In the order of their tokens.
+    pub(crate) families: Vec<SharedFamily>,
+    /// Sealed memtables in the order of their seals.
+    pub(crate) queue: VecDeque<(usize, Arc<Sealed>)>,
+    /// The number of the next flushed run.
+    pub(crate) next_run: u64,
+    /// A flush job is queued or runs.
+    pub(crate) flushing: bool,
+    /// Why the last attempt to flush failed.
+    pub(crate) flush_error: Option<Error>,
+    /// Failed attempts since the store was opened.
+    pub(crate) flush_failures: u64,
+    /// A compaction job is queued or runs.
+    pub(crate) compacting: bool,
+    /// Jobs that free memory and files for the owner.
+    pub(crate) tidying: usize,
+    /// Why the last compaction failed; none is started until the next flush.
+    pub(crate) compaction_error: Option<Error>,
+    /// A failed write of the manifest.
+    pub(crate) poisoned: Option<Error>,
+    /// The store is closing: jobs end early.
+    pub(crate) closing: bool,
+}
+
+/// Counters that background jobs keep. Relaxed: they are statistics.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) flushes: AtomicU64,
+    pub(crate) flush_bytes: AtomicU64,
+    pub(crate) flushed_entries: AtomicU64,
+    pub(crate) compactions: AtomicU64,
+    pub(crate) bottom_compactions: AtomicU64,
+    pub(crate) compaction_read_bytes: AtomicU64,
+    pub(crate) compaction_bytes: AtomicU64,
+    pub(crate) files_removed: AtomicU64,
+    pub(crate) torn_bytes: AtomicU64,
+}
+
+/// The manifest and the readers of the tables it names.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    pub(crate) manifest: Manifest,
+    pub(crate) tables: HashMap<TableId, Arc<LiveTable>>,
+}
+
+/// Shared by owner and jobs.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) scheduler: Arc<dyn Scheduler>,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: StoreOptions,
+    cache: Arc<BlockCache>,
+    /// Rises with every install and every failure. Release after the state changed; the owner's Acquire load before
+    /// it looks is the partner.
+    pub(crate) generation: AtomicU64,
+    pub(crate) state: Mutex<State>,
+    /// Notified when `generation` rises.
+    changed: Condvar,
+    /// Puts edits in order; held across the manifest's own I/O.
+    catalogue: Mutex<Catalogue>,
+    pub(crate) graveyard: Arc<Graveyard>,
+    pub(crate) counters: Counters,
+    /// Guards the source of table ids alone.
+    ids: Mutex<Ids>,
+    /// Kept by pinned files, too: nobody may open the directory and tidy up while files of it are pinned.
+    lock: Mutex<Option<Arc<dyn FileLock>>>,
+}
+
+/// An error for a job that panicked.
+pub(crate) fn panicked(what: &str) -> Error {
+    Error::new(Code::BackendReadOnly, format!("{what} panicked"))
+}
+
+impl Shared {
+    /// Puts the parts together; `state` holds the families already.
+    pub(crate) fn new(
+        dir: &Path,
+        options: StoreOptions,
+        lock: Arc<dyn FileLock>,
+        catalogue: Catalogue,
+        graveyard: Arc<Graveyard>,
+        cache: Arc<BlockCache>,
+        state: State,
+    ) -> Arc<Shared> {
+        Arc::new(Shared {
+            fs: options.fs.clone(),
+            scheduler: options.scheduler.clone(),
+            dir: dir.to_path_buf(),
+            ids: Mutex::new(options.ids.clone()),
+            options,
+            cache,
+            generation: AtomicU64::new(1),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            catalogue: Mutex::new(catalogue),
+            graveyard,
+            counters: Counters::default(),
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+
+    /// A fresh table id.
+    pub(crate) fn fresh_id(&self) -> Result<u128> {
+        self.ids.lock().fresh()
+    }
+
+    /// The file of a table.
+    pub(crate) fn table_path(&self, id: TableId) -> PathBuf {
+        table_path(&self.dir, id)
+    }
+
+    /// How blocks of a table are read.
+    pub(crate) fn block_access(&self, origin: Origin) -> BlockAccess {
+        block_access(self.options.access, origin, &self.cache)
+    }
+
+    /// Removes a file that nobody refers to; if that fails the next open does it.
+    pub(crate) fn remove_quietly(&self, path: &Path) {
+        if self.fs.remove_file(path).is_ok() {
+            self.counters.files_removed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes the files of tables that nobody holds any more.
+    pub(crate) fn bury_the_dead(&self) {
+        for path in self.graveyard.take() {
+            self.remove_quietly(&path);
+        }
+    }
+
+    /// The lock of the directory, to keep it held; `None` once the store is closed.
+    pub(crate) fn hold(&self) -> Option<Arc<dyn FileLock>> {
+        self.lock.lock().clone()
+    }
+
+    /// Lets go of everything that keeps files open or the directory locked. Jobs have ended; a closure that a
+    /// scheduler has not freed yet may keep the empty shell alive.
+    pub(crate) fn release(&self) {
+        let (families, queue) = {
+            let mut state = self.state.lock();
+            (
+                std::mem::take(&mut state.families),
+                std::mem::take(&mut state.queue),
+            )
+        };
+        drop((families, queue));
+        self.catalogue.lock().tables.clear();
+        self.bury_the_dead();
+        *self.lock.lock() = None;
+    }
+
+    /// Tells the owner and all waiters that something changed.
+    pub(crate) fn announce(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+        self.announce_quietly();
+    }
+
+    /// Tells all waiters to look again.
+    pub(crate) fn announce_quietly(&self) {
+        // A waiter checks its condition under the lock; passing through it makes sure that none misses the call.
+        drop(self.state.lock());
+        self.changed.notify_all();
+    }
+
+    /// Waits until `done` says so: helps the scheduler, else sleeps until something changes.
+    ///
+    /// Returns false if `at_most` passed without.
+    pub(crate) fn wait(&self, at_most: Duration, mut done: impl FnMut(&mut State) -> bool) -> bool {
+        // Counted in steps, so that no clock is needed here.
+        let mut waited = Duration::ZERO;
+        loop {
+            if done(&mut self.state.lock()) {
+                return true;
+            }
+            if self.scheduler.help() {
+                continue;
+            }
+            let mut state = self.state.lock();
+            if done(&mut state) {
+                return true;
+            }
+            if waited >= at_most {
+                return false;
+            }
+            if self.changed.wait_for(&mut state, WAIT_STEP).timed_out() {
+                waited += WAIT_STEP;
+            }
+        }
+    }
+
+    /// Appends an edit of one family to the manifest, publishes the versions it makes, and lets `then` change the
+    /// state with them. Returns false, and changes nothing, if the family is gone.
+    ///
+    /// # Errors
+    /// `Poisoned` if the manifest cannot be written (now or before).
+    pub(crate) fn install(
+        &self,
+        family: u32,
+        edit: &Edit,
+        tables: Vec<Arc<LiveTable>>,
+        then: impl FnOnce(&mut State),
+    ) -> Result<bool> {
+        let mut catalogue = self.catalogue.lock();
+        if catalogue.manifest.set().family(family).is_none() {
+            tables.iter().for_each(|table| table.retire());
+            return Ok(false);
+        }
+        self.append(&mut catalogue, edit)?;
+        catalogue
+            .tables
+            .extend(tables.into_iter().map(|table| (table.id(), table)));
+        let version = Arc::new(version_of(&catalogue.manifest, &catalogue.tables, family)?);
+        {
+            let mut state = self.state.lock();
+            if let Some(slot) = state
+                .families
+                .iter_mut()
+                .find(|slot| slot.id == family && !slot.dropped)
+            {
+                slot.version = version;
+            }
+            then(&mut state);
+        }
+        retire_unnamed(&mut catalogue, edit);
+        let rolled = catalogue.manifest.roll(&*self.fs, ROLL_BYTES);
+        if let Err(error) = rolled {
+            return Err(self.poison(error));
+        }
+        drop(catalogue);
+        self.announce();
+        Ok(true)
+    }
+
+    /// Appends an edit that creates or drops families.
+    ///
+    /// # Errors
+    /// As [`Shared::install`].
+    pub(crate) fn alter(&self, edit: impl FnOnce(&VersionSet) -> Edit) -> Result<Edit> {
+        let mut catalogue = self.catalogue.lock();
+        let edit = edit(catalogue.manifest.set());
+        self.append(&mut catalogue, &edit)?;
+        let dropped: Vec<_> = catalogue
+            .tables
+            .keys()
+            .filter(|id| !catalogue.manifest.set().names(**id))
+            .copied()
+            .collect();
+        for id in dropped {
+            if let Some(table) = catalogue.tables.remove(&id) {
+                table.retire();
+            }
+        }
+        Ok(edit)
+    }
+
+    fn append(&self, catalogue: &mut Catalogue, edit: &Edit) -> Result {
+        if let Some(error) = &self.state.lock().poisoned {
+            return Err(error.duplicate());
+        }
+        catalogue
+            .manifest
+            .append(edit)
+            .map_err(|error| self.poison(error))
+    }
+
+    /// Remembers that the manifest's content is unknown from now on.
+    fn poison(&self, error: Error) -> Error {
+        let error = error
+            .recode(Code::Poisoned)
+            .context("the manifest cannot be written");
+        self.state.lock().poisoned = Some(error.duplicate());
+        self.announce();
+        error
+    }
+}
+
+/// Lets go of the tables that an edit removed and that no family names any more.
+fn retire_unnamed(catalogue: &mut Catalogue, edit: &Edit) {
+    for change in &edit.changes {
+        if let Change::RemoveTable { id, .. } = change
+            && !catalogue.manifest.set().names(*id)
+            && let Some(table) = catalogue.tables.remove(id)
+        {
+            table.retire();
+        }
+    }
+}
+
+/// The file of a table in `dir`.
+pub(crate) fn table_path(dir: &Path, id: TableId) -> PathBuf {
+    dir.join(format!("{}.sst", hex::encode(id.0)))
+}
+
+/// The table a file name stands for.
+pub(crate) fn table_id(name: &str) -> Option<TableId> {
+    name.strip_suffix(".sst")?.parse().ok()
+}
+
+/// How blocks of a table are read: mapped only if this store wrote it.
+pub(crate) fn block_access(access: Access, origin: Origin, cache: &Arc<BlockCache>) -> BlockAccess {
+    match (access, origin) {
+        (Access::Map, Origin::Own) => BlockAccess::Map(cache.clone()),
+        _ => BlockAccess::Cache(cache.clone()),
+    }
+}
+
+/// Builds the version of a family from what the manifest says.
+///
+/// # Errors
+/// `TableMissing` if a reader is missing, which cannot happen to tables installed here.
+pub(crate) fn version_of(
+    manifest: &Manifest,
+    tables: &HashMap<TableId, Arc<LiveTable>>,
+    family: u32,
+) -> Result<Version> {
+    let Some(set) = manifest.set().family(family) else {
+        return Ok(Version::default());
+    };
+    let live = |record: &&TableRecord| {
+        let table = tables.get(&record.id).ok_or_else(|| {
+            Error::new(Code::TableMissing, "a table that the manifest names is not open")
+                .with("table", record.id)
+        })?;
+        Ok(LiveView::new(table.clone(), record.visible.clone()))
+    };
+    let run = |(number, records): (u64, Vec<&TableRecord>)| {
+        let tier = records.first().map_or(0, |record| record.tier);
+        Ok(Run {
+            number,
+            tier,
+            tables: records.iter().map(live).collect::<Result<_>>()?,
+        })
+    };
+    Ok(Version {
+        runs: set.runs().into_iter().map(run).collect::<Result<_>>()?,
+    })
+}

@@ -1,0 +1,476 @@
+//! The owner's handle of a store.
+
+use crate::{
+    compaction::job,
+    family::{Family, OwnedFamily},
+    flush,
+    key::Seqno,
+    memtable::{Active, Memtable, Sealed},
+    shared::{Shared, State},
+    stats::{OwnerCounters, StoreStats},
+    version::Version,
+};
+use keybed_env::{Priority, Random};
+use keybed_format::{Code, Error, Result};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// Background work may take long; whoever waits for it without a bound of his own looks again after this time.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// An ordered key/value store in one directory, owned by one thread at a time.
+///
+/// Writes take `&mut self`, scans borrow `&self`, so the borrow checker keeps scans and in-place updates apart; the
+/// owner's path takes no lock and no atomic read-modify-write. `Store` is `Send`, not `Sync`: other threads read
+/// through a [`View`](crate::View) and copy files through [`PinnedFiles`](crate::PinnedFiles).
+///
+/// Keys have at most 65,535 bytes and compare as bytes; values have at most 64 MiB.
+///
+/// ```
+/// # fn main() -> keybed_format::Result {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use keybed_lsm::{Store, StoreOptions};
+///
+/// let mut store = Store::open(dir.path().join("orders"), StoreOptions::default())?;
+/// let orders = store.family("orders")?;
+/// store.put(orders, b"o-1", b"42")?;
+/// for entry in store.range(orders, &b"o-"[..]..)? {
+///     let (key, value) = entry?;
+///     assert_eq!((key.as_slice(), value.as_slice()), (&b"o-1"[..], &b"42"[..]));
+/// }
+/// let pinned = store.pin()?.finish()?; // immutable files stay until `pinned` drops
+/// assert_eq!(pinned.families.len(), 1);
+/// drop(pinned);
+/// store.close()
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    /// In the order of their tokens, like those in `shared.state`.
+    pub(crate) families: Vec<OwnedFamily>,
+    /// The seqno of the next write.
+    pub(crate) next_seqno: Seqno,
+    /// The generation of the shared state this owner has taken notice of.
+    seen: u64,
+    /// Bytes in all active memtables.
+    active_bytes: usize,
+    /// Write memory; 0 sends every write to [`Store::attend`], which refuses it.
+    active_bytes_max: usize,
+    pub(crate) random: Random,
+    pub(crate) counters: OwnerCounters,
+    pub(crate) scratch: Vec<u8>,
+    closed: bool,
+}
+
+#[cold]
+fn no_family() -> Error {
+    Error::invalid("there is no such family in this store")
+}
+
+#[cold]
+fn closed() -> Error {
+    Error::new(Code::Closed, "the store is closed")
+}
+
+impl Store {
+    /// The owner of `shared`.
+    pub(crate) fn new(shared: Arc<Shared>, next_seqno: Seqno, mut random: Random) -> Store {
+        let families = shared
+            .state
+            .lock()
+            .families
+            .iter()
+            .map(|family| OwnedFamily::new(family, random.u64()))
+            .collect();
+        Store {
+            families,
+            next_seqno,
+            seen: shared.generation.load(Ordering::Acquire),
+            active_bytes: 0,
+            active_bytes_max: shared.options.memtable_bytes,
+            shared,
+            random,
+            counters: OwnerCounters::default(),
+            scratch: Vec::new(),
+            closed: false,
+        }
+    }
+
+    /// The store's directory.
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// The seqno of the next write; larger than every one in the store.
+    pub fn next_seqno(&self) -> Seqno {
+        self.next_seqno
+    }
+
+    #[inline(always)]
+    pub(crate) fn owned(&self, family: Family) -> Result<&OwnedFamily> {
+        match self.families.get(family.0 as usize) {
+            Some(family) if !family.dropped => Ok(family),
+            _ => Err(no_family()),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn owned_mut(&mut self, family: Family) -> Result<&mut OwnedFamily> {
+        match self.families.get_mut(family.0 as usize) {
+            Some(family) if !family.dropped => Ok(family),
+            _ => Err(no_family()),
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result {
+        if self.closed { Err(closed()) } else { Ok(()) }
+    }
+
+    /// What every write does first: two plain loads and compares, nothing else on the usual path.
+    #[inline(always)]
+    pub(crate) fn before_write(&mut self) -> Result {
+        if self.shared.generation.load(Ordering::Acquire) != self.seen
+            || self.active_bytes >= self.active_bytes_max
+        {
+            self.attend()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What every write does last. `grown` are the bytes its memtable took.
+    #[inline(always)]
+    pub(crate) fn after_write(&mut self, family: Family, grown: usize) {
+        self.next_seqno += 1;
+        self.counters.writes += 1;
+        if grown != 0 {
+            self.active_bytes += grown;
+            if self.families[family.0 as usize].active.memtable.must_seal() {
+                self.seal(family.0 as usize);
+            }
+        }
+    }
+
+    /// Takes notice of the background, and makes room if the write memory is used up.
+    #[cold]
+    #[inline(never)]
+    fn attend(&mut self) -> Result {
+        self.check_open()?;
+        self.refresh();
+        if let Some(error) = &self.shared.state.lock().poisoned {
+            self.active_bytes_max = 0;
+            return Err(error.duplicate());
+        }
+        if self.active_bytes >= self.active_bytes_max {
+            self.make_room()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn sealed_bytes(&self) -> usize {
+        self.families
+            .iter()
+            .flat_map(|family| &family.sealed)
+            .map(|sealed| sealed.memtable.bytes())
+            .sum()
+    }
+
+    /// Seals the largest memtable, after waiting until the sealed ones are within their bound.
+    fn make_room(&mut self) -> Result {
+        let max = self.shared.options.sealed_max * self.shared.options.memtable_bytes;
+        if self.sealed_bytes() >= max {
+            self.counters.stalls += 1;
+            flush::schedule(&self.shared);
+            let has_room = |state: &State| {
+                let waiting: usize = state
+                    .queue
+                    .iter()
+                    .map(|(_, sealed)| sealed.memtable.bytes())
+                    .sum();
+                waiting < max
+            };
+            let failed =
+                |state: &State| state.poisoned.is_some() || (state.flush_error.is_some() && !state.flushing);
+            let in_time = self.shared.wait(self.shared.options.write_wait_max, |state| {
+                has_room(state) || failed(state)
+            });
+            self.refresh();
+            if self.sealed_bytes() >= max {
+                return Err(self.why_no_room(in_time));
+            }
+        }
+        let largest = (0..self.families.len()).max_by_key(|&at| self.families[at].active.memtable.bytes());
+        if let Some(largest) = largest {
+            self.seal(largest);
+        }
+        Ok(())
+    }
+
+    fn why_no_room(&self, in_time: bool) -> Error {
+        let state = self.shared.state.lock();
+        match (&state.poisoned, &state.flush_error) {
+            (Some(error), _) => error.duplicate(),
+            (None, Some(error)) => read_only(error),
+            (None, None) => Error::new(Code::Busy, "sealed memtables wait for their flush")
+                .with("limit", "sealed_max")
+                .with("waited", !in_time),
+        }
+    }
+
+    /// Takes over what the background published.
+    pub(crate) fn refresh(&mut self) {
+        let seen = self.shared.generation.load(Ordering::Acquire);
+        if seen == self.seen {
+            return;
+        }
+        self.seen = seen;
+        let mut garbage: Vec<(Arc<Version>, Vec<Arc<Sealed>>)> = Vec::new();
+        {
+            let state = self.shared.state.lock();
+            for (owned, shared) in self.families.iter_mut().zip(&state.families) {
+                if owned.dropped != shared.dropped {
+                    owned.dropped = shared.dropped;
+                    self.active_bytes -= owned.active.memtable.bytes();
+                    let kind = owned.options.memtable;
+                    owned.active = Active::new(Memtable::new(kind, self.random.u64()));
+                }
+                if !Arc::ptr_eq(&owned.version, &shared.version) || owned.sealed.len() != shared.sealed.len()
+                {
+                    let version = std::mem::replace(&mut owned.version, shared.version.clone());
+                    let sealed = std::mem::replace(&mut owned.sealed, shared.sealed.clone());
+                    garbage.push((version, sealed));
+                }
+            }
+        }
+        self.discard(garbage);
+    }
+
+    /// Freeing megabytes and unmapping files takes time that the owner does not have.
+    fn discard(&self, garbage: Vec<(Arc<Version>, Vec<Arc<Sealed>>)>) {
+        if garbage.is_empty() || self.closed {
+            return;
+        }
+        self.shared.state.lock().tidying += 1;
+        let shared = self.shared.clone();
+        self.shared.scheduler.submit(
+            Priority::Upper,
+            Box::new(move || {
+                drop(garbage);
+                shared.bury_the_dead();
+                shared.state.lock().tidying -= 1;
+                shared.announce_quietly();
+            }),
+        );
+    }
+
+    /// Seals one memtable and queues its flush.
+    pub(crate) fn seal(&mut self, number: usize) {
+        let family = &mut self.families[number];
+        if family.active.memtable.is_empty() {
+            return;
+        }
+        self.counters.seals += 1;
+        self.active_bytes -= family.active.memtable.bytes();
+        let fresh = Active::new(Memtable::new(family.options.memtable, self.random.u64()));
+        let sealed = Arc::new(Sealed::new(std::mem::replace(&mut family.active, fresh).memtable));
+        family.sealed.insert(0, sealed.clone());
+        {
+            let mut state = self.shared.state.lock();
+            if let Some(slot) = state.families.get_mut(number) {
+                slot.sealed.insert(0, sealed.clone());
+            }
+            state.queue.push_back((number, sealed));
+        }
+        flush::schedule(&self.shared);
+    }
+
+    /// Seals every non-empty memtable.
+    pub(crate) fn seal_all(&mut self) -> Result {
+        self.check_open()?;
+        self.refresh();
+        if let Some(error) = &self.shared.state.lock().poisoned {
+            return Err(error.duplicate());
+        }
+        for number in 0..self.families.len() {
+            self.seal(number);
+        }
+        Ok(())
+    }
+
+    /// Writes everything in memory to tables and waits for it.
+    ///
+    /// # Errors
+    /// `BackendReadOnly` if a table cannot be written (the data stays in memory, and reads go on); `Poisoned`.
+    pub fn flush(&mut self) -> Result {
+        self.seal_all()?;
+        self.wait_for_flush()
+    }
+
+    fn wait_for_flush(&mut self) -> Result {
+        flush::schedule(&self.shared);
+        let mut result = Ok(());
+        self.shared.wait(LONG, |state| match flush_ended(state) {
+            Some(ended) => {
+                result = ended;
+                true
+            }
+            None => false,
+        });
+        self.refresh();
+        result
+    }
+
+    /// Merges everything of a family into its bottom run and waits for it.
+    ///
+    /// # Errors
+    /// As [`Store::flush`]; `TableCorrupt`, `MergeFailed` and errors of the file system from the merge.
+    pub fn compact(&mut self, family: Family) -> Result {
+        self.owned(family)?;
+        self.flush()?;
+        let number = family.0 as usize;
+        {
+            let mut state = self.shared.state.lock();
+            state.compaction_error = None;
+            if let Some(slot) = state.families.get_mut(number) {
+                slot.requested = true;
+            }
+        }
+        job::schedule(&self.shared);
+        let mut result = Ok(());
+        self.shared.wait(LONG, |state| {
+            if let Some(error) = state.compaction_error.as_ref().or(state.poisoned.as_ref()) {
+                result = Err(error.duplicate());
+                return !state.compacting;
+            }
+            state
+                .families
+                .get(number)
+                .is_none_or(|slot| !slot.requested || slot.operator_missing)
+        });
+        self.refresh();
+        result
+    }
+
+    /// Waits until nothing is left to flush or to merge.
+    ///
+    /// # Errors
+    /// As [`Store::flush`] and [`Store::compact`].
+    pub fn wait_for_background(&mut self) -> Result {
+        self.check_open()?;
+        self.wait_for_flush()?;
+        job::schedule(&self.shared);
+        let mut result = Ok(());
+        let shared = self.shared.clone();
+        self.shared.wait(LONG, |state| {
+            if state.flushing || state.compacting || state.tidying > 0 {
+                return false;
+            }
+            if let Some(error) = state.compaction_error.as_ref().or(state.poisoned.as_ref()) {
+                result = Err(error.duplicate());
+                return true;
+            }
+            job::next(&shared, state).is_none()
+        });
+        self.refresh();
+        self.shared.bury_the_dead();
+        result
+    }
+
+    /// What the store has done so far.
+    pub fn stats(&self) -> StoreStats {
+        let background = &self.shared.counters;
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let versions = || self.families.iter().map(|family| &family.version);
+        let tables = || {
+            versions()
+                .flat_map(|version| &version.runs)
+                .flat_map(|run| &run.tables)
+        };
+        StoreStats {
+            writes: self.counters.writes,
+            table_gets: self.counters.table_gets.get(),
+            memtable_hits: self.counters.memtable_hits.get(),
+            seals: self.counters.seals,
+            flushes: load(&background.flushes),
+            flush_bytes: load(&background.flush_bytes),
+            flushed_entries: load(&background.flushed_entries),
+            flush_failures: self.shared.state.lock().flush_failures,
+            compactions: load(&background.compactions),
+            bottom_compactions: load(&background.bottom_compactions),
+            compaction_bytes: load(&background.compaction_bytes),
+            compaction_read_bytes: load(&background.compaction_read_bytes),
+            stalls: self.counters.stalls,
+            files_removed: load(&background.files_removed),
+            torn_bytes: load(&background.torn_bytes),
+            active_bytes: self.active_bytes as u64,
+            sealed_bytes: self.sealed_bytes() as u64,
+            tables: tables().count() as u64,
+            table_bytes: tables().map(|table| table.table.record.bytes).sum(),
+            runs_max: versions().map(|version| version.runs.len()).max().unwrap_or(0) as u64,
+        }
+    }
+
+    /// Flushes, ends background work and releases the directory (unless files of it are still pinned).
+    ///
+    /// Dropping a store without closing it discards what was not flushed: its durability promises nothing more.
+    ///
+    /// # Errors
+    /// As [`Store::flush`]; the store is closed nevertheless.
+    pub fn close(mut self) -> Result {
+        let result = if self.closed { Ok(()) } else { self.flush() };
+        self.shut_down();
+        result
+    }
+
+    fn shut_down(&mut self) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.active_bytes_max = 0;
+        self.shared.state.lock().closing = true;
+        self.shared.announce();
+        self.shared.wait(LONG, |state| {
+            !state.flushing && !state.compacting && state.tidying == 0
+        });
+        self.families.clear();
+        self.shared.release();
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// Whether flushing came to an end, and which.
+pub(crate) fn flush_ended(state: &State) -> Option<Result> {
+    if let Some(error) = &state.poisoned {
+        return Some(Err(error.duplicate()));
+    }
+    if state.flushing {
+        return None;
+    }
+    match &state.flush_error {
+        Some(error) if !state.queue.is_empty() => Some(Err(read_only(error))),
+        _ => state.queue.is_empty().then_some(Ok(())),
+    }
+}
+
+/// The error of a caller who cannot go on because tables cannot be written.
+pub(crate) fn read_only(error: &Error) -> Error {
+    let code = if error.code() == Code::Poisoned {
+        Code::Poisoned
+    } else {
+        Code::BackendReadOnly
+    };
+    error
+        .duplicate()
+        .recode(code)
+        .context("a memtable cannot be flushed")
+}

@@ -1,0 +1,265 @@
+//! A version edit: how the set of tables changes, and its bytes.
+//!
+//! ```text
+//! edit    count of changes (varint), then each change: tag u8, body
+//!   1 create family   id u32 · name text · merge operator flag u8 [text] · memtable u8 · partition u8 · cut u8
+//!   2 drop family     id u32
+//!   3 add table       family u32 · run u64 · tier u8 · origin u8 · table id u128 · bytes u64 · digest u64
+//!                     · entries u64 · seqno max u64 · visible start (bytes) · visible end flag u8 [bytes]
+//!   4 remove table    family u32 · run u64 · table id u128 · visible start (bytes)
+//!   5 next seqno      u64
+//! ```
+//! Page: docs/format/manifest.md.
+
+use crate::{
+    key::{KEY_BYTES_MAX, KeyRange, SEQNO_MAX, Seqno, TableId},
+    memtable::MemtableKind,
+};
+use keybed_format::{Cursor, Result, Sink};
+
+/// Longest name of a family or operator, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Tier of the one run at the bottom.
+pub const BOTTOM: u8 = 255;
+/// Tier of runs that are being merged into the bottom, slice by slice.
+pub const DRAINING: u8 = 254;
+
+/// What is known about a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyRecord {
+    /// Number in this store.
+    pub id: u32,
+    /// Name, unique in the store.
+    pub name: String,
+    /// Name of its merge operator.
+    pub merge: Option<String>,
+    /// How its memtables keep order.
+    pub memtable: MemtableKind,
+    /// Bytes of a key that name its partition.
+    pub partition_prefix: u8,
+    /// Bytes of a key after whose change a file may be cut.
+    pub cut_prefix: u8,
+}
+
+/// Where a table's file comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This store wrote it.
+    Own,
+    /// It was there when the store was mounted; it may have links elsewhere and is never mapped.
+    Mounted,
+}
+
+/// One visible part of a table in a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRecord {
+    /// Number of the run; larger is newer. The bottom run is 0.
+    pub run: u64,
+    /// Tier of the run.
+    pub tier: u8,
+    /// Where the file comes from.
+    pub origin: Origin,
+    /// Names the content.
+    pub id: TableId,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Digest of the file's trailer.
+    pub digest: u64,
+    /// Versions in the file.
+    pub entries: u64,
+    /// Newest version in the file.
+    pub seqno_max: Seqno,
+    /// The keys that may be seen.
+    pub visible: KeyRange,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A family appears.
+    CreateFamily(FamilyRecord),
+    /// A family and all its tables disappear.
+    DropFamily(u32),
+    /// A table (or another visible part of one) appears in a family.
+    AddTable(u32, TableRecord),
+    /// The visible part that starts at `visible_start` disappears.
+    RemoveTable {
+        /// Family.
+        family: u32,
+        /// Run.
+        run: u64,
+        /// Table.
+        id: TableId,
+        /// Start of the visible range, which tells several parts of one table apart.
+        visible_start: Vec<u8>,
+    },
+    /// Seqnos below are used up.
+    NextSeqno(Seqno),
+}
+
+/// Changes that become visible together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// In the order in which they are applied.
+    pub changes: Vec<Change>,
+}
+
+impl Edit {
+    /// The edit's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Sink::new();
+        out.count(self.changes.len());
+        for change in &self.changes {
+            encode_change(&mut out, change);
+        }
+        out.into_vec()
+    }
+
+    /// Reads an edit that lies at `base` of its file.
+    ///
+    /// # Errors
+    /// `Malformed` with the offset.
+    pub fn decode(bytes: &[u8], base: u64) -> Result<Edit> {
+        let mut c = Cursor::with_base(bytes, base);
+        let count = c.count(5)?;
+        let changes = (0..count).map(|_| decode_change(&mut c)).collect::<Result<_>>()?;
+        c.finish()?;
+        Ok(Edit { changes })
+    }
+}
+
+fn encode_change(out: &mut Sink, change: &Change) {
+    match change {
+        Change::CreateFamily(family) => {
+            out.u8(1)
+                .u32(family.id)
+                .text(&family.name)
+                .bool(family.merge.is_some());
+            if let Some(merge) = &family.merge {
+                out.text(merge);
+            }
+            let memtable = match family.memtable {
+                MemtableKind::Hash => 0,
+                MemtableKind::Ordered => 1,
+            };
+            out.u8(memtable).u8(family.partition_prefix).u8(family.cut_prefix);
+        }
+        Change::DropFamily(family) => {
+            out.u8(2).u32(*family);
+        }
+        Change::AddTable(family, table) => {
+            let origin = match table.origin {
+                Origin::Own => 0,
+                Origin::Mounted => 1,
+            };
+            out.u8(3)
+                .u32(*family)
+                .u64(table.run)
+                .u8(table.tier)
+                .u8(origin)
+                .u128(table.id.0);
+            out.u64(table.bytes)
+                .u64(table.digest)
+                .u64(table.entries)
+                .u64(table.seqno_max);
+            out.bytes(&table.visible.start).bool(table.visible.end.is_some());
+            if let Some(end) = &table.visible.end {
+                out.bytes(end);
+            }
+        }
+        Change::RemoveTable {
+            family,
+            run,
+            id,
+            visible_start,
+        } => {
+            out.u8(4).u32(*family).u64(*run).u128(id.0).bytes(visible_start);
+        }
+        Change::NextSeqno(seqno) => {
+            out.u8(5).u64(*seqno);
+        }
+    }
+}
+
+fn decode_change(c: &mut Cursor<'_>) -> Result<Change> {
+    Ok(match c.u8()? {
+        1 => Change::CreateFamily(FamilyRecord {
+            id: c.u32()?,
+            name: c.text(NAME_BYTES_MAX)?.to_owned(),
+            merge: if c.bool()? {
+                Some(c.text(NAME_BYTES_MAX)?.to_owned())
+            } else {
+                None
+            },
+            memtable: match c.u8()? {
+                0 => MemtableKind::Hash,
+                1 => MemtableKind::Ordered,
+                other => return Err(c.malformed("a memtable's kind is not known").with("found", other)),
+            },
+            partition_prefix: prefix(c)?,
+            cut_prefix: prefix(c)?,
+        }),
+        2 => Change::DropFamily(c.u32()?),
+        3 => {
+            let family = c.u32()?;
+            Change::AddTable(family, decode_table(c)?)
+        }
+        4 => Change::RemoveTable {
+            family: c.u32()?,
+            run: c.u64()?,
+            id: TableId(c.u128()?),
+            visible_start: key_bytes(c)?,
+        },
+        5 => Change::NextSeqno(seqno(c)?),
+        other => {
+            return Err(c
+                .malformed("a change of an edit is not known")
+                .with("found", other));
+        }
+    })
+}
+
+fn decode_table(c: &mut Cursor<'_>) -> Result<TableRecord> {
+    Ok(TableRecord {
+        run: c.u64()?,
+        tier: c.u8()?,
+        origin: match c.u8()? {
+            0 => Origin::Own,
+            1 => Origin::Mounted,
+            other => return Err(c.malformed("a table's origin is not known").with("found", other)),
+        },
+        id: TableId(c.u128()?),
+        bytes: c.u64()?,
+        digest: c.u64()?,
+        entries: c.u64()?,
+        seqno_max: seqno(c)?,
+        visible: KeyRange {
+            start: key_bytes(c)?,
+            end: if c.bool()? { Some(key_bytes(c)?) } else { None },
+        },
+    })
+}
+
+fn prefix(c: &mut Cursor<'_>) -> Result<u8> {
+    match c.u8()? {
+        n if n <= crate::options::PREFIX_BYTES_MAX => Ok(n),
+        n => Err(c.malformed("a prefix is too long").with("found", n)),
+    }
+}
+
+fn seqno(c: &mut Cursor<'_>) -> Result<Seqno> {
+    match c.u64()? {
+        n if n <= SEQNO_MAX => Ok(n),
+        n => Err(c.malformed("a seqno exceeds 56 bits").with("found", n)),
+    }
+}
+
+/// A bound of a range: a key, or one byte longer (the first key behind a key).
+fn key_bytes(c: &mut Cursor<'_>) -> Result<Vec<u8>> {
+    let bytes = c.bytes()?;
+    if bytes.len() > KEY_BYTES_MAX + 1 {
+        return Err(c.malformed("a bound is too long").with("bytes", bytes.len()));
+    }
+    Ok(bytes.to_vec())
+}

@@ -1,0 +1,180 @@
+//! Which tables hold a family's content.
+//!
+//! ```text
+//! MANIFEST ── edits ──► VersionSet (set.rs: records) ── readers ──► Version (this file: what reads use)
+//!
+//! Version   run 9  tier 0   [table]                     newest
+//!           run 8  tier 1   [table][table]
+//!           run 0  bottom   [table][table][table]       oldest; disjoint visible ranges within a run
+//! ```
+//! A `Version` is immutable and shared by `Arc`; a new one is published whenever an edit is installed. A table's
+//! file is removed when no version set names it and no `Version`, `View` or `PinnedFiles` holds it.
+
+pub mod edit;
+pub mod manifest;
+pub mod set;
+
+use crate::{
+    key::{KeyRange, TableId},
+    table::{TableReader, TableView},
+};
+use edit::{BOTTOM, TableRecord};
+use parking_lot::Mutex;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Files that nobody needs any more; filled by the last holder of a table, emptied by whoever owns a thread.
+#[derive(Debug, Default)]
+pub(crate) struct Graveyard {
+    /// Guards the list alone; no I/O under it.
+    files: Mutex<Vec<PathBuf>>,
+}
+
+impl Graveyard {
+    /// Takes the list of files to remove.
+    pub(crate) fn take(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut *self.files.lock())
+    }
+
+    fn bury(&self, file: PathBuf) {
+        self.files.lock().push(file);
+    }
+}
+
+/// A table on disk and its reader.
+#[derive(Debug)]
+pub(crate) struct LiveTable {
+    /// The reader.
+    pub(crate) reader: Arc<TableReader>,
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// What the manifest says about it, but for run, tier and visible range.
+    pub(crate) record: TableRecord,
+    /// Set once no version set names the table. Relaxed: it is read by the thread that drops the last `Arc`, which
+    /// synchronises with the earlier drops.
+    obsolete: AtomicBool,
+    graveyard: Arc<Graveyard>,
+}
+
+impl LiveTable {
+    /// Wraps an open table.
+    pub(crate) fn new(
+        reader: Arc<TableReader>,
+        path: PathBuf,
+        record: TableRecord,
+        graveyard: Arc<Graveyard>,
+    ) -> Self {
+        LiveTable {
+            reader,
+            path,
+            record,
+            obsolete: AtomicBool::new(false),
+            graveyard,
+        }
+    }
+
+    /// Names the content.
+    pub(crate) fn id(&self) -> TableId {
+        self.record.id
+    }
+
+    /// Lets the file be removed when the last holder drops it.
+    pub(crate) fn retire(&self) {
+        self.obsolete.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for LiveTable {
+    fn drop(&mut self) {
+        if self.obsolete.load(Ordering::Relaxed) {
+            self.graveyard.bury(std::mem::take(&mut self.path));
+        }
+    }
+}
+
+/// The visible part of a table in a run.
+#[derive(Debug)]
+pub(crate) struct LiveView {
+    /// The table.
+    pub(crate) table: Arc<LiveTable>,
+    /// Its visible part.
+    pub(crate) view: TableView,
+    /// First key that may be visible.
+    pub(crate) first: Vec<u8>,
+    /// Last key that may be visible, or the visible end itself.
+    pub(crate) last: Vec<u8>,
+}
+
+impl LiveView {
+    /// `visible` part of `table`.
+    pub(crate) fn new(table: Arc<LiveTable>, visible: KeyRange) -> Self {
+        let facts = table.reader.facts();
+        let first = facts.smallest.as_slice().max(&visible.start).to_vec();
+        let last = match &visible.end {
+            Some(end) => facts.largest.as_slice().min(end).to_vec(),
+            None => facts.largest.clone(),
+        };
+        let view = TableView::new(table.reader.clone(), visible);
+        LiveView {
+            table,
+            view,
+            first,
+            last,
+        }
+    }
+
+    /// Whether everything visible lies below `key`.
+    #[inline]
+    pub(crate) fn is_before(&self, key: &[u8]) -> bool {
+        self.last.as_slice() < key || self.view.visible.ends_before(key)
+    }
+}
+
+/// Tables with disjoint visible ranges, in the order of their keys; all data in a run is newer than in the next one
+/// for the same key.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// Larger is newer; 0 is the bottom.
+    pub(crate) number: u64,
+    /// How often its data was merged.
+    pub(crate) tier: u8,
+    /// In the order of their keys.
+    pub(crate) tables: Vec<LiveView>,
+}
+
+impl Run {
+    /// The one table that can hold `key`.
+    #[inline]
+    pub(crate) fn find(&self, key: &[u8]) -> Option<&LiveView> {
+        let table = match self.tables.as_slice() {
+            [only] => only,
+            tables => tables.get(tables.partition_point(|table| table.is_before(key)))?,
+        };
+        (table.first.as_slice() <= key && !table.is_before(key)).then_some(table)
+    }
+
+    /// Whether it is the bottom run.
+    pub(crate) fn is_bottom(&self) -> bool {
+        self.tier == BOTTOM
+    }
+}
+
+/// All runs of a family at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Version {
+    /// Newest first.
+    pub(crate) runs: Vec<Run>,
+}
+
+/// Whether some run can hold `key`: false is certain.
+pub(crate) fn may_hold(runs: &[Run], key: &[u8], hash: u64) -> bool {
+    runs.iter().any(|run| {
+        run.find(key)
+            .is_some_and(|table| table.view.may_contain(key, hash))
+    })
+}

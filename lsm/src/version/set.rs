@@ -1,0 +1,204 @@
+//! What a manifest says: families and the tables of their runs. Pure: edits in, facts out.
+//!
+//! Invariants, checked by [`VersionSet::apply`] because edits come from disk, too:
+//! names and ids of families are unique; the tables of one run have one tier and disjoint visible ranges; run 0 and
+//! tier [`BOTTOM`] belong together; a removed table was there.
+
+use super::edit::{BOTTOM, Change, Edit, FamilyRecord, TableRecord};
+use crate::key::{Seqno, TableId};
+use keybed_format::{Code, Error, Result};
+use std::collections::BTreeMap;
+
+/// One family of the set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilySet {
+    /// What is known about it.
+    pub record: FamilyRecord,
+    /// Its tables by (run, visible start, table id).
+    tables: BTreeMap<(u64, Vec<u8>, TableId), TableRecord>,
+}
+
+impl FamilySet {
+    /// Runs newest first, each with its tables in the order of their keys.
+    pub fn runs(&self) -> Vec<(u64, Vec<&TableRecord>)> {
+        let mut runs: Vec<(u64, Vec<&TableRecord>)> = Vec::new();
+        for ((run, ..), table) in &self.tables {
+            match runs.last_mut() {
+                Some((last, tables)) if last == run => tables.push(table),
+                _ => runs.push((*run, vec![table])),
+            }
+        }
+        runs.reverse();
+        runs
+    }
+}
+
+/// Everything a manifest says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionSet {
+    families: BTreeMap<u32, FamilySet>,
+    /// The first unused seqno.
+    pub next_seqno: Seqno,
+}
+
+fn wrong(message: &str) -> Error {
+    Error::new(Code::Malformed, message)
+}
+
+impl VersionSet {
+    /// Families by id.
+    pub fn families(&self) -> impl Iterator<Item = &FamilySet> {
+        self.families.values()
+    }
+
+    /// One family.
+    pub fn family(&self, id: u32) -> Option<&FamilySet> {
+        self.families.get(&id)
+    }
+
+    /// The id of the next family.
+    pub fn next_family(&self) -> u32 {
+        self.families.keys().next_back().map_or(0, |id| id + 1)
+    }
+
+    /// The largest run number in use.
+    pub fn run_max(&self) -> u64 {
+        self.families
+            .values()
+            .filter_map(|family| family.tables.keys().next_back())
+            .map(|(run, ..)| *run)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Whether any family shows a part of the table.
+    pub fn names(&self, id: TableId) -> bool {
+        self.tables().any(|table| table.id == id)
+    }
+
+    /// All tables of all families; one id may occur several times.
+    pub fn tables(&self) -> impl Iterator<Item = &TableRecord> {
+        self.families.values().flat_map(|family| family.tables.values())
+    }
+
+    /// Applies an edit whole or not at all.
+    ///
+    /// # Errors
+    /// `Malformed` if a change contradicts the set.
+    pub fn apply(&mut self, edit: &Edit) -> Result {
+        let mut next = self.clone();
+        for change in &edit.changes {
+            next.apply_change(change)?;
+        }
+        for change in &edit.changes {
+            if let Change::AddTable(family, table) = change {
+                next.check_run(*family, table.run)?;
+            }
+        }
+        *self = next;
+        Ok(())
+    }
+
+    fn apply_change(&mut self, change: &Change) -> Result {
+        match change {
+            Change::CreateFamily(record) => {
+                if self.families.contains_key(&record.id)
+                    || self
+                        .families
+                        .values()
+                        .any(|family| family.record.name == record.name)
+                {
+                    return Err(wrong("a family is created twice").with("family", &record.name));
+                }
+                if record.id == u32::MAX {
+                    return Err(wrong("a family's number is too large"));
+                }
+                self.families.insert(
+                    record.id,
+                    FamilySet {
+                        record: record.clone(),
+                        tables: BTreeMap::new(),
+                    },
+                );
+            }
+            Change::DropFamily(id) => {
+                self.families
+                    .remove(id)
+                    .ok_or_else(|| wrong("a dropped family was not there").with("family", id))?;
+            }
+            Change::AddTable(id, table) => {
+                let family = self.family_mut(*id)?;
+                let key = (table.run, table.visible.start.clone(), table.id);
+                if family.tables.insert(key, table.clone()).is_some() {
+                    return Err(wrong("a table is added twice").with("table", table.id));
+                }
+            }
+            Change::RemoveTable {
+                family,
+                run,
+                id,
+                visible_start,
+            } => {
+                self.family_mut(*family)?
+                    .tables
+                    .remove(&(*run, visible_start.clone(), *id))
+                    .ok_or_else(|| wrong("a removed table was not there").with("table", id))?;
+            }
+            // Memtables that were sealed together are flushed in any order.
+            Change::NextSeqno(seqno) => self.next_seqno = self.next_seqno.max(*seqno),
+        }
+        Ok(())
+    }
+
+    fn family_mut(&mut self, id: u32) -> Result<&mut FamilySet> {
+        self.families
+            .get_mut(&id)
+            .ok_or_else(|| wrong("a table's family was not there").with("family", id))
+    }
+
+    fn check_run(&self, family: u32, run: u64) -> Result {
+        let Some(family) = self.families.get(&family) else {
+            return Ok(());
+        };
+        let from = (run, Vec::new(), TableId(0));
+        let tables: Vec<_> = family
+            .tables
+            .range(from..)
+            .take_while(|((number, ..), _)| *number == run)
+            .map(|(_, t)| t)
+            .collect();
+        for pair in tables.windows(2) {
+            let [a, b] = pair else { continue };
+            if a.visible.intersects(&b.visible) {
+                return Err(wrong("two tables of a run overlap")
+                    .with("run", run)
+                    .with("table", b.id));
+            }
+            if a.tier != b.tier {
+                return Err(wrong("two tables of a run have different tiers").with("run", run));
+            }
+        }
+        match tables.first() {
+            Some(table) if (table.tier == BOTTOM) != (run == 0) => {
+                Err(wrong("run 0 and the bottom tier belong together").with("run", run))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One edit that builds this set from nothing.
+    pub fn full_edit(&self) -> Edit {
+        let mut changes = vec![Change::NextSeqno(self.next_seqno)];
+        for family in self.families.values() {
+            changes.push(Change::CreateFamily(family.record.clone()));
+            let id = family.record.id;
+            changes.extend(
+                family
+                    .tables
+                    .values()
+                    .map(|table| Change::AddTable(id, table.clone())),
+            );
+        }
+        Edit { changes }
+    }
+}
