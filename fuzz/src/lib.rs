@@ -6,6 +6,7 @@
 use keybed::{
     Code,
     format::{envelope, frame},
+    lsm::fuzzing::{filter_block, sst_block, sst_footer_index},
     snapshot::metadata,
     state::codec::{decode_key, encode_key},
 };
@@ -18,6 +19,9 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("checkpoint_metadata", checkpoint_metadata),
     ("frame_log", frame_log),
     ("key_codec", key_codec),
+    ("sst_block", sst_block),
+    ("sst_footer_index", sst_footer_index),
+    ("filter_block", filter_block),
 ];
 
 /// `_metadata` from anywhere: refused, or understood in exactly one way; nothing it names leaves its folder.

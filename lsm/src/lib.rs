@@ -23,6 +23,8 @@ pub mod cache;
 pub mod compaction;
 mod family;
 mod flush;
+#[doc(hidden)]
+pub mod fuzzing;
 mod iter;
 pub mod key;
 mod memtable;

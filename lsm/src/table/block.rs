@@ -19,16 +19,16 @@ use crate::key::{self, Entry, EntryKind, Seqno};
 use keybed_format::{Cursor, Result};
 
 /// Bytes of the header.
-pub(super) const HEADER_BYTES: usize = 32;
+pub(crate) const HEADER_BYTES: usize = 32;
 /// Entries that two-byte slots can lead to.
-pub(super) const SHORT_SLOT_ENTRIES_MAX: u32 = 1 << 11;
+pub(crate) const SHORT_SLOT_ENTRIES_MAX: u32 = 1 << 11;
 /// Entries that four-byte slots can lead to.
-pub(super) const ENTRIES_MAX: u32 = 1 << LONG_INDEX_BITS;
+pub(crate) const ENTRIES_MAX: u32 = 1 << LONG_INDEX_BITS;
 const LONG_INDEX_BITS: u32 = 24;
 
 /// Where the parts of a block lie; everything a read needs besides the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Geometry {
+pub(crate) struct Geometry {
     base: u64,
     entries: u32,
     slots: u32,
@@ -51,7 +51,7 @@ pub(super) struct Geometry {
 }
 
 /// Bits of a slot that hold the index of one of `entries` entries.
-pub(super) fn index_bits(entries: u32) -> u32 {
+pub(crate) fn index_bits(entries: u32) -> u32 {
     if entries > SHORT_SLOT_ENTRIES_MAX {
         LONG_INDEX_BITS
     } else {
@@ -61,19 +61,19 @@ pub(super) fn index_bits(entries: u32) -> u32 {
 
 /// Fingerprint of a hash in a slot of `slot_bits` bits; never 0, so an occupied slot is never 0.
 #[inline(always)]
-pub(super) fn fingerprint(hash: u64, slot_bits: u32, index_bits: u32) -> u32 {
+pub(crate) fn fingerprint(hash: u64, slot_bits: u32, index_bits: u32) -> u32 {
     ((hash >> (64 - (slot_bits - index_bits))) as u32).max(1)
 }
 
 /// First slot to look at: the low half of the hash scaled to the number of slots.
 #[inline(always)]
-pub(super) fn first_slot(hash: u64, slots: u32) -> u32 {
+pub(crate) fn first_slot(hash: u64, slots: u32) -> u32 {
     ((u64::from(hash as u32) * u64::from(slots)) >> 32) as u32
 }
 
 impl Geometry {
     /// Reads the header of a block at `offset` of its file and checks that its parts tile the block exactly.
-    pub(super) fn parse(bytes: &[u8], offset: u64) -> Result<Geometry> {
+    pub(crate) fn parse(bytes: &[u8], offset: u64) -> Result<Geometry> {
         let mut c = Cursor::with_base(bytes, offset);
         let [slot_width, meta_width, key_end_width, value_end_width] = c.array()?;
         let (entries, slots, key_width, value_width, heap_bytes, base) =
@@ -95,6 +95,12 @@ impl Geometry {
         // Sums and products of 32-bit numbers do not overflow 128 bits.
         let value_field = u128::from(key_width) + u128::from(meta_width) + u128::from(key_end_width);
         let stride = value_field + u128::from(value_width) + u128::from(value_end_width);
+        // Versions differ, so rows of no bytes would be a few bytes that claim to be millions of entries.
+        if stride == 0 && entries > 1 {
+            return Err(c
+                .malformed("the rows of a block are empty")
+                .with("entries", entries));
+        }
         let heap_at = HEADER_BYTES as u128 + stride * u128::from(entries);
         let slots_at = heap_at + u128::from(heap_bytes);
         let end = slots_at + u128::from(slots) * u128::from(slot_width);
@@ -124,29 +130,29 @@ impl Geometry {
 
     /// Versions in the block, at least 1.
     #[inline]
-    pub(super) fn entries(&self) -> u32 {
+    pub(crate) fn entries(&self) -> u32 {
         self.entries
     }
 }
 
 /// A version decoded from a block: where its bytes lie in the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Version {
-    pub(super) seqno: Seqno,
-    pub(super) kind: EntryKind,
-    pub(super) value_start: u32,
-    pub(super) value_end: u32,
+pub(crate) struct Version {
+    pub(crate) seqno: Seqno,
+    pub(crate) kind: EntryKind,
+    pub(crate) value_start: u32,
+    pub(crate) value_end: u32,
 }
 
 /// A block's bytes with their geometry.
 #[derive(Clone, Copy)]
-pub(super) struct BlockView<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) geometry: &'a Geometry,
+pub(crate) struct BlockView<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) geometry: &'a Geometry,
 }
 
 /// Answer about bytes that may make no sense: `None` = the block is damaged.
-pub(super) type Sane<T> = Option<T>;
+pub(crate) type Sane<T> = Option<T>;
 
 #[inline(always)]
 fn u16_at(bytes: &[u8], at: usize) -> Sane<u32> {
@@ -200,7 +206,7 @@ impl<'a> BlockView<'a> {
 
     /// Where the key of entry `index` lies.
     #[inline(always)]
-    pub(super) fn key_place(&self, index: u32) -> Sane<(u32, u32)> {
+    pub(crate) fn key_place(&self, index: u32) -> Sane<(u32, u32)> {
         let g = self.geometry;
         let row = self.row_at(index);
         if g.key_end_width == 0 {
@@ -215,7 +221,7 @@ impl<'a> BlockView<'a> {
 
     /// Key of entry `index`.
     #[inline(always)]
-    pub(super) fn key(&self, index: u32) -> Sane<&'a [u8]> {
+    pub(crate) fn key(&self, index: u32) -> Sane<&'a [u8]> {
         let (start, end) = self.key_place(index)?;
         self.bytes.get(start as usize..end as usize)
     }
@@ -235,7 +241,7 @@ impl<'a> BlockView<'a> {
 
     /// Seqno, kind and place of the value of entry `index`, whose key ends at `key_end`.
     #[inline(always)]
-    pub(super) fn version(&self, index: u32, key_end: u32) -> Sane<Version> {
+    pub(crate) fn version(&self, index: u32, key_end: u32) -> Sane<Version> {
         let g = self.geometry;
         let meta = self.meta(index)?;
         let kind = EntryKind::from_u8(meta as u8)?;
@@ -259,7 +265,7 @@ impl<'a> BlockView<'a> {
     }
 
     /// Entry `index` as a whole.
-    pub(super) fn entry(&self, index: u32) -> Sane<Entry<'a>> {
+    pub(crate) fn entry(&self, index: u32) -> Sane<Entry<'a>> {
         let (key_start, key_end) = self.key_place(index)?;
         let version = self.version(index, key_end)?;
         Some(Entry {
@@ -316,7 +322,7 @@ impl<'a> BlockView<'a> {
 
     /// The next older version of the same key, and where its key ends.
     #[inline]
-    pub(super) fn older(&self, index: u32, key: &[u8]) -> Sane<Option<(u32, u32)>> {
+    pub(crate) fn older(&self, index: u32, key: &[u8]) -> Sane<Option<(u32, u32)>> {
         let next = index + 1;
         if next >= self.geometry.entries {
             return Some(None);
@@ -328,7 +334,7 @@ impl<'a> BlockView<'a> {
 
     /// Newest version of `key` with a seqno of at most `seqno_max`, and its index.
     #[inline(always)]
-    pub(super) fn find_visible(
+    pub(crate) fn find_visible(
         &self,
         key: &[u8],
         hash: u64,
@@ -346,7 +352,7 @@ impl<'a> BlockView<'a> {
     }
 
     /// Index of the first entry whose key is not before `key`; the number of entries if there is none.
-    pub(super) fn lower_bound(&self, key: &[u8]) -> Sane<u32> {
+    pub(crate) fn lower_bound(&self, key: &[u8]) -> Sane<u32> {
         let (mut low, mut high) = (0, self.geometry.entries);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -369,12 +375,12 @@ pub struct Block {
 
 impl Block {
     /// Takes decoded bytes of the block at `offset` of its file.
-    pub(super) fn new(bytes: Vec<u8>, offset: u64) -> Result<Block> {
+    pub(crate) fn new(bytes: Vec<u8>, offset: u64) -> Result<Block> {
         let geometry = Geometry::parse(&bytes, offset)?;
         Ok(Block { bytes, geometry })
     }
 
-    pub(super) fn view(&self) -> BlockView<'_> {
+    pub(crate) fn view(&self) -> BlockView<'_> {
         BlockView {
             bytes: &self.bytes,
             geometry: &self.geometry,
@@ -382,7 +388,7 @@ impl Block {
     }
 
     #[inline]
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 

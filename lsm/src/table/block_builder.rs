@@ -10,11 +10,11 @@ use crate::key::{self, Entry};
 use keybed_format::{Code, Error, Result, Sink};
 
 /// Largest block before compression, 1 GiB: all versions of one key must fit.
-pub(super) const BLOCK_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const BLOCK_BYTES_MAX: u64 = 1 << 30;
 
 /// Entries of the block being built, in order.
 #[derive(Debug, Default)]
-pub(super) struct BlockBuilder {
+pub(crate) struct BlockBuilder {
     /// Keys and values, entry by entry, as in the heap.
     bytes: Vec<u8>,
     key_bytes: usize,
@@ -42,7 +42,7 @@ fn end_width(varies: bool, bytes: usize) -> usize {
 }
 
 impl BlockBuilder {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
@@ -63,7 +63,7 @@ impl BlockBuilder {
     }
 
     /// Bytes of the block if it ended with one more entry of this size, for a new key.
-    pub(super) fn bytes_with(&self, key_bytes: usize, value_bytes: usize) -> usize {
+    pub(crate) fn bytes_with(&self, key_bytes: usize, value_bytes: usize) -> usize {
         let (last_key, last_value) = self.last_widths();
         let keys_vary = self.keys_vary || self.width_changes(last_key, key_bytes);
         let values_vary = self.values_vary || self.width_changes(last_value, value_bytes);
@@ -87,7 +87,7 @@ impl BlockBuilder {
     ///
     /// # Errors
     /// `ValueTooLarge` if the versions of one key exceed what a block can hold.
-    pub(super) fn add(&mut self, entry: Entry<'_>, hash: u64, new_key: bool) -> Result {
+    pub(crate) fn add(&mut self, entry: Entry<'_>, hash: u64, new_key: bool) -> Result {
         // A row, its slots and the header take less than 32 bytes per entry.
         let bytes =
             (self.bytes.len() + entry.key.len() + entry.value.len() + (self.entries.len() + 2) * 32) as u64;
@@ -117,7 +117,7 @@ impl BlockBuilder {
     }
 
     /// Appends the block to `out` and starts an empty one. There must be at least one entry.
-    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         let slots = self.slots();
         let slot_width: usize = if self.entries.len() > SHORT_SLOT_ENTRIES_MAX as usize {
             4
@@ -227,7 +227,7 @@ fn slots_for(keys: usize) -> usize {
 ///
 /// # Errors
 /// `Malformed` with the offset, `offset` being that of the block in its file.
-pub(super) fn check(bytes: &[u8], offset: u64) -> Result {
+pub(crate) fn check(bytes: &[u8], offset: u64) -> Result {
     let damaged = |message: &str| Error::new(Code::Malformed, message).at(offset);
     let geometry = Geometry::parse(bytes, offset)?;
     let view = BlockView {

@@ -10,16 +10,16 @@ use crate::key::TableId;
 use keybed_format::{Code, Cursor, Error, Result, checksum};
 
 /// Bytes behind the payload.
-pub(super) const TAIL_BYTES: usize = 13;
+pub(crate) const TAIL_BYTES: usize = 13;
 /// Largest block that is compressed, and so the largest that is decompressed, 16 MiB.
-pub(super) const COMPRESSED_FROM_BYTES_MAX: usize = 16 << 20;
+pub(crate) const COMPRESSED_FROM_BYTES_MAX: usize = 16 << 20;
 
 const AS_IT_IS: u8 = 0;
 const LZ4: u8 = 1;
 const ZSTD: u8 = 2;
 
 /// Compresses blocks; one per builder.
-pub(super) enum Compressor {
+pub(crate) enum Compressor {
     None,
     Lz4,
     #[cfg(feature = "zstd")]
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    pub(super) fn new(compression: Compression) -> Result<Compressor> {
+    pub(crate) fn new(compression: Compression) -> Result<Compressor> {
         match compression {
             Compression::None => Ok(Compressor::None),
             Compression::Lz4 => Ok(Compressor::Lz4),
@@ -59,7 +59,7 @@ impl Compressor {
 
     /// Appends `raw` as the stored block that lies at `offset` of table `id`. Compression that saves less than an
     /// eighth is not worth decompressing.
-    pub(super) fn store(&mut self, raw: &[u8], id: TableId, offset: u64, out: &mut Vec<u8>) {
+    pub(crate) fn store(&mut self, raw: &[u8], id: TableId, offset: u64, out: &mut Vec<u8>) {
         let start = out.len();
         let codec = self
             .compress(raw, out)
@@ -100,7 +100,7 @@ impl Compressor {
 }
 
 /// What a stored block turned out to be, its checksum being right.
-pub(super) enum Stored<'a> {
+pub(crate) enum Stored<'a> {
     /// The block itself.
     Raw(&'a [u8]),
     /// A payload to be given to [`Packed::unpack`].
@@ -108,7 +108,7 @@ pub(super) enum Stored<'a> {
 }
 
 /// A compressed payload.
-pub(super) struct Packed<'a> {
+pub(crate) struct Packed<'a> {
     payload: &'a [u8],
     codec: u8,
     raw_bytes: usize,
@@ -119,7 +119,7 @@ pub(super) struct Packed<'a> {
 ///
 /// # Errors
 /// `Malformed` with the offset.
-pub(super) fn open(stored: &[u8], id: TableId, offset: u64) -> Result<Stored<'_>> {
+pub(crate) fn open(stored: &[u8], id: TableId, offset: u64) -> Result<Stored<'_>> {
     let short = || Error::new(Code::Malformed, "a block is shorter than its tail").at(offset);
     let payload_bytes = stored.len().checked_sub(TAIL_BYTES).ok_or_else(short)?;
     let (payload, tail) = stored.split_at_checked(payload_bytes).ok_or_else(short)?;
@@ -155,7 +155,7 @@ impl Packed<'_> {
     /// # Errors
     /// `Malformed` if the payload does not decompress to exactly the recorded length; `UnsupportedFormatVersion`
     /// for zstd without its feature.
-    pub(super) fn unpack(&self) -> Result<Vec<u8>> {
+    pub(crate) fn unpack(&self) -> Result<Vec<u8>> {
         let mut raw = vec![0; self.raw_bytes];
         let unpacked = match self.codec {
             LZ4 => lz4_flex::block::decompress_into(self.payload, &mut raw).ok(),

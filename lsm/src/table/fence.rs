@@ -18,7 +18,7 @@ use keybed_format::{Cursor, Result, Sink};
 
 /// The blocks of a table by key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fence {
+pub(crate) struct Fence {
     /// What every separator begins with.
     prefix: Vec<u8>,
     /// First eight bytes of the separators of blocks 1.., without the common prefix.
@@ -33,13 +33,13 @@ pub(super) struct Fence {
 
 impl Fence {
     /// Number of blocks, at least 1.
-    pub(super) fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.offsets.len() - 1
     }
 
     /// Offset and end of block `block` in the file.
     #[inline]
-    pub(super) fn place(&self, block: usize) -> (u64, u64) {
+    pub(crate) fn place(&self, block: usize) -> (u64, u64) {
         (self.offsets[block], self.offsets[block + 1])
     }
 
@@ -50,13 +50,13 @@ impl Fence {
     }
 
     /// The whole separator of block `block`, from 1.
-    pub(super) fn whole_separator(&self, block: usize) -> Vec<u8> {
+    pub(crate) fn whole_separator(&self, block: usize) -> Vec<u8> {
         [self.prefix.as_slice(), self.separator(block)].concat()
     }
 
     /// The one block that can hold `key`.
     #[inline]
-    pub(super) fn find(&self, key: &[u8]) -> usize {
+    pub(crate) fn find(&self, key: &[u8]) -> usize {
         let (head, rest) = match key.split_at_checked(self.prefix.len()) {
             Some((head, rest)) => (head, rest),
             None => (key, &[][..]),
@@ -99,7 +99,7 @@ impl Fence {
     }
 
     /// Bytes of the blocks that can hold keys of `range`.
-    pub(super) fn bytes_in(&self, range: &KeyRange) -> u64 {
+    pub(crate) fn bytes_in(&self, range: &KeyRange) -> u64 {
         if range.is_empty() {
             return 0;
         }
@@ -109,7 +109,7 @@ impl Fence {
     }
 
     /// Bytes of memory it takes.
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.prefix.len()
             + self.separators.len()
             + self.numbers.len() * 8
@@ -121,7 +121,7 @@ impl Fence {
     ///
     /// # Errors
     /// `Malformed` with the offset.
-    pub(super) fn decode(bytes: &[u8], offset: u64, blocks_end: u64) -> Result<Fence> {
+    pub(crate) fn decode(bytes: &[u8], offset: u64, blocks_end: u64) -> Result<Fence> {
         let mut c = Cursor::with_base(bytes, offset);
         let blocks = c.count(1)?;
         if blocks == 0 {
@@ -180,7 +180,7 @@ impl Fence {
 
 /// Takes note of the blocks while they are written.
 #[derive(Debug, Default)]
-pub(super) struct FenceBuilder {
+pub(crate) struct FenceBuilder {
     stored: Vec<u64>,
     /// Separators of blocks 1.., one behind the other.
     separators: Vec<u8>,
@@ -189,27 +189,27 @@ pub(super) struct FenceBuilder {
 
 impl FenceBuilder {
     /// A block begins with `first`; the one before it ended with `last_before`.
-    pub(super) fn start_block(&mut self, last_before: &[u8], first: &[u8]) {
+    pub(crate) fn start_block(&mut self, last_before: &[u8], first: &[u8]) {
         self.separators.extend_from_slice(separator(last_before, first));
         self.ends.push(self.separators.len());
     }
 
     /// The block took `stored` bytes of the file.
-    pub(super) fn end_block(&mut self, stored: u64) {
+    pub(crate) fn end_block(&mut self, stored: u64) {
         self.stored.push(stored);
     }
 
-    pub(super) fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.stored.len()
     }
 
     /// About how many bytes the index takes.
-    pub(super) fn estimated_bytes(&self) -> usize {
+    pub(crate) fn estimated_bytes(&self) -> usize {
         self.separators.len() + self.stored.len() * 4 + 16
     }
 
     /// The index of blocks that begin at `first_offset`.
-    pub(super) fn encode(&self, first_offset: u64) -> Vec<u8> {
+    pub(crate) fn encode(&self, first_offset: u64) -> Vec<u8> {
         let each = || {
             let starts = std::iter::once(0).chain(self.ends.iter().copied());
             starts
@@ -233,6 +233,6 @@ impl FenceBuilder {
 }
 
 /// The shortest prefix of `first` that lies behind `last`, which lies before `first`.
-pub(super) fn separator<'a>(last: &[u8], first: &'a [u8]) -> &'a [u8] {
+pub(crate) fn separator<'a>(last: &[u8], first: &'a [u8]) -> &'a [u8] {
     &first[..(common_prefix_bytes(last, first) + 1).min(first.len())]
 }

@@ -13,7 +13,7 @@
 use keybed_format::{Cursor, Result, Sink};
 
 /// Bytes before the fingerprints.
-pub(super) const HEADER_BYTES: usize = 24;
+pub(crate) const HEADER_BYTES: usize = 24;
 /// Seeds tried before the table goes without a filter; each succeeds with a probability far above one half.
 const SEEDS_MAX: u32 = 64;
 /// Keys above this get no filter: their positions would not fit 32 bits.
@@ -21,7 +21,7 @@ const KEYS_MAX: usize = 1 << 31;
 
 /// How a filter is laid out; the fingerprints lie behind the header wherever the section lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     seed: u64,
     keys: u32,
     segments: u32,
@@ -33,7 +33,7 @@ impl Filter {
     ///
     /// # Errors
     /// `Malformed` with the offset.
-    pub(super) fn decode(section: &[u8], offset: u64) -> Result<Filter> {
+    pub(crate) fn decode(section: &[u8], offset: u64) -> Result<Filter> {
         let mut c = Cursor::with_base(section, offset);
         let filter = Filter {
             seed: c.u64()?,
@@ -58,7 +58,7 @@ impl Filter {
     }
 
     /// Keys it was built from.
-    pub(super) fn keys(&self) -> u32 {
+    pub(crate) fn keys(&self) -> u32 {
         self.keys
     }
 
@@ -82,7 +82,7 @@ impl Filter {
 
     /// Whether the set can hold `hash`; `section` is the one this filter was decoded from.
     #[inline(always)]
-    pub(super) fn may_contain(&self, section: &[u8], hash: u64) -> bool {
+    pub(crate) fn may_contain(&self, section: &[u8], hash: u64) -> bool {
         let mixed = self.mix(hash);
         let [a, b, c] = self.places(mixed);
         let at = |place: usize| section.get(HEADER_BYTES + place).copied();
@@ -142,7 +142,7 @@ fn shape(keys: usize) -> Filter {
 }
 
 /// About how many bytes the filter of `keys` keys takes.
-pub(super) fn estimated_bytes(keys: usize) -> usize {
+pub(crate) fn estimated_bytes(keys: usize) -> usize {
     if keys > KEYS_MAX {
         0
     } else {
@@ -153,7 +153,7 @@ pub(super) fn estimated_bytes(keys: usize) -> usize {
 /// Builds the section of a filter for `hashes` (in any order; equal ones count once).
 ///
 /// `None` if there are too many, or if every seed fails, which takes hashes chosen against it.
-pub(super) fn build(mut hashes: Vec<u64>) -> Option<Vec<u8>> {
+pub(crate) fn build(mut hashes: Vec<u64>) -> Option<Vec<u8>> {
     if hashes.len() > KEYS_MAX {
         return None;
     }

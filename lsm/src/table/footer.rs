@@ -16,18 +16,18 @@ use crate::key::TableId;
 use keybed_format::{Code, Cursor, Error, Result, Sink, checksum};
 
 /// Kind of the trailer.
-pub(super) const KIND: u32 = u32::from_le_bytes(*b"sst1");
+pub(crate) const KIND: u32 = u32::from_le_bytes(*b"sst1");
 /// Version of the layout.
-pub(super) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// Bytes of the head; offset of the first block.
-pub(super) const HEAD_BYTES: u64 = 16;
+pub(crate) const HEAD_BYTES: u64 = 16;
 /// Bytes of the footer.
-pub(super) const FOOTER_BYTES: u64 = 48;
+pub(crate) const FOOTER_BYTES: u64 = 48;
 const HEAD_MAGIC: [u8; 8] = *b"KBTABLE1";
 const FOOT_MAGIC: [u8; 8] = *b"KBTFOOT1";
 
 /// The first bytes of every table.
-pub(super) fn head() -> Vec<u8> {
+pub(crate) fn head() -> Vec<u8> {
     let mut out = Sink::new();
     out.raw(&HEAD_MAGIC).u32(VERSION).u32(0);
     out.into_vec()
@@ -35,16 +35,16 @@ pub(super) fn head() -> Vec<u8> {
 
 /// Offsets of the sections; each ends where the next begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Footer {
+pub(crate) struct Footer {
     /// End of the blocks.
-    pub(super) filter_at: u64,
-    pub(super) index_at: u64,
-    pub(super) properties_at: u64,
+    pub(crate) filter_at: u64,
+    pub(crate) index_at: u64,
+    pub(crate) properties_at: u64,
 }
 
 impl Footer {
     /// The footer that lies at `offset` of table `id`.
-    pub(super) fn encode(&self, id: TableId, offset: u64) -> Vec<u8> {
+    pub(crate) fn encode(&self, id: TableId, offset: u64) -> Vec<u8> {
         let mut out = Sink::new();
         out.u64(self.filter_at).u64(self.index_at).u64(self.properties_at);
         out.u32(VERSION).u32(0).raw(&FOOT_MAGIC);
@@ -55,7 +55,7 @@ impl Footer {
     ///
     /// # Errors
     /// `Malformed` with the offset; `UnsupportedFormatVersion`.
-    pub(super) fn decode(bytes: &[u8], id: TableId, offset: u64) -> Result<Footer> {
+    pub(crate) fn decode(bytes: &[u8], id: TableId, offset: u64) -> Result<Footer> {
         let payload = unseal(bytes, id, offset)?;
         let mut c = Cursor::with_base(payload, offset);
         let footer = Footer {
@@ -91,7 +91,7 @@ impl Footer {
 }
 
 /// Puts the checksum of a section that lies at `offset` of table `id` behind it.
-pub(super) fn seal(mut payload: Vec<u8>, id: TableId, offset: u64) -> Vec<u8> {
+pub(crate) fn seal(mut payload: Vec<u8>, id: TableId, offset: u64) -> Vec<u8> {
     let sum = checksum::bound(&payload, id.0, offset);
     payload.extend_from_slice(&sum.to_le_bytes());
     payload
@@ -101,7 +101,7 @@ pub(super) fn seal(mut payload: Vec<u8>, id: TableId, offset: u64) -> Vec<u8> {
 ///
 /// # Errors
 /// `Malformed` with the offset.
-pub(super) fn unseal(section: &[u8], id: TableId, offset: u64) -> Result<&[u8]> {
+pub(crate) fn unseal(section: &[u8], id: TableId, offset: u64) -> Result<&[u8]> {
     let Some((payload, sum)) = section.split_last_chunk::<8>() else {
         return Err(Error::new(Code::Malformed, "a section is shorter than its checksum").at(offset));
     };

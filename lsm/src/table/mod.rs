@@ -41,3 +41,16 @@ pub use options::{Compression, TableFacts, TableOptions};
 pub use reader::{BlockAccess, TableReader};
 pub use value::{Found, Slice};
 pub use view::TableView;
+
+/// The parts of a table, for the checks of `fuzzing`.
+pub(crate) mod inside {
+    pub(crate) use super::{
+        block::{BlockView, Geometry},
+        block_builder::{BlockBuilder, check as check_block},
+        compress::{COMPRESSED_FROM_BYTES_MAX, Compressor, Stored, TAIL_BYTES, open as open_stored},
+        fence::FenceBuilder,
+        filter::{Filter, build as build_filter},
+        footer::{Footer, HEAD_BYTES, KIND, head, seal},
+        properties::encode as encode_properties,
+    };
+}

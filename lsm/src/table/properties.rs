@@ -24,10 +24,10 @@ const BLOCKS: u64 = 11;
 const PARTITION_PREFIX: u64 = 12;
 
 /// Widest partition prefix, in bytes.
-pub(super) const PARTITION_PREFIX_MAX: u8 = 8;
+pub(crate) const PARTITION_PREFIX_MAX: u8 = 8;
 
 /// Writes the facts except those that the trailer holds (id, bytes, digest).
-pub(super) fn encode(facts: &TableFacts) -> Vec<u8> {
+pub(crate) fn encode(facts: &TableFacts) -> Vec<u8> {
     let numbers_before = [
         (ENTRIES, facts.entries),
         (KEYS, facts.keys),
@@ -61,7 +61,7 @@ pub(super) fn encode(facts: &TableFacts) -> Vec<u8> {
 ///
 /// # Errors
 /// `Malformed` with the offset if a fact is missing or contradicts another.
-pub(super) fn decode(bytes: &[u8], offset: u64, trailer: &Trailer) -> Result<TableFacts> {
+pub(crate) fn decode(bytes: &[u8], offset: u64, trailer: &Trailer) -> Result<TableFacts> {
     let mut c = Cursor::with_base(bytes, offset);
     let mut facts = TableFacts {
         id: TableId(trailer.content_id),
@@ -154,7 +154,7 @@ fn contradiction(facts: &TableFacts) -> Option<&'static str> {
 }
 
 /// Facts of a table that is being compared with what its file says.
-pub(super) fn compare(expected: &TableFacts, found: &TableFacts) -> Result {
+pub(crate) fn compare(expected: &TableFacts, found: &TableFacts) -> Result {
     if expected == found {
         Ok(())
     } else {

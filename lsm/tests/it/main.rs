@@ -1,5 +1,6 @@
 //! Behaviour of the engine as its users see it; one module per behaviour.
 
+mod fuzz_corpus;
 mod model;
 mod support;
 mod table_corruption;

@@ -1,0 +1,426 @@
+//! What must hold for arbitrary bytes in the place of parts of a table; called by the fuzz targets and by the test
+//! that replays their corpora. Each function panics if a promise is broken. Not part of the API.
+
+use crate::{
+    cache::BlockCache,
+    key::{self, Entry, EntryKind, KeyRange, SEQNO_MAX, TableId},
+    table::{BlockAccess, TableFacts, TableIter, TableReader, TableView, inside},
+};
+use inside::{
+    BlockBuilder, BlockView, Compressor, FenceBuilder, Filter, Footer, Geometry, Stored, build_filter,
+    check_block, encode_properties, head, open_stored, seal,
+};
+use keybed_env::ReadFile;
+use keybed_format::{Code, Error, Result, trailer::TrailerBuilder};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
+
+const ID: TableId = TableId(77);
+
+/// Bytes in the place of a block: no panic, no allocation above the limit; a sound one is built again to equal bytes
+/// and finds each of its keys. Entries made of the bytes survive a block.
+pub fn sst_block(bytes: &[u8]) {
+    raw_block(bytes);
+    // As a stored block: payload, codec and length from the fuzzer, the checksum right.
+    let sealed = seal(bytes.to_vec(), ID, 16);
+    match open_stored(&sealed, ID, 16) {
+        Ok(Stored::Raw(raw)) => raw_block(raw),
+        Ok(Stored::Packed(packed)) => {
+            if let Ok(raw) = packed.unpack() {
+                assert!(
+                    raw.len() <= inside::COMPRESSED_FROM_BYTES_MAX,
+                    "a block above the limit"
+                );
+                raw_block(&raw);
+            }
+        }
+        Err(error) => assert!(known(&error), "{error}"),
+    }
+    let entries = entries_of(bytes);
+    if !entries.is_empty() {
+        let raw = block_of(&entries);
+        check_block(&raw, 16).expect("a block that was built is sound");
+        let geometry = Geometry::parse(&raw, 16).expect("a block that was built has a header");
+        let view = BlockView {
+            bytes: &raw,
+            geometry: &geometry,
+        };
+        let found: Vec<_> = (0..geometry.entries())
+            .map(|i| view.entry(i).expect("an entry"))
+            .collect();
+        let written: Vec<_> = entries.iter().map(OwnEntry::borrow).collect();
+        assert_eq!(found, written, "a block holds something else than was put in");
+    }
+}
+
+fn raw_block(raw: &[u8]) {
+    let Ok(geometry) = Geometry::parse(raw, 16) else {
+        return;
+    };
+    let view = BlockView {
+        bytes: raw,
+        geometry: &geometry,
+    };
+    let sound = check_block(raw, 16).is_ok();
+    for index in 0..geometry.entries().min(4096) {
+        let Some(entry) = view.entry(index) else {
+            assert!(!sound, "a sound block has an entry that makes no sense");
+            continue;
+        };
+        let found = view.find_visible(entry.key, key::hash(entry.key), entry.seqno);
+        let bound = view.lower_bound(entry.key);
+        if sound {
+            assert_eq!(
+                found.flatten().map(|(at, _)| at),
+                Some(index),
+                "an entry is not found"
+            );
+            assert!(
+                bound.is_some_and(|at| at <= index),
+                "an entry lies before its key"
+            );
+        }
+    }
+    for strange in [&b""[..], b"strange", &[0xff; 40]] {
+        let _ = view.find_visible(strange, key::hash(strange), SEQNO_MAX);
+        let _ = view.lower_bound(strange);
+    }
+}
+
+/// Bytes in the place of a filter: no panic; one built from the bytes denies none of its keys.
+pub fn filter_block(bytes: &[u8]) {
+    let probes: Vec<u64> = bytes
+        .chunks(8)
+        .map(|part| part.iter().fold(0, |n, &b| n << 8 | u64::from(b)))
+        .collect();
+    if let Ok(filter) = Filter::decode(bytes, 0) {
+        for &probe in probes.iter().chain(&[0, 1, u64::MAX]) {
+            filter.may_contain(bytes, probe);
+        }
+    }
+    let section = build_filter(probes.clone()).expect("so few keys have a filter");
+    let filter = Filter::decode(&section, 0).expect("a filter that was built");
+    assert!(
+        probes.iter().all(|&hash| filter.may_contain(&section, hash)),
+        "a key is denied"
+    );
+}
+
+/// A file from anywhere, opened as a table: refused, or iterated without a panic; if it verifies, it is in order and
+/// point reads equal the scan.
+///
+/// Checksums would keep a fuzzer outside, so bytes that do not start with the magic number are damage done to the
+/// parts of a sound table before the checksums are computed: `(part u8, offset u16, xor u8)…`.
+pub fn sst_footer_index(bytes: &[u8]) {
+    let file = if bytes.starts_with(&head()[..8]) {
+        bytes.to_vec()
+    } else {
+        damaged_table(bytes)
+    };
+    let cache = Arc::new(BlockCache::new(1 << 20));
+    let opened = TableReader::open_file(
+        Arc::new(Memory(file)),
+        Path::new("fuzz.sst"),
+        ID,
+        BlockAccess::Cache(cache),
+    );
+    let reader = match opened {
+        Ok(reader) => reader,
+        Err(error) => return assert!(known(&error), "{error}"),
+    };
+    let sound = match reader.verify_all() {
+        Ok(()) => true,
+        Err(error) => {
+            assert!(known(&error), "{error}");
+            false
+        }
+    };
+    let _ = reader.dump().to_string();
+    let part = KeyRange {
+        start: b"k1".to_vec(),
+        end: Some(b"k3".to_vec()),
+    };
+    for view in [
+        TableView::whole(reader.clone()),
+        TableView::new(reader.clone(), part),
+    ] {
+        let scanned = walk(&view, sound);
+        if sound && view.visible.is_all() {
+            let entries = scanned.expect("a sound table is scanned");
+            assert_eq!(
+                entries as u64,
+                reader.facts().entries,
+                "the scan left something out"
+            );
+        }
+    }
+}
+
+/// Scans a view, asks for each version by key. Bounded: damage may make blocks refer to each other's keys, never
+/// make them longer.
+fn walk(view: &TableView, sound: bool) -> Result<usize> {
+    let mut iter = TableIter::new(view);
+    iter.seek_to_first()?;
+    let mut last: Option<OwnEntry> = None;
+    let mut entries = 0;
+    while iter.valid() {
+        let entry = iter.entry();
+        let found = view.get(entry.key, key::hash(entry.key), entry.seqno);
+        let mut versions = 0;
+        let all = view.versions(entry.key, key::hash(entry.key), entry.seqno, &mut |_| {
+            versions += 1;
+            ControlFlow::Continue(())
+        });
+        if sound {
+            assert!(
+                view.visible.contains(entry.key),
+                "a key outside of the visible range"
+            );
+            let found = found
+                .expect("a sound table is read")
+                .expect("a key of the scan is found");
+            assert_eq!(
+                (found.seqno, found.kind, &*found.value),
+                (entry.seqno, entry.kind, entry.value)
+            );
+            assert!(all.is_ok() && versions > 0, "versions differ from get");
+            let ordered = last
+                .as_ref()
+                .is_none_or(|last| last.borrow().order(&entry).is_lt());
+            assert!(ordered, "the scan is not in order");
+            last = Some(OwnEntry::of(entry));
+        }
+        entries += 1;
+        iter.next()?;
+    }
+    Ok(entries)
+}
+
+fn known(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        Code::Malformed | Code::TableCorrupt | Code::UnsupportedFormatVersion
+    )
+}
+
+/// A file in memory.
+#[derive(Debug)]
+struct Memory(Vec<u8>);
+
+impl ReadFile for Memory {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result {
+        let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..));
+        let part = rest.and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(
+            part.ok_or_else(|| Error::new(Code::Malformed, "the file ends too early").at(offset))?,
+        );
+        Ok(())
+    }
+}
+
+struct OwnEntry {
+    key: Vec<u8>,
+    seqno: u64,
+    kind: EntryKind,
+    value: Vec<u8>,
+}
+
+impl OwnEntry {
+    fn of(entry: Entry<'_>) -> Self {
+        OwnEntry {
+            key: entry.key.to_vec(),
+            seqno: entry.seqno,
+            kind: entry.kind,
+            value: entry.value.to_vec(),
+        }
+    }
+
+    fn borrow(&self) -> Entry<'_> {
+        Entry {
+            key: &self.key,
+            seqno: self.seqno,
+            kind: self.kind,
+            value: &self.value,
+        }
+    }
+}
+
+/// Entries made of bytes, in order: `key length u8 · value length u8 · kind u8 · seqno u8 · key · value`, lengths and
+/// kind wrapped to what is possible.
+fn entries_of(mut bytes: &[u8]) -> Vec<OwnEntry> {
+    let mut all = Vec::new();
+    while let Some((&[key, value, kind, seqno], rest)) = bytes.split_first_chunk() {
+        let (key, rest) = rest.split_at(usize::from(key % 24).min(rest.len()));
+        let (value, rest) = rest.split_at(usize::from(value).min(rest.len()));
+        let kind = [EntryKind::Put, EntryKind::Delete, EntryKind::Merge][usize::from(kind % 3)];
+        let seqno = u64::from(seqno) << (u32::from(seqno) % 48);
+        all.push(OwnEntry {
+            key: key.to_vec(),
+            seqno,
+            kind,
+            value: value.to_vec(),
+        });
+        bytes = rest;
+    }
+    all.sort_by(|a, b| a.borrow().order(&b.borrow()));
+    all.dedup_by(|a, b| a.borrow().order(&b.borrow()).is_eq());
+    all
+}
+
+fn block_of(entries: &[OwnEntry]) -> Vec<u8> {
+    let mut builder = BlockBuilder::default();
+    let mut last: Option<&[u8]> = None;
+    for entry in entries {
+        let new_key = last != Some(&entry.key);
+        builder
+            .add(entry.borrow(), key::hash(&entry.key), new_key)
+            .expect("small entries fit");
+        last = Some(&entry.key);
+    }
+    let mut raw = Vec::new();
+    builder.finish(&mut raw);
+    raw
+}
+
+/// A sound table of four blocks, damaged before its checksums are computed.
+fn damaged_table(damage: &[u8]) -> Vec<u8> {
+    let entry = |i: u64, seqno, kind, value: &[u8]| {
+        let key = format!("k{}{}", i / 8, "x".repeat((i % 8) as usize)).into_bytes();
+        OwnEntry {
+            key,
+            seqno,
+            kind,
+            value: value.to_vec(),
+        }
+    };
+    let blocks: Vec<Vec<OwnEntry>> = (0..4)
+        .map(|block| {
+            let keys = block * 8..block * 8 + 8;
+            keys.flat_map(|i| {
+                [
+                    entry(i, i + 100, EntryKind::Merge, b"+"),
+                    entry(i, i, EntryKind::Put, &[7; 3][..(i % 4) as usize]),
+                ]
+            })
+            .collect()
+        })
+        .collect();
+    let hashes = blocks
+        .iter()
+        .flatten()
+        .step_by(2)
+        .map(|e| key::hash(&e.key))
+        .collect();
+    let mut raw: Vec<Vec<u8>> = blocks.iter().map(|entries| block_of(entries)).collect();
+    let mut fence = FenceBuilder::default();
+    for (i, block) in raw.iter().enumerate() {
+        if let Some(before) = i.checked_sub(1).and_then(|i| blocks[i].last()) {
+            fence.start_block(&before.key, &blocks[i][0].key);
+        }
+        fence.end_block((block.len() + inside::TAIL_BYTES) as u64);
+    }
+    let all = || blocks.iter().flatten();
+    let facts = TableFacts {
+        id: ID,
+        bytes: 0,
+        digest: 0,
+        entries: 64,
+        keys: 32,
+        tombstones: 0,
+        merges: 32,
+        smallest: blocks[0][0].key.clone(),
+        largest: all().last().map(|e| e.key.clone()).unwrap_or_default(),
+        seqno_min: 0,
+        seqno_max: 131,
+        key_bytes: all().map(|e| e.key.len() as u64).sum(),
+        value_bytes: all().map(|e| e.value.len() as u64).sum(),
+        blocks: 4,
+        partition_prefix: 2,
+    };
+    let mut sections = vec![
+        build_filter(hashes).expect("a filter"),
+        fence.encode(inside::HEAD_BYTES),
+        encode_properties(&facts),
+    ];
+    for hit in damage.chunks_exact(4) {
+        let (part, at) = (
+            usize::from(hit[0]),
+            usize::from(u16::from_le_bytes([hit[1], hit[2]])),
+        );
+        let part = match part % 7 {
+            block @ 0..4 => &mut raw[block],
+            section => &mut sections[section - 4],
+        };
+        let at = at % part.len();
+        part[at] ^= hit[3];
+    }
+    assemble(&raw, sections)
+}
+
+/// A file of these blocks and sections (filter, index, properties), all checksums right.
+fn assemble(blocks: &[Vec<u8>], sections: Vec<Vec<u8>>) -> Vec<u8> {
+    let mut file = head();
+    let mut compressor = Compressor::None;
+    for block in blocks {
+        let offset = file.len() as u64;
+        compressor.store(block, ID, offset, &mut file);
+    }
+    let mut offsets = Vec::new();
+    for payload in sections {
+        offsets.push(file.len() as u64);
+        let sealed = seal(payload, ID, file.len() as u64);
+        file.extend(sealed);
+    }
+    let footer = Footer {
+        filter_at: offsets[0],
+        index_at: offsets[1],
+        properties_at: offsets[2],
+    };
+    let footer = footer.encode(ID, file.len() as u64);
+    file.extend(footer);
+    let mut trailer = TrailerBuilder::new(ID.0, inside::KIND);
+    trailer.update(&file);
+    file.extend(trailer.finish().0);
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_that_is_damaged_is_sound_without_damage() {
+        let file = Arc::new(Memory(damaged_table(&[])));
+        let cache = BlockAccess::Cache(Arc::new(BlockCache::new(0)));
+        let reader = TableReader::open_file(file, Path::new("fuzz.sst"), ID, cache).unwrap();
+        reader.verify_all().unwrap();
+        assert_eq!(walk(&TableView::whole(reader), true).unwrap(), 64);
+    }
+
+    #[test]
+    fn damage_below_right_checksums_is_survived_everywhere() {
+        for part in 0..7_u8 {
+            for at in 0..400_u16 {
+                for xor in [1, 0x80, 0xff] {
+                    let [low, high] = at.to_le_bytes();
+                    sst_footer_index(&[part, low, high, xor]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_entries_survive_a_block() {
+        let mut bytes = Vec::new();
+        for i in 0..3_000_u32 {
+            bytes.push((i.wrapping_mul(0x9E37_79B9) >> 24) as u8);
+            if i % 300 == 0 {
+                sst_block(&bytes);
+                filter_block(&bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! If this fails, a byte sequence that once broke the table layer breaks it again.
+
+use keybed_lsm::fuzzing;
+use std::{fs, path::Path};
+
+#[test]
+fn committed_inputs_keep_their_promises() {
+    type Check = fn(&[u8]);
+    let targets: [(&str, Check); 3] = [
+        ("sst_block", fuzzing::sst_block),
+        ("sst_footer_index", fuzzing::sst_footer_index),
+        ("filter_block", fuzzing::filter_block),
+    ];
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    for (target, check) in targets {
+        let mut replayed = 0;
+        for entry in fs::read_dir(corpora.join(target)).unwrap() {
+            let path = entry.unwrap().path();
+            println!("{}", path.display()); // the last one printed is the culprit
+            check(&fs::read(&path).unwrap());
+            replayed += 1;
+        }
+        assert!(replayed >= 3, "{target} has a corpus");
+    }
+}
