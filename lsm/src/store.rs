@@ -363,6 +363,8 @@ impl Store {
     pub fn wait_for_background(&mut self) -> Result {
         self.check_open()?;
         self.wait_for_flush()?;
+        // A merge that failed before is tried again: its cause may have passed.
+        self.shared.state.lock().compaction_error = None;
         job::schedule(&self.shared);
         let mut result = Ok(());
         let shared = self.shared.clone();

@@ -1,7 +1,10 @@
 //! Behaviour of the engine as its users see it; one module per behaviour.
 
+mod crash;
+mod faults;
 mod fuzz_corpus;
 mod model;
+mod simulated;
 mod support;
 mod table_corruption;
 mod table_format;
