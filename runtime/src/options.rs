@@ -2,6 +2,7 @@
 
 use crate::{
     event::JobEvent,
+    job::work_dir,
     plan::JobPlace,
     restart::RestartStrategy,
     task::{AsyncFailure, Seed},
@@ -33,8 +34,10 @@ impl Backend {
 
     /// What one subtask of node `node` uses: a directory that no other subtask, node or attempt has.
     pub(crate) fn options(self, place: &JobPlace, node: usize, seed: &Seed) -> BackendOptions {
-        let (attempt, subtask) = (seed.attempt, seed.subtask);
-        let dir = place.options.work_dir.join(format!("{attempt}-{node}-{subtask}"));
+        let dir = place
+            .options
+            .work_dir
+            .join(work_dir::name(seed.attempt, node, seed.subtask));
         let mut options = match self {
             Backend::Heap => BackendOptions::heap(dir),
             Backend::Lsm { memtable_bytes } => BackendOptions {
@@ -73,6 +76,8 @@ pub struct Checkpoints {
     pub timeout: Duration,
     /// Failures in a row that are borne before the job restarts. Default 0.
     pub tolerable_failures: u32,
+    /// Whether the last checkpoints stay when the job is finished. Default: no, its results stand then.
+    pub keep_when_finished: bool,
 }
 
 impl Checkpoints {
@@ -85,6 +90,7 @@ impl Checkpoints {
             min_pause: Duration::ZERO,
             timeout: Duration::from_secs(600),
             tolerable_failures: 0,
+            keep_when_finished: false,
         }
     }
 
@@ -117,7 +123,7 @@ pub struct JobOptions {
     pub max_parallelism: Option<u32>,
     /// Where keyed state lives. Default: LSM.
     pub backend: Backend,
-    /// Directory for local stores; its content is removed at every start. Default `keybed-state/work`.
+    /// Directory for local stores; those of earlier runs are removed. For one job at a time. Default `keybed-state/work`.
     pub work_dir: PathBuf,
     /// Default: none; then a failure starts the job from the beginning.
     pub checkpoints: Option<Checkpoints>,

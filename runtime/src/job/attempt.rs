@@ -2,7 +2,7 @@
 
 use super::{driver::DriverMail, restore::NodeStart};
 use crate::{
-    element::Barrier,
+    element::{Barrier, Purpose},
     mailbox::Mailbox,
     plan::{Build, JobPlace, Named, Restore, Role},
     task::{Mail, PlaceOf, Seed},
@@ -24,6 +24,8 @@ pub(super) struct Attempt {
     pub(super) finished: BTreeSet<usize>,
     pub(super) cleaned: BTreeSet<usize>,
     pub(super) ended: BTreeSet<usize>,
+    /// The checkpoint that ends the job is complete, and was taken for this.
+    pub(super) last: Option<Purpose>,
 }
 
 struct TaskPlace {
@@ -112,6 +114,7 @@ impl Attempt {
             finished,
             cleaned,
             ended,
+            last: None,
         })
     }
 

@@ -14,7 +14,8 @@ use super::{
     Shared,
     attempt::{Attempt, Surroundings, task_count},
     restore::{self, NodeStart},
-    storage::{Publication, Restored, Storage},
+    storage::{NoStorage, Publication, Restored, Storage},
+    work_dir,
 };
 use crate::{
     coordinator::{AbortReason, Command, Coordinator, Timing},
@@ -62,6 +63,7 @@ pub(crate) enum Stored {
     Published(Result),
     Cleaned(Result),
     Recorded(Result),
+    Wiped,
 }
 
 /// Where the job is.
@@ -100,6 +102,7 @@ pub(super) struct Driver {
     /// The removal of old checkpoints is under way; it delays nothing but the end of an attempt.
     cleaning: bool,
     clean_wanted: bool,
+    wiped: bool,
     stop_wanted: bool,
     cancel_wanted: bool,
     /// Why checkpoints were asked for by hand, until one answers.
@@ -138,6 +141,7 @@ impl Driver {
             storing: false,
             cleaning: false,
             clean_wanted: false,
+            wiped: false,
             stop_wanted: false,
             cancel_wanted: false,
             tickets: Vec::new(),
@@ -190,6 +194,8 @@ impl Driver {
                     format!("storing panicked: {}", panic_text(&*payload)),
                 ))
             });
+            // Whoever waits for the answer may need the lock that the storage holds.
+            drop(storage);
             inbox.post(DriverMail::Stored(answer(outcome)));
         };
         self.scheduler.submit(Priority::Flush, Box::new(job));
@@ -200,8 +206,11 @@ impl Driver {
         let nodes = self.nodes.clone();
         let options = &self.shared.place.options;
         let (parallelism, max_parallelism) = (options.parallelism, options.max_parallelism);
+        let (fs, dir) = (options.fs.clone(), options.work_dir.clone());
         self.store(
             move |storage| {
+                // What is left takes space only: every attempt has directories of its own.
+                let _ = work_dir::wipe(&*fs, &dir);
                 let restored = storage.latest()?;
                 let metadata = restored.as_ref().map(|r| &r.metadata);
                 Ok((
@@ -347,7 +356,8 @@ impl Driver {
         self.tickets
             .drain(..)
             .for_each(|ticket| ticket.keep(Ok(checkpoint)));
-        if let Phase::Running(attempt) = &self.phase {
+        if let Phase::Running(attempt) = &mut self.phase {
+            attempt.last = attempt.last.or(purpose.ends_the_job().then_some(purpose));
             attempt.tell(|| Mail::Complete(checkpoint, purpose));
         }
     }
@@ -362,7 +372,9 @@ impl Driver {
             checkpoint: id,
             reason: text,
         });
-        if let (Phase::Running(attempt), Some(id)) = (&self.phase, id) {
+        let Some(id) = id else { return };
+        self.storage.abort(id);
+        if let Phase::Running(attempt) = &self.phase {
             attempt.tell(|| Mail::Aborted(id));
         }
     }
@@ -418,6 +430,9 @@ impl Driver {
                     Err(_) => Outcome::Failed,
                 };
                 self.phase = Phase::Over;
+                // The root's lock is free before anybody hears of the end.
+                self.storage = Arc::new(NoStorage::default());
+                self.restored = None;
                 self.shared.progress.lock().ended = Some((outcome, self.now()));
                 let closed = || Err(Error::new(Code::Closed, "the job is over"));
                 self.tickets.drain(..).for_each(|ticket| ticket.keep(closed()));
@@ -443,12 +458,8 @@ impl Driver {
             return; // a zombie
         }
         match what {
-            What::Failed(error) => {
-                attempt.ended.insert(task);
-                if !ending {
-                    self.fail(error);
-                }
-            }
+            What::Failed(error) if !ending => self.fail(error),
+            What::Failed(_) => {}
             What::Ended => {
                 attempt.ended.insert(task);
             }
@@ -566,6 +577,7 @@ impl Driver {
                 }
             }
             Stored::Recorded(Err(error)) => self.fail(error),
+            Stored::Wiped => {}
         }
     }
 
@@ -584,7 +596,19 @@ impl Driver {
                 self.end_attempt(Next::End(Ok(Outcome::Finished)));
             }
             Phase::Ending(attempt, _) if attempt.all(&attempt.ended) && quiet => {
-                if let Phase::Ending(_, next) = std::mem::replace(&mut self.phase, Phase::Over) {
+                if matches!(self.phase, Phase::Ending(_, Next::End(_))) && !self.wiped {
+                    self.wiped = true;
+                    let options = &self.shared.place.options;
+                    let (fs, dir) = (options.fs.clone(), options.work_dir.clone());
+                    // The next start tries again.
+                    self.store(
+                        move |_| {
+                            let _ = work_dir::wipe(&*fs, &dir);
+                            Ok(())
+                        },
+                        |_: Result| Stored::Wiped,
+                    );
+                } else if let Phase::Ending(_, next) = std::mem::replace(&mut self.phase, Phase::Over) {
                     self.follow(next);
                 }
             }
@@ -597,10 +621,11 @@ impl Driver {
         let Phase::Running(attempt) = std::mem::replace(&mut self.phase, Phase::Over) else {
             return;
         };
-        let finished = attempt.all(&attempt.drained);
+        let finished = attempt.last == Some(Purpose::Final);
         self.phase = Phase::Recording(attempt);
         if finished {
-            self.store(|s| s.finish(), Stored::Recorded);
+            let last = self.shared.progress.lock().last_checkpoint;
+            self.store(move |s| s.finish(last), Stored::Recorded);
         } else {
             self.end_attempt(Next::End(Ok(Outcome::Stopped)));
         }

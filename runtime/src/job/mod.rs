@@ -3,7 +3,9 @@
 mod attempt;
 pub(crate) mod driver;
 mod restore;
+mod root;
 mod storage;
+pub(crate) mod work_dir;
 
 use crate::{
     event::{JobReport, Outcome},
@@ -73,7 +75,12 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
     let generation = options.ids.fresh()? as u64 >> 33;
     let (storage, generation): (Arc<dyn Storage>, u64) = match &options.checkpoints {
         None => (Arc::new(NoStorage::default()), generation),
-        Some(_) => return Err(Error::invalid("checkpoints are not built yet")),
+        Some(checkpoints) => {
+            let (fs, clock, ids) = (options.fs.clone(), options.clock.clone(), options.ids.fork());
+            let root = root::RootStorage::open(fs, clock, job, checkpoints, ids)?;
+            let generation = root.generation();
+            (Arc::new(root), generation)
+        }
     };
     let restart = options.restart.clone().unwrap_or(match &options.checkpoints {
         Some(_) => RestartStrategy::exponential(),

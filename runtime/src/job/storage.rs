@@ -12,7 +12,6 @@ pub(crate) struct Restored {
 }
 
 /// What is published.
-#[allow(dead_code)] // read by the storage on a file system
 pub(crate) struct Publication {
     /// The name of the job.
     pub(crate) name: String,
@@ -32,14 +31,17 @@ pub(crate) trait Storage: Send + Sync {
     /// Where files of a checkpoint go.
     fn place(&self, checkpoint: CheckpointId) -> Result<Arc<dyn PutFiles>>;
 
-    /// Makes the checkpoint exist. An error means that it is certain not to exist.
+    /// Makes the checkpoint exist. After an error it may exist or not; [`Storage::latest`] finds out.
     fn publish(&self, publication: Publication) -> Result;
+
+    /// The checkpoint will not be published.
+    fn abort(&self, checkpoint: CheckpointId);
 
     /// Removes what retention gives up and what nobody references any more.
     fn clean(&self) -> Result;
 
-    /// Records that the job is finished.
-    fn finish(&self) -> Result;
+    /// Records that the job is finished, with its final checkpoint.
+    fn finish(&self, checkpoint: Option<CheckpointId>) -> Result;
 }
 
 /// Without checkpoints: ids only, so that sinks can still commit at the end.
@@ -70,11 +72,13 @@ impl Storage for NoStorage {
         Ok(())
     }
 
+    fn abort(&self, _checkpoint: CheckpointId) {}
+
     fn clean(&self) -> Result {
         Ok(())
     }
 
-    fn finish(&self) -> Result {
+    fn finish(&self, _checkpoint: Option<CheckpointId>) -> Result {
         Ok(())
     }
 }

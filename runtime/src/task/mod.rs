@@ -234,9 +234,15 @@ pub(crate) trait Body: Send {
 
 /// Runs a body: mails first, failures reported, nothing left behind.
 pub(crate) struct Shell {
-    /// `None` once the task has ended.
-    alive: Option<Alive>,
+    life: Life,
     waker: Waker,
+}
+
+enum Life {
+    Alive(Alive),
+    /// The body is gone; a background job of it may still run.
+    Dying(Control),
+    Ended,
 }
 
 struct Alive {
@@ -256,7 +262,7 @@ impl Shell {
                 running: false,
             };
             Box::new(Shell {
-                alive: Some(Alive {
+                life: Life::Alive(Alive {
                     body,
                     control,
                     opened: false,
@@ -269,23 +275,48 @@ impl Shell {
 
 impl Task for Shell {
     fn step(&mut self) -> Step {
-        let Some(alive) = &mut self.alive else {
-            return Step::Done;
+        let Life::Alive(alive) = &mut self.life else {
+            return self.die();
         };
         let step = catch_unwind(AssertUnwindSafe(|| alive.step(&self.waker)));
-        let what = match step {
+        let failure = match step {
             Ok(Ok(Some(step))) => return step,
-            Ok(Ok(None)) => What::Ended,
-            Ok(Err(error)) => What::Failed(alive.name(error)),
-            Err(payload) => What::Failed(alive.name(panicked(&*payload))),
+            Ok(Ok(None)) => None,
+            Ok(Err(error)) => Some(alive.name(error)),
+            Err(payload) => Some(alive.name(panicked(&*payload))),
         };
-        let Alive { body, control, .. } = self.alive.take().unwrap_or_else(|| unreachable!("it was there"));
-        // Stores and files are closed before anybody hears that the task has ended.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(body))) {
-            control.report(What::Failed(panicked(&*payload)));
-        } else {
-            control.report(what);
+        let Life::Alive(Alive {
+            body, mut control, ..
+        }) = std::mem::replace(&mut self.life, Life::Ended)
+        else {
+            return Step::Done;
+        };
+        if let Some(error) = failure {
+            control.report(What::Failed(error));
         }
+        // What it holds is lost in any case; what dropping it says is not heard.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(body)));
+        control.waiting.clear();
+        self.life = Life::Dying(control);
+        Step::Again
+    }
+}
+
+impl Shell {
+    /// Reports the end once nothing of the task is left: no store, no file, no job, no hold on the storage.
+    fn die(&mut self) -> Step {
+        let Life::Dying(control) = &mut self.life else {
+            return Step::Done;
+        };
+        while let Some(mail) = control.seed.mails.take() {
+            control.running &= !matches!(mail, Mail::JobDone(..));
+        }
+        if control.running {
+            return Step::Park(None);
+        }
+        control.seed.place_of = None;
+        control.report(What::Ended);
+        self.life = Life::Ended;
         Step::Done
     }
 }

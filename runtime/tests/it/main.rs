@@ -1,4 +1,5 @@
 //! Whole jobs on a simulated machine, one behaviour per module.
 
 mod plain;
+mod restart;
 mod world;

@@ -88,7 +88,10 @@ impl Bomb {
         let was = self.0.load(Ordering::SeqCst);
         if was > 0 {
             self.0.store(was - 1, Ordering::SeqCst);
-            assert!(was != 1, "planted panic");
+            if was == 1 {
+                // A panic without the noise of the hook.
+                std::panic::resume_unwind(Box::new("planted panic"));
+            }
         }
     }
 }

@@ -1,0 +1,83 @@
+//! If this fails, a crash of user code, a stop or a change of parallelism loses or doubles records.
+
+use crate::world::{Bomb, Machine, expected_output, input, pipeline};
+use keybed_env::{Fs, Random, fs::SimFs};
+use keybed_runtime::{Backend, Checkpoints, JobOptions, Outcome, RestartStrategy};
+use keybed_snapshot::JobId;
+use std::{sync::Arc, time::Duration};
+
+fn with_checkpoints(options: JobOptions, random: &mut Random) -> JobOptions {
+    let restart = RestartStrategy::FixedDelay {
+        attempts: 1000,
+        delay: Duration::from_micros(random.below(500)),
+    };
+    JobOptions {
+        checkpoints: Some(Checkpoints::every(
+            Duration::from_micros(50 + random.below(1500)),
+            "ckpt",
+        )),
+        restart: Some(restart),
+        ..options
+    }
+}
+
+const LSM_IS_MISSING: bool = true;
+
+fn backend(random: &mut Random) -> Backend {
+    if LSM_IS_MISSING || random.one_in(2) {
+        Backend::Heap
+    } else {
+        Backend::Lsm {
+            memtable_bytes: 4096 << random.below(6),
+        }
+    }
+}
+
+#[test]
+fn panics_stops_and_other_parallelisms_do_not_change_the_output() {
+    let (mut restarts, mut resumed, mut stopped) = (0, 0, 0);
+    for seed in 0..300 {
+        let mut random = Random::from_seed(seed);
+        let (splits, orders) = (1 + random.index(5), random.index(300));
+        let input = Arc::new(input(&mut random, splits, orders));
+        let fs: Arc<dyn Fs> = Arc::new(SimFs::without_history());
+        let bomb = Bomb::default();
+        let mut runs = 0;
+        loop {
+            runs += 1;
+            let machine = Machine::new(seed * 100 + runs, fs.clone());
+            let options = machine.options(JobId(7), 1 + random.below(4) as u32, backend(&mut random));
+            if random.one_in(2) {
+                bomb.arm(1 + random.below(orders as u64 + 10));
+            }
+            let job = pipeline(&input, &bomb)
+                .start(with_checkpoints(options, &mut random))
+                .unwrap();
+            if runs < 4 && random.one_in(2) {
+                machine.scheduler.run_until(|| job.is_ended(), random.below(3000));
+                if random.one_in(4) {
+                    job.cancel();
+                } else {
+                    job.stop_gracefully().unwrap();
+                }
+            }
+            let report = machine
+                .finish(&job)
+                .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            restarts += report.attempts - 1;
+            let events = machine.events.lock().unwrap();
+            resumed += u64::from(events.iter().any(|e| e.contains("restored: Some")));
+            match report.outcome {
+                Some(Outcome::Finished) => break,
+                Some(Outcome::Stopped) => stopped += 1,
+                _ => {}
+            }
+        }
+        let machine = Machine::new(seed, fs);
+        assert_eq!(machine.output(), expected_output(&input), "seed {seed}");
+    }
+    assert!(
+        restarts > 100 && resumed > 50 && stopped > 50,
+        "{restarts} {resumed} {stopped}"
+    );
+}
