@@ -22,12 +22,14 @@ mod content;
 mod crash;
 mod disk;
 mod durable;
+mod handle;
 mod tree;
 
 use super::{DirEntry, FileFacts, FileKind, FileLock, Fs, ReadFile, WriteFile};
 use crate::Random;
 use content::Content;
 use disk::Disk;
+use handle::{SimLock, SimReadFile, SimWriteFile};
 use keybed_format::{Code, Error, Result};
 use parking_lot::Mutex;
 use std::{
@@ -437,83 +439,5 @@ impl Fs for SimFs {
     /// The disk's address, odd so that no small number of another file system equals it.
     fn namespace(&self) -> Option<u64> {
         Some(Arc::as_ptr(&self.disk) as u64 | 1)
-    }
-}
-
-#[derive(Debug)]
-struct SimReadFile {
-    content: Content,
-    path: PathBuf,
-    process: Arc<Process>,
-}
-
-impl ReadFile for SimReadFile {
-    fn len(&self) -> u64 {
-        self.content.len()
-    }
-
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result {
-        self.process.check("read", &self.path)?;
-        if self.content.read(buffer, offset) {
-            return Ok(());
-        }
-        Err(super::ends_too_early(
-            &self.path,
-            buffer.len(),
-            offset,
-            self.content.len(),
-        ))
-    }
-}
-
-#[derive(Debug)]
-struct SimWriteFile {
-    fs: SimFs,
-    inode: Inode,
-    len: u64,
-    path: PathBuf,
-}
-
-impl WriteFile for SimWriteFile {
-    fn append(&mut self, bytes: &[u8]) -> Result {
-        self.fs.call("write", &self.path, |disk| {
-            disk.append(self.inode, bytes.into(), &self.path);
-            Ok(())
-        })?;
-        self.len += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn sync(&mut self) -> Result {
-        self.fs.call("sync", &self.path, |disk| {
-            disk.sync(self.inode, true, &self.path);
-            Ok(())
-        })
-    }
-
-    fn fail_sync(&mut self) {
-        self.fs.disk.lock().sync(self.inode, false, &self.path);
-    }
-}
-
-#[derive(Debug)]
-struct SimLock {
-    disk: Arc<Mutex<Disk>>,
-    inode: Inode,
-    lock: u64,
-}
-
-impl FileLock for SimLock {}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        let locks = &mut self.disk.lock().locks;
-        if locks.get(&self.inode).is_some_and(|(lock, _)| *lock == self.lock) {
-            locks.remove(&self.inode);
-        }
     }
 }
