@@ -106,7 +106,7 @@ pub(crate) struct LiveView {
     pub(crate) view: TableView,
     /// First key that may be visible.
     pub(crate) first: Vec<u8>,
-    /// Last key that may be visible, or the visible end itself.
+    /// Last key that may be visible, or the visible end itself; never below the visible start.
     pub(crate) last: Vec<u8>,
 }
 
@@ -116,9 +116,12 @@ impl LiveView {
         let facts = table.reader.facts();
         let first = facts.smallest.as_slice().max(&visible.start).to_vec();
         let last = match &visible.end {
-            Some(end) => facts.largest.as_slice().min(end).to_vec(),
-            None => facts.largest.clone(),
+            Some(end) => facts.largest.as_slice().min(end),
+            None => facts.largest.as_slice(),
         };
+        // A view may show nothing, because all keys lie before it. It still stands in its place among the others of
+        // the run, or the search among them would go astray.
+        let last = last.max(&visible.start).to_vec();
         let view = TableView::new(table.reader.clone(), visible);
         LiveView {
             table,

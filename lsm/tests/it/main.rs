@@ -4,6 +4,7 @@ mod crash;
 mod faults;
 mod fuzz_corpus;
 mod model;
+mod mount;
 mod simulated;
 mod support;
 mod table_corruption;

@@ -1,0 +1,47 @@
+//! If this fails, a restored job does not see keys that are in its tables.
+
+use crate::support::{pinned_content, tiny};
+use keybed_lsm::{FamilyOptions, KeyRange, MountRun, Store};
+
+#[test]
+fn a_view_that_shows_nothing_hides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path().join("old"), tiny()).unwrap();
+    let family = store.family("f").unwrap();
+    store.put(family, b"A", b"low").unwrap();
+    store.flush().unwrap();
+    for n in 0..10_u8 {
+        store.put(family, &[b'a', n], &[n]).unwrap();
+    }
+    let pinned = store.pin().unwrap().finish().unwrap();
+    let target = dir.path().join("new");
+    let mut mount = pinned_content(&pinned, &target, |_| FamilyOptions::default());
+    // Only one run, newest table first, then the older one seen through ranges in which it has no key.
+    let mut run: Vec<_> = mount.families[0]
+        .runs
+        .drain(..)
+        .flat_map(|run| run.tables)
+        .collect();
+    assert_eq!(run.len(), 2);
+    run.push(run[1].clone());
+    for (table, (start, end)) in run.iter_mut().zip([(b"a", b"b"), (b"c", b"d"), (b"d", b"e")]) {
+        table.visible = KeyRange {
+            start: start.to_vec(),
+            end: Some(end.to_vec()),
+        };
+    }
+    mount.families[0].runs.push(MountRun { tier: 0, tables: run });
+
+    let mut store = Store::mount(&target, tiny(), mount).unwrap();
+    let family = store.family("f").unwrap();
+    for n in 0..10_u8 {
+        assert_eq!(store.get(family, &[b'a', n]).unwrap().unwrap(), [n]);
+        assert_eq!(
+            store.range(family, &[b'a', n][..]..).unwrap().count(),
+            10 - usize::from(n)
+        );
+    }
+    assert!(store.get(family, b"c").unwrap().is_none());
+    store.compact(family).unwrap();
+    assert_eq!(store.prefix(family, b"").unwrap().count(), 10);
+}
