@@ -48,17 +48,18 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Whether an element of `bytes` still belongs into this tail.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+    /// Whether this element still belongs into this tail.
+    pub(crate) fn has_room(&self, element: &[u8]) -> bool {
+        let bytes = varint_bytes(element.len()) + element.len();
         self.count == 0 || HEADER_BYTES + self.elements.len() + bytes < CHUNK_BYTES_MAX
     }
 
-    /// Writes the chunk's value with `more` elements behind its own; they are encoded in `elements`.
-    pub(crate) fn write_with(&self, more: u32, elements: &[u8], out: &mut Sink) {
+    /// Writes the chunk's value with one more element.
+    pub(crate) fn write_with(&self, element: &[u8], out: &mut Sink) {
         out.u32(self.number)
-            .u32(self.count + more)
+            .u32(self.count + 1)
             .raw(self.elements)
-            .raw(elements);
+            .bytes(element);
     }
 
     /// The elements' bytes in order.
@@ -75,6 +76,11 @@ impl<'a> Chunk<'a> {
             cursor: Cursor::with_base(rest, (HEADER_BYTES + at) as u64),
         }
     }
+}
+
+/// Length of a varint.
+fn varint_bytes(value: usize) -> usize {
+    (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
 /// Walks over the elements of one chunk.
@@ -110,10 +116,9 @@ mod tests {
 
     #[test]
     fn golden_chunk_pins_the_format() {
-        let mut out = Sink::new();
-        let mut element = Sink::new();
-        element.bytes(b"ab").bytes(b"");
-        Chunk::empty(3).write_with(2, element.as_slice(), &mut out);
+        let (mut first, mut out) = (Sink::new(), Sink::new());
+        Chunk::empty(3).write_with(b"ab", &mut first);
+        Chunk::parse(first.as_slice()).unwrap().write_with(b"", &mut out);
         assert_eq!(out.as_slice(), [3, 0, 0, 0, 2, 0, 0, 0, 2, b'a', b'b', 0]);
         let chunk = Chunk::parse(out.as_slice()).unwrap();
         let mut elements = chunk.elements();
@@ -135,13 +140,14 @@ mod tests {
 
     #[test]
     fn only_a_single_element_may_exceed_a_chunk() {
-        assert!(Chunk::empty(0).has_room(1 << 20));
         let big = vec![0; CHUNK_BYTES_MAX];
-        let chunk = Chunk {
+        assert!(Chunk::empty(0).has_room(&big));
+        let chunk = |bytes| Chunk {
             number: 0,
             count: 1,
-            elements: &big,
+            elements: &big[..bytes],
         };
-        assert!(!chunk.has_room(1));
+        assert!(chunk(4000).has_room(&big[..85]) && !chunk(4000).has_room(&big[..87]));
+        assert_eq!([0, 127, 128, 16_383, 16_384].map(varint_bytes), [1, 1, 2, 2, 3]);
     }
 }

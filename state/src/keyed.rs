@@ -1,12 +1,13 @@
 //! Keyed state of one subtask: the current key, the backend, the timers.
 
 use crate::{
-    BackendOptions, Change, EntryScan, HeapBackend, KeyedBackend, PendingSnapshot, StateFamily, Timer,
+    BackendOptions, BackendStats, Change, EntryScan, HeapBackend, KeyedBackend, LsmBackend, PendingSnapshot,
+    StateFamily, Timer,
     current::{Current, Slot, prefix_end},
     runs::Runs,
     timers::TimerQueue,
 };
-use keybed_format::{Error, Result, Sink};
+use keybed_format::{Result, Sink};
 use keybed_snapshot::{
     BackendKind, CheckpointId, KeyGroupRange, KeyedHandle, OpenFiles, SnapshotRequest, StateCatalogue,
 };
@@ -29,7 +30,8 @@ pub struct KeyedState {
     backend: Box<dyn KeyedBackend>,
     current: Current,
     timers: TimerQueue,
-    value: Sink,
+    /// Encoded value or element on its way into the backend.
+    scratch: Sink,
 }
 
 impl StateAccess for KeyedState {
@@ -51,7 +53,7 @@ impl KeyedState {
     ) -> Result<Self> {
         let backend: Box<dyn KeyedBackend> = match options.kind {
             BackendKind::Heap => Box::new(HeapBackend::create(options, range)?),
-            BackendKind::Lsm => return Err(Error::invalid("the LSM backend is not built yet")),
+            BackendKind::Lsm => Box::new(LsmBackend::create(options, range)?),
         };
         Self::over(backend, range, max_parallelism, catalogue)
     }
@@ -73,7 +75,7 @@ impl KeyedState {
         let runs = Runs::combine(handles, range)?;
         let backend: Box<dyn KeyedBackend> = match options.kind {
             BackendKind::Heap => Box::new(HeapBackend::restore(options, range, runs, files)?),
-            BackendKind::Lsm => return Err(Error::invalid("the LSM backend is not built yet")),
+            BackendKind::Lsm => Box::new(LsmBackend::restore(options, range, &runs, files)?),
         };
         Self::over(backend, range, max_parallelism, catalogue)
     }
@@ -97,7 +99,7 @@ impl KeyedState {
             backend,
             current,
             timers,
-            value: Sink::new(),
+            scratch: Sink::new(),
         })
     }
 
@@ -215,6 +217,11 @@ impl KeyedState {
         self.backend.notify_aborted(checkpoint);
     }
 
+    /// What the backend has done so far.
+    pub fn stats(&self) -> BackendStats {
+        self.backend.stats()
+    }
+
     pub(crate) fn read_entry<R>(
         &mut self,
         slot: Slot,
@@ -239,9 +246,20 @@ impl KeyedState {
         write: impl FnOnce(&mut Sink),
     ) -> Result {
         let key = self.current.entry(slot, suffix)?;
-        self.value.clear();
-        write(&mut self.value);
-        self.backend.put(slot.family, key, self.value.as_slice())
+        self.scratch.clear();
+        write(&mut self.scratch);
+        self.backend.put(slot.family, key, self.scratch.as_slice())
+    }
+
+    /// An empty buffer; give it back after use.
+    pub(crate) fn take_scratch(&mut self) -> Sink {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        scratch
+    }
+
+    pub(crate) fn give_scratch(&mut self, scratch: Sink) {
+        self.scratch = scratch;
     }
 
     pub(crate) fn remove_entry(&mut self, slot: Slot, suffix: impl FnOnce(&mut Sink)) -> Result {

@@ -16,6 +16,7 @@
 //! | [`keyed`] | the keyed state of one subtask: current key, backend, timers |
 //! | `current` | the logical key |
 //! | [`value`], [`list`], [`map`], [`timers`] | the kinds of state; lists lie in chunks (`chunk`) |
+//! | [`operator_state`] | lists that belong to no key |
 //! | [`family`] | the four families of a backend |
 //! | [`snapshot`] | a snapshot on its way out |
 //! | `runs` | several handles as one stack of runs: rescale without rewriting |
@@ -60,6 +61,7 @@ pub mod family;
 pub mod keyed;
 pub mod list;
 pub mod map;
+pub mod operator_state;
 pub mod processor;
 pub mod registry;
 mod runs;
@@ -67,12 +69,16 @@ pub mod snapshot;
 pub mod timers;
 pub mod value;
 
-pub use backend::{BackendOptions, Change, Changer, EntryScan, HeapBackend, KeyedBackend, ScanEntry};
+pub use backend::{
+    BackendOptions, BackendStats, Change, Changer, EntryScan, HeapBackend, KeyedBackend, LsmBackend,
+    ScanEntry,
+};
 pub use codec::{Codec, KeyCodec};
 pub use family::StateFamily;
 pub use keyed::{KeyedState, StateAccess};
 pub use list::{ListIter, ListState};
 pub use map::{MapIter, MapState};
+pub use operator_state::ListOperatorState;
 pub use registry::StateRegistry;
 pub use snapshot::{PendingSnapshot, SnapshotStats, WrittenSnapshot};
 pub use timers::Timer;

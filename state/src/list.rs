@@ -37,8 +37,7 @@ impl<T: Codec> ListState<T> {
     /// # Errors
     /// `InvalidArgument` if no key is current; `ValueTooLarge`; reading or writing may fail.
     pub fn push(self, ctx: &mut impl StateAccess, element: &T) -> Result {
-        let state = ctx.keyed();
-        append(state, self.slot, &encoded(element))
+        append(ctx.keyed(), self.slot, element)
     }
 
     /// Appends elements in order.
@@ -52,7 +51,7 @@ impl<T: Codec> ListState<T> {
         let state = ctx.keyed();
         elements
             .into_iter()
-            .try_for_each(|element| append(state, self.slot, &encoded(element)))
+            .try_for_each(|element| append(state, self.slot, element))
     }
 
     /// All elements in order; empty if there are none.
@@ -121,13 +120,6 @@ impl<T: Codec> ListState<T> {
     }
 }
 
-fn encoded<T: Codec>(element: &T) -> Vec<u8> {
-    let (mut bytes, mut out) = (Sink::new(), Sink::new());
-    element.encode(&mut bytes);
-    out.bytes(bytes.as_slice());
-    out.into_vec()
-}
-
 fn chunk_id(id: u64) -> impl FnOnce(&mut Sink) {
     move |out| {
         out.raw(&id.to_be_bytes());
@@ -139,19 +131,27 @@ fn sealed_chunks(state: &mut KeyedState, slot: Slot) -> Result<Option<u32>> {
     state.read_entry(slot, chunk_id(TAIL), |value| Ok(Chunk::parse(value)?.number))
 }
 
-/// Appends one encoded element to the tail, which is sealed first if the element does not fit.
-fn append(state: &mut KeyedState, slot: Slot, element: &[u8]) -> Result {
+/// Appends one element to the tail, which is sealed first if the element does not fit.
+fn append<T: Codec>(state: &mut KeyedState, slot: Slot, element: &T) -> Result {
+    let mut bytes = state.take_scratch();
+    element.encode(&mut bytes);
+    let appended = append_bytes(state, slot, bytes.as_slice());
+    state.give_scratch(bytes);
+    appended
+}
+
+fn append_bytes(state: &mut KeyedState, slot: Slot, element: &[u8]) -> Result {
     let full = state.change_entry(slot, chunk_id(TAIL), |old, out| {
         let tail = old.map(Chunk::parse).transpose()?.unwrap_or(Chunk::empty(0));
-        if tail.has_room(element.len()) {
-            tail.write_with(1, element, out);
+        if tail.has_room(element) {
+            tail.write_with(element, out);
             return Ok((Change::Put, None));
         }
         let sealed = tail.number;
         let next = sealed.checked_add(1).ok_or_else(|| {
             Error::new(Code::ValueTooLarge, "a list has as many chunks as it can have").with("chunks", sealed)
         })?;
-        Chunk::empty(next).write_with(1, element, out);
+        Chunk::empty(next).write_with(element, out);
         Ok((Change::Put, old.map(|value| (sealed, value.to_vec()))))
     })?;
     match full {

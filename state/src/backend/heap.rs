@@ -9,7 +9,7 @@
 //! what changed since any earlier epoch, so an incremental snapshot needs no log of writes.
 
 use super::{
-    BackendOptions, Change, Changer, EntryScan, KeyedBackend, ScanEntry, heap_snapshot::Chain,
+    BackendOptions, BackendStats, Change, Changer, EntryScan, KeyedBackend, ScanEntry, heap_snapshot::Chain,
     ledger::Ledger, work_dir,
 };
 use crate::{PendingSnapshot, StateFamily, current::group_of_entry, processor::RunMerge, runs::Runs};
@@ -288,6 +288,10 @@ impl KeyedBackend for HeapBackend {
 
     fn notify_aborted(&mut self, checkpoint: CheckpointId) {
         self.ledger.forget(checkpoint);
+    }
+
+    fn stats(&self) -> BackendStats {
+        BackendStats::default()
     }
 }
 

@@ -40,8 +40,9 @@ use std::{
 const DELTAS_MAX: usize = 8;
 /// Size at which a table is closed and the next one of the run begun, in bytes.
 const TABLE_BYTES: u64 = 64 << 20;
-/// Tier of a base in its handle; deltas get smaller ones.
-const BASE_TIER: u8 = u8::MAX;
+/// Tier of a base and of a delta in their handles: the bottom and the youngest tier of a store.
+const BASE_TIER: u8 = 255;
+const DELTA_TIER: u8 = 0;
 
 /// The runs of a checkpoint and what they contain.
 #[derive(Debug)]
@@ -160,12 +161,11 @@ impl PendingSnapshot for PendingHeap {
             new.extend(tables.iter().map(|table| table.file.content));
             let stack = &mut runs.families[family];
             if !tables.is_empty() {
-                let deltas = pending.below.len() as u8; // at most DELTAS_MAX, or as many runs as a store has
                 stack.push(RunHandle {
-                    tier: if deltas == 0 {
+                    tier: if pending.below.is_empty() {
                         BASE_TIER
                     } else {
-                        BASE_TIER - deltas
+                        DELTA_TIER
                     },
                     tables,
                 });

@@ -51,7 +51,6 @@ impl<T> Ledger<T> {
         self.pages().completed.clone()
     }
 
-    #[cfg(test)]
     /// What was written for checkpoints that did not complete (yet).
     pub(super) fn waiting(&self) -> Vec<Arc<T>> {
         self.pages().waiting.values().cloned().collect()

@@ -16,10 +16,13 @@
 mod heap;
 mod heap_snapshot;
 mod ledger;
+mod lsm;
+mod lsm_snapshot;
 mod options;
 mod work_dir;
 
 pub use heap::HeapBackend;
+pub use lsm::LsmBackend;
 pub use options::BackendOptions;
 
 use crate::{PendingSnapshot, StateFamily};
@@ -92,6 +95,24 @@ pub trait KeyedBackend: Send + Debug {
 
     /// The checkpoint will never be published.
     fn notify_aborted(&mut self, checkpoint: CheckpointId);
+
+    /// What the backend has done so far.
+    fn stats(&self) -> BackendStats;
+}
+
+/// Counters of a backend since it was created or restored; all 0 on the heap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendStats {
+    /// Memtables flushed to tables.
+    pub flushes: u64,
+    /// Merges of runs, those into the bottom run included.
+    pub compactions: u64,
+    /// Merges into the bottom run.
+    pub bottom_compactions: u64,
+    /// Look-ups that the active memtable answered.
+    pub memtable_hits: u64,
+    /// Look-ups that went below the active memtable.
+    pub table_gets: u64,
 }
 
 /// One entry of a scan: key and value, borrowed until the next one is asked for.

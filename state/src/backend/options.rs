@@ -9,18 +9,19 @@ use std::{path::PathBuf, sync::Arc};
 pub struct BackendOptions {
     /// Heap (state in ordered maps, for state that fits in memory) or LSM.
     pub kind: BackendKind,
-    /// Work directory of this subtask alone. Created if missing; whatever tables and logs lie in it are removed first,
-    /// because nothing local is trusted after a restart. The heap backend writes its tables here while they are on
-    /// their way into a snapshot.
+    /// Work directory of this subtask and attempt alone. Created if missing; whatever files lie in it are removed first,
+    /// because nothing local is trusted after a restart. A snapshot that is still on its way out keeps it locked, so a
+    /// restarted job gives every attempt directories of its own. The heap backend writes its tables here while they
+    /// are on their way into a snapshot.
     pub dir: PathBuf,
     /// File system of `dir`. Default: the operating system's.
     pub fs: Arc<dyn Fs>,
-    /// Who runs flushes and compactions. Default `None`: a thread of the store's own.
+    /// Who runs flushes and compactions. Default `None`: one thread for all stores of the process.
     pub scheduler: Option<Arc<dyn Scheduler>>,
     /// Where ids of tables come from. Default: entropy; anything else is for simulation only.
     pub ids: Ids,
-    /// Size at which a memtable is flushed, in bytes, per family; LSM only. Default 64 MiB. Smaller: less memory,
-    /// more and smaller tables to merge.
+    /// Write memory of the subtask in bytes, 4 KiB to 4 GiB; LSM only. Default 64 MiB. When it is used up the largest
+    /// memtable is flushed. Smaller: less memory, more and smaller tables to merge.
     pub memtable_bytes: usize,
 }
 

@@ -11,6 +11,7 @@ pub(crate) fn on_every_backend<T: Copy>(
     test: impl Fn(T, &mut KeyedState) -> Result,
 ) {
     on_backend(BackendOptions::heap, &open, &test);
+    on_backend(BackendOptions::lsm, &open, &test);
 }
 
 fn on_backend<T: Copy>(
@@ -19,7 +20,8 @@ fn on_backend<T: Copy>(
     test: impl Fn(T, &mut KeyedState) -> Result,
 ) {
     let dir = tempfile::tempdir().unwrap();
-    let options = make(dir.path().join("work"));
+    let mut options = make(dir.path().join("work"));
+    options.memtable_bytes = 32 << 10;
     let opened = catalogue::open(&u64::key_schema(), &StateCatalogue::new(), open);
     let (tokens, catalogue) = opened.expect("they are declared well");
     let kind = options.kind;

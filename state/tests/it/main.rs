@@ -1,5 +1,7 @@
 //! Behaviour of keyed state on every backend.
 
+mod engine;
+mod faults;
 mod files;
 mod fixture;
 mod model;

@@ -6,7 +6,7 @@ use keybed_format::{Code, Error};
 use keybed_snapshot::{BackendKind, CheckpointId, KeyedHandle, SnapshotKind, TableHandle};
 use std::collections::BTreeSet;
 
-const KINDS: [BackendKind; 1] = [BackendKind::Heap];
+const KINDS: [BackendKind; 2] = [BackendKind::Heap, BackendKind::Lsm];
 
 fn filled(kind: BackendKind) -> World {
     let mut world = World::new(kind, 2, 64 << 10);

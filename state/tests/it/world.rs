@@ -1,6 +1,7 @@
 //! An operator with keyed state at some parallelism, driven by hand: its subtasks, its storage, its last checkpoint.
 
 use crate::files::TestFiles;
+use keybed_env::{Fs, ManualClock, Scheduler, SimFs, SimScheduler};
 use keybed_format::Result;
 use keybed_snapshot::{
     Anchor, BackendKind, CheckpointId, FileHandle, KeyGroupRange, KeyedHandle, SnapshotKind, SnapshotRequest,
@@ -12,7 +13,6 @@ use keybed_state::{
     processor::{LogicalDigest, logical_digest},
 };
 use std::sync::Arc;
-use tempfile::TempDir;
 
 pub(crate) const MAX_PARALLELISM: u32 = 16;
 pub(crate) const OPERATOR: &str = "totals";
@@ -49,7 +49,8 @@ pub(crate) struct World {
     pub(crate) completed: Vec<KeyedHandle>,
     /// Stats of the checkpoint written last, summed over the subtasks.
     pub(crate) stats: SnapshotStats,
-    dir: TempDir,
+    fs: Arc<dyn Fs>,
+    scheduler: Arc<dyn Scheduler>,
     attempts: u32,
 }
 
@@ -61,7 +62,18 @@ pub(crate) struct Attempt {
 }
 
 impl World {
+    /// On a disk of its own, in memory.
     pub(crate) fn new(kind: BackendKind, parallelism: u32, memtable_bytes: usize) -> Self {
+        Self::on(
+            Arc::new(SimFs::without_history()),
+            kind,
+            parallelism,
+            memtable_bytes,
+        )
+    }
+
+    /// On a given disk; background jobs run when somebody waits for them, in an order drawn from a fixed seed.
+    pub(crate) fn on(fs: Arc<dyn Fs>, kind: BackendKind, parallelism: u32, memtable_bytes: usize) -> Self {
         let opened = catalogue::open(&u64::key_schema(), &StateCatalogue::new(), Tokens::open);
         let (tokens, catalogue) = opened.unwrap();
         let mut world = World {
@@ -73,7 +85,8 @@ impl World {
             files: TestFiles::default(),
             completed: Vec::new(),
             stats: SnapshotStats::default(),
-            dir: tempfile::tempdir().unwrap(),
+            fs,
+            scheduler: Arc::new(SimScheduler::new(1, Arc::new(ManualClock::new()))),
             attempts: 0,
         };
         world.restore(parallelism).unwrap();
@@ -89,18 +102,25 @@ impl World {
             .enumerate()
         {
             // Every third attempt finds the directories of an earlier one and has to wipe them.
-            let dir = self.dir.path().join(format!("{}-{index}", self.attempts % 3));
+            let dir = format!("/work/{}-{index}", self.attempts % 3);
             let mut options = match self.kind {
                 BackendKind::Heap => BackendOptions::heap(dir),
                 BackendKind::Lsm => BackendOptions::lsm(dir),
             };
             options.memtable_bytes = self.memtable_bytes;
+            options.fs = self.fs.clone();
+            options.scheduler = Some(self.scheduler.clone());
             let (catalogue, handles) = (self.catalogue.clone(), &self.completed);
             let state =
                 KeyedState::restore(options, range, MAX_PARALLELISM, catalogue, handles, &self.files)?;
             self.subtasks.push(state);
         }
         Ok(())
+    }
+
+    /// Runs the background jobs that wait, and those that they start.
+    pub(crate) fn run_background(&self) {
+        while self.scheduler.help() {}
     }
 
     /// The subtask of a key, with the key current.
@@ -132,10 +152,14 @@ impl World {
     }
 
     pub(crate) fn write(&mut self, attempt: Attempt) -> Vec<KeyedHandle> {
+        self.try_write(attempt).unwrap()
+    }
+
+    pub(crate) fn try_write(&mut self, attempt: Attempt) -> Result<Vec<KeyedHandle>> {
         let mut handles = Vec::new();
         self.stats = SnapshotStats::default();
         for pending in attempt.pending {
-            let written = pending.write(&self.files).unwrap();
+            let written = pending.write(&self.files)?;
             self.stats.new_bytes += written.stats.new_bytes;
             self.stats.total_bytes += written.stats.total_bytes;
             self.stats.files_new += written.stats.files_new;
@@ -148,7 +172,7 @@ impl World {
             );
             handles.push(written.handle);
         }
-        handles
+        Ok(handles)
     }
 
     pub(crate) fn complete(&mut self, id: CheckpointId, handles: Vec<KeyedHandle>) {
