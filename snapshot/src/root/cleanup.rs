@@ -106,7 +106,7 @@ fn remove_folder(shared: &Shared, id: CheckpointId, report: &mut CleanupReport) 
 }
 
 /// Reads checkpoints again whose publishing failed half-way.
-fn resolve_uncertain(shared: &Shared) -> Result {
+pub(super) fn resolve_uncertain(shared: &Shared) -> Result {
     let uncertain = shared.registry.lock().uncertain();
     for id in uncertain {
         match read_metadata(&*shared.storage, id, Some(shared.root)) {

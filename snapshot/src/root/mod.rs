@@ -84,11 +84,13 @@ impl CheckpointRoot {
         self.shared.registry.lock().timeline()
     }
 
-    /// The metadata of the newest completed checkpoint; `None` if there is none yet.
+    /// The metadata of the newest completed checkpoint; `None` if there is none yet. Checkpoints of unknown outcome
+    /// are looked up first.
     ///
     /// # Errors
     /// As [`CheckpointRoot::load`].
     pub fn latest(&self) -> Result<Option<Metadata>> {
+        cleanup::resolve_uncertain(&self.shared)?;
         let newest = self.completed().first().copied();
         newest.map(|id| self.load(id)).transpose()
     }
@@ -152,10 +154,16 @@ impl CheckpointRoot {
     ///
     /// # Errors
     /// `Fenced`; `CheckpointDeclined` if it was aborted or subsumed; `SnapshotIncomplete` naming referenced objects
-    /// that are not there; errors of the storage. If the outcome is unknown, nothing of the checkpoint is deleted
-    /// before it was read again, and a later start may restore it.
+    /// that are not there; errors of the storage. The checkpoint is then certain not to exist, unless
+    /// [`CheckpointRoot::is_unknown`] says otherwise: then nothing of it is deleted before it was read again, and
+    /// whoever restores next may find it. The job should restart from [`CheckpointRoot::latest`].
     pub fn publish(&self, metadata: &Metadata) -> Result<Vec<CheckpointId>> {
         publish::publish(&self.shared, metadata)
+    }
+
+    /// Whether publishing the checkpoint failed in a way that leaves open whether it exists.
+    pub fn is_unknown(&self, checkpoint: CheckpointId) -> bool {
+        self.shared.registry.lock().uncertain().contains(&checkpoint)
     }
 
     /// Deletes what nobody needs: subsumed and void checkpoints, orphans, empty folders. Never blocks on failures:

@@ -8,7 +8,7 @@
 //! ```
 
 use super::Shared;
-use crate::{CheckpointId, Metadata, ObjectPath, metadata};
+use crate::{CheckpointId, Metadata, ObjectPath, Place, metadata};
 use keybed_format::{Code, Error, Result};
 use std::collections::BTreeSet;
 
@@ -30,8 +30,9 @@ pub(super) fn publish(shared: &Shared, snapshot: &Metadata) -> Result<Vec<Checkp
             return Err(error);
         }
     };
-    if let Err(error) = put {
-        settle_failure(shared, id, &bytes);
+    if let Err(error) = put
+        && !is_published_after_all(shared, id, &bytes)
+    {
         return Err(error);
     }
     // Whoever took over meanwhile has not seen this checkpoint, or has and does not continue it.
@@ -70,10 +71,17 @@ fn prepare(shared: &Shared, snapshot: &Metadata) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writing failed: what is certain is settled now, everything else is kept until it was read again.
-fn settle_failure(shared: &Shared, id: CheckpointId, bytes: &[u8]) {
+/// Writing failed: finds out what is certain. If the document is there it is tried to make it last; if that fails too,
+/// everything it names is kept until it was read again.
+fn is_published_after_all(shared: &Shared, id: CheckpointId, bytes: &[u8]) -> bool {
     match shared.storage.read(&ObjectPath::Metadata(id), bytes.len() as u64) {
-        Err(e) if e.code() == Code::NotFound => shared.registry.lock().aborted(id),
-        _ => shared.registry.lock().publish_uncertain(id),
+        Err(e) if e.code() == Code::NotFound => {
+            shared.registry.lock().aborted(id);
+            return false;
+        }
+        Ok(found) if found == bytes && shared.storage.sync(Place::Checkpoint(id)).is_ok() => return true,
+        _ => {}
     }
+    shared.registry.lock().publish_uncertain(id);
+    false
 }

@@ -2,6 +2,8 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod chain;
+mod crash;
+mod faults;
 mod ownership;
 mod power_loss;
 mod storages;
