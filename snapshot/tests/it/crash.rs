@@ -3,7 +3,7 @@
 
 use crate::support::*;
 use keybed_env::{Fs, Random, SimFs};
-use keybed_snapshot::{CheckpointId, Metadata, Scope, SnapshotKind, metadata::decode, verify};
+use keybed_snapshot::{CheckpointId, Metadata, Scope, SnapshotDir, SnapshotKind, metadata::decode, verify};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// What the run was told: after this many operations, this checkpoint was reported complete.
@@ -61,6 +61,14 @@ impl Run {
     /// A new process on a disk that a power loss after operation `at` left behind.
     fn check(&self, at: u64, image: &SimFs) -> Option<CheckpointId> {
         let fs: Arc<dyn Fs> = Arc::new(image.clone());
+        // Whatever can be addressed is whole, also what is about to be deleted.
+        for path in image.tree().keys().filter(|path| path.ends_with("_metadata")) {
+            let snapshot = SnapshotDir::open(fs.clone(), &Path::new("/").join(path)).unwrap();
+            let verification = verify(snapshot.metadata(), &snapshot);
+            verification
+                .verdict()
+                .unwrap_or_else(|e| panic!("after {at}: {e}"));
+        }
         let opened = open(&fs).unwrap_or_else(|e| panic!("after {at}: {e}"));
         let latest = opened.latest().unwrap_or_else(|e| panic!("after {at}: {e}"));
         let id = latest.as_ref().map(|metadata| metadata.checkpoint);

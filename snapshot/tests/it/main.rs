@@ -3,8 +3,11 @@
 
 mod chain;
 mod crash;
+mod damage;
 mod faults;
 mod ownership;
 mod power_loss;
+mod processes;
+mod races;
 mod storages;
 mod support;

@@ -1,0 +1,209 @@
+//! If this fails, an owner that was paused at the worst moment makes its checkpoint the truth, or an outcome that
+//! nobody knows costs a checkpoint its files.
+
+use crate::support::*;
+use keybed_env::{
+    FaultFs, Fs, ReadFile, SimFs,
+    fs::{Fault, FaultPlan, FileLock, FsOp},
+};
+use keybed_format::{Code, Result};
+use keybed_snapshot::{
+    CheckpointId, CheckpointStorage, Listed, MemoryStorage, ObjectName, ObjectPath, OpenRoot, Place,
+    SnapshotKind, verify,
+};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+type Pause = Box<dyn FnOnce() + Send>;
+
+/// A storage without working locks that does something else first when `_metadata` is written.
+struct Paused {
+    inner: MemoryStorage,
+    before_metadata: Mutex<Option<Pause>>,
+}
+
+impl fmt::Debug for Paused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Paused")
+    }
+}
+
+#[derive(Debug)]
+struct NoLock;
+
+impl FileLock for NoLock {}
+
+impl CheckpointStorage for Paused {
+    fn lock(&self) -> Result<Box<dyn FileLock>> {
+        Ok(Box::new(NoLock))
+    }
+
+    fn put_new(&self, path: &ObjectPath, bytes: &[u8], temporary: &ObjectName) -> Result {
+        if matches!(path, ObjectPath::Metadata(_)) {
+            let pause = self.before_metadata.lock().unwrap().take();
+            pause.into_iter().for_each(|pause| pause());
+        }
+        self.inner.put_new(path, bytes, temporary)
+    }
+
+    fn create_checkpoint(&self, id: CheckpointId) -> Result {
+        self.inner.create_checkpoint(id)
+    }
+
+    fn remove_checkpoint(&self, id: CheckpointId) -> Result<bool> {
+        self.inner.remove_checkpoint(id)
+    }
+
+    fn put_file(&self, path: &ObjectPath, local: &dyn Fs, from: &Path, bytes: u64) -> Result {
+        self.inner.put_file(path, local, from, bytes)
+    }
+
+    fn open(&self, path: &ObjectPath) -> Result<Arc<dyn ReadFile>> {
+        self.inner.open(path)
+    }
+
+    fn fetch(&self, path: &ObjectPath, fs: &dyn Fs, to: &Path) -> Result {
+        self.inner.fetch(path, fs, to)
+    }
+
+    fn list(&self, place: Place) -> Result<Vec<Listed>> {
+        self.inner.list(place)
+    }
+
+    fn delete(&self, path: &ObjectPath) -> Result {
+        self.inner.delete(path)
+    }
+
+    fn sync(&self, place: Place) -> Result {
+        self.inner.sync(place)
+    }
+
+    fn describe(&self, path: &ObjectPath) -> String {
+        self.inner.describe(path)
+    }
+}
+
+fn work() -> (SimFs, Arc<dyn Fs>) {
+    let sim = SimFs::new();
+    sim.create_dir_all(Path::new(WORK)).unwrap();
+    (sim.clone(), Arc::new(sim))
+}
+
+fn owner(storage: Arc<Paused>, seed: u64) -> TinyJob {
+    let opened = OpenRoot::open(storage, JOB).unwrap();
+    let latest = opened.latest().unwrap().map(|metadata| metadata.checkpoint);
+    TinyJob::new(work().1, opened.start(options(latest, 2, seed)).unwrap())
+}
+
+#[test]
+fn an_owner_that_wakes_between_fence_and_write_is_told_and_its_checkpoint_is_never_restored() {
+    let memory = MemoryStorage::new();
+    let storage = || {
+        Arc::new(Paused {
+            inner: memory.clone(),
+            before_metadata: Mutex::new(None),
+        })
+    };
+    let first = storage();
+    let mut old = owner(first.clone(), 1);
+    for _ in 1..=7 {
+        old.checkpoint(1, 3).unwrap();
+    }
+    let tables = old.tables.clone();
+    let second = storage();
+    *first.before_metadata.lock().unwrap() = Some(Box::new(move || {
+        let mut new = owner(second, 2);
+        new.root.cleanup();
+        new.tables = tables;
+        for id in [9, 10] {
+            assert_eq!(
+                new.checkpoint(1, 3).unwrap(),
+                CheckpointId(id),
+                "8 belongs to the old owner"
+            );
+            new.root.cleanup();
+        }
+    }));
+    // The old owner is paused with 8 fully uploaded; it wakes when 9 and 10 are complete.
+    let error = old.checkpoint(1, 3).unwrap_err();
+    assert!(matches!(error.code(), Code::Fenced | Code::NotFound), "{error}");
+    assert_eq!(old.root.cleanup().objects, 0);
+
+    let third = owner(storage(), 3);
+    third.root.cleanup();
+    assert_eq!(third.root.completed(), [10, 9].map(CheckpointId));
+    for id in third.root.completed() {
+        verify(&third.root.load(id).unwrap(), &*third.root.open_files(id))
+            .verdict()
+            .unwrap();
+    }
+}
+
+#[test]
+fn an_owner_that_wakes_before_the_newer_one_published_is_told_so_too() {
+    let memory = MemoryStorage::new();
+    let storage = || {
+        Arc::new(Paused {
+            inner: memory.clone(),
+            before_metadata: Mutex::new(None),
+        })
+    };
+    let first = storage();
+    let mut old = owner(first.clone(), 1);
+    old.checkpoint(1, 3).unwrap();
+    let second = storage();
+    *first.before_metadata.lock().unwrap() = Some(Box::new(move || drop(owner(second, 2))));
+    assert_eq!(old.checkpoint(1, 3).unwrap_err().code(), Code::Fenced);
+    assert!(
+        old.root.is_unknown(CheckpointId(2)),
+        "it may not be treated as aborted"
+    );
+    let opened = OpenRoot::open(storage(), JOB).unwrap();
+    assert_eq!(
+        opened.latest().unwrap().unwrap().checkpoint,
+        CheckpointId(1),
+        "2 is not of the living timeline"
+    );
+}
+
+#[test]
+fn a_checkpoint_of_unknown_outcome_keeps_its_files_until_it_was_read_again() {
+    let (sim, _) = work();
+    let faulty = FaultFs::new(Arc::new(sim.clone()));
+    let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+    let mut job = TinyJob::new(fs.clone(), resume(&fs, 2, 1).unwrap());
+    job.checkpoint(1, 3).unwrap();
+    let id = job.root.allocate(SnapshotKind::Checkpoint, 5).unwrap().checkpoint;
+    let metadata = job.fill(id, 1, 3).unwrap();
+    // The folder is synced first for the name of the private file; `_metadata` is linked before the second time.
+    let plan = FaultPlan::new(Fault::Eio, 2).only(&[FsOp::SyncDir]).forever();
+    faulty.arm(plan.on_path(|path| path.ends_with("chk-2")));
+    job.root.publish(&metadata).unwrap_err();
+    assert!(job.root.is_unknown(id));
+    job.root.abort(id);
+    let report = job.root.cleanup();
+    assert_eq!(
+        (report.objects, kept(&sim.tree())),
+        (0, needed(&sim.tree())),
+        "{report:?}"
+    );
+    faulty.heal();
+    assert_eq!(
+        job.root.latest().unwrap().as_ref(),
+        Some(&metadata),
+        "it was read again and is there"
+    );
+    for _ in 0..2 {
+        job.checkpoint(1, 3).unwrap();
+        job.root.cleanup();
+        assert_eq!(kept(&sim.tree()), needed(&sim.tree()));
+    }
+    for id in job.root.completed() {
+        verify(&job.root.load(id).unwrap(), &*job.root.open_files(id))
+            .verdict()
+            .unwrap();
+    }
+}
