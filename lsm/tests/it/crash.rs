@@ -263,3 +263,29 @@ fn two_processes_cannot_own_one_store() {
     Subject::open(other, 3).unwrap();
     drop(first);
 }
+
+#[test]
+fn power_lost_again_while_opening_changes_nothing() {
+    let history = run(11, 20);
+    let (mut random, mut again) = (Random::from_seed(2), 0);
+    for at in 0..=history.sim.op_count() {
+        let first = Arc::new(history.sim.crash_image(at, &mut random));
+        let Ok(subject) = Subject::open(first.clone(), 78) else {
+            continue;
+        };
+        let answers = [subject.answers(0), subject.answers(1)];
+        drop(subject);
+        // All that was there before is durable now; opening only writes a manifest and sweeps.
+        again += first.each_crash_image(2, &mut random, |step, second| {
+            let subject = Subject::open(Arc::new(second.clone()), 79)
+                .unwrap_or_else(|e| panic!("operation {at}, then {step}: {e}: {:?}", first.trace()));
+            for (family, before) in answers.iter().enumerate() {
+                assert!(
+                    subject.answers(family).same(before),
+                    "operation {at}, then {step}, family {family}"
+                );
+            }
+        });
+    }
+    assert!(again > 500, "{again} images");
+}
