@@ -81,7 +81,7 @@ pub(crate) trait Node: Send + Sync {
     }
 
     /// Finds out before anything starts whether its outside is usable.
-    fn check(&self, _fs: &dyn Fs) -> Result {
+    fn check(&self, _fs: &dyn Fs, _job: JobId) -> Result {
         Ok(())
     }
 

@@ -22,7 +22,7 @@ mod tests;
 use crate::element::Purpose;
 use keybed_snapshot::CheckpointId;
 use pending::Pending;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// When checkpoints are taken; times are those of the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,17 @@ impl AbortReason {
             AbortReason::Expired | AbortReason::StorageFailed(_) => true,
             AbortReason::Declined { counts, .. } => *counts,
             AbortReason::AttemptEnded => false,
+        }
+    }
+}
+
+impl fmt::Display for AbortReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AbortReason::Expired => f.write_str("it took longer than its timeout"),
+            AbortReason::Declined { why, .. } => write!(f, "a task declined: {why}"),
+            AbortReason::StorageFailed(why) => write!(f, "it could not be stored: {why}"),
+            AbortReason::AttemptEnded => f.write_str("the attempt ended"),
         }
     }
 }
@@ -322,7 +333,7 @@ impl<P> Coordinator<P> {
         self.failures += u32::from(reason.counts());
         let failed = reason.counts() && self.failures > self.timing.tolerable_failures;
         let why = format!(
-            "{} checkpoint failures in a row, the last: {reason:?}",
+            "{} checkpoint failures in a row, the last: {reason}",
             self.failures
         );
         let mut commands = vec![Command::Abort(id, purpose, reason)];

@@ -363,7 +363,7 @@ impl Driver {
     }
 
     fn aborted(&mut self, id: Option<CheckpointId>, _purpose: Purpose, reason: &AbortReason) {
-        let text = format!("{reason:?}");
+        let text = reason.to_string();
         let error = Error::new(Code::CheckpointDeclined, text.as_str());
         self.tickets
             .drain(..)
@@ -668,7 +668,12 @@ impl Task for Driver {
 
 /// Whether the same job may succeed when it is started again.
 fn is_restartable(error: &Error) -> bool {
-    !matches!(
+    use std::io::ErrorKind as Io;
+    let refused = matches!(
+        error.io_kind(),
+        Some(Io::PermissionDenied | Io::ReadOnlyFilesystem | Io::NotADirectory)
+    );
+    let lasting = matches!(
         error.kind(),
         ErrorKind::InvalidInput
             | ErrorKind::BadInput
@@ -676,5 +681,6 @@ fn is_restartable(error: &Error) -> bool {
             | ErrorKind::Corruption
             | ErrorKind::Locked
             | ErrorKind::Refused
-    )
+    );
+    !refused && !lasting
 }

@@ -65,7 +65,7 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
     for named in &nodes {
         named
             .node
-            .check(&*options.fs)
+            .check(&*options.fs, job)
             .map_err(|e| e.context(named.uid.to_string()))?;
     }
     let scheduler = options

@@ -22,6 +22,7 @@ pub(crate) use writer::SinkWriterNode;
 
 use keybed_env::Fs;
 use keybed_format::{Code, Error, ErrorKind, Result};
+use keybed_snapshot::{JobId, OperatorUid};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -109,7 +110,7 @@ impl SinkPlace {
     ///
     /// # Errors
     /// `OutputUnwritable`.
-    pub(crate) fn prepare(&self, fs: &dyn Fs) -> Result {
+    pub(crate) fn prepare(&self, fs: &dyn Fs, job: JobId, uid: &OperatorUid) -> Result {
         if let Some(sorted) = &self.sorted {
             let plain =
                 !sorted.name.is_empty() && !sorted.name.contains('/') && !sorted.name.starts_with('.');
@@ -127,9 +128,15 @@ impl SinkPlace {
         for dir in [self.pending(), self.parts()] {
             fs.create_dir_all(&dir).map_err(|e| unwritable(e, &dir))?;
         }
-        let probe = self.pending().join(format!("probe-{}", std::process::id()));
+        // A name that the committer's sweep removes if this process dies right here.
+        let probe = self
+            .pending()
+            .join(part::Lineage::new(job.0, uid).name(0, 0, "probe"));
         let try_it = || {
-            drop(fs.create(&probe)?);
+            match fs.remove_file(&probe) {
+                Err(e) if e.code() != Code::NotFound => return Err(e),
+                _ => drop(fs.create(&probe)?),
+            }
             fs.remove_file(&probe)
         };
         try_it().map_err(|e| unwritable(e, &self.dir))

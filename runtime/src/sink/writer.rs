@@ -19,7 +19,7 @@ use crate::{
 };
 use keybed_env::{Fs, sched::TaskBuilder};
 use keybed_format::{Error, Result, checksum};
-use keybed_snapshot::{OperatorUid, SubtaskState};
+use keybed_snapshot::{JobId, OperatorUid, SubtaskState};
 use std::sync::Arc;
 
 /// Bytes of lines that a part holds at most, plus one line: what a writer keeps in memory.
@@ -38,8 +38,8 @@ impl<T: Data> Node for SinkWriterNode<T> {
         Role::Stateless
     }
 
-    fn check(&self, fs: &dyn Fs) -> Result {
-        self.sink.place.prepare(fs)
+    fn check(&self, fs: &dyn Fs, job: JobId) -> Result {
+        self.sink.place.prepare(fs, job, &self.uid)
     }
 
     fn build(&self, build: Build<'_>) -> Result<TaskBuilder> {

@@ -1,5 +1,7 @@
 //! Whole jobs on a simulated machine, one behaviour per module.
 
+mod crash;
+mod fault;
 mod plain;
 mod restart;
 mod world;
