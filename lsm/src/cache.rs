@@ -13,7 +13,9 @@ use std::{
     sync::Arc,
 };
 
-const SHARDS: usize = 16;
+const SHARDS_MAX: usize = 16;
+/// A shard smaller than this would hold few blocks and evict what the next one has room for.
+const SHARD_BYTES_MIN: usize = 1 << 20;
 
 /// Decoded blocks of many tables under one budget. Cheap to share; dropping it drops the blocks that nobody pins.
 #[derive(Debug)]
@@ -95,8 +97,9 @@ pub struct CacheStats {
 impl BlockCache {
     /// A cache of at most `capacity_bytes`; 0 caches nothing.
     pub fn new(capacity_bytes: usize) -> Self {
+        let shards = (capacity_bytes / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
         BlockCache {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
             capacity_bytes,
         }
     }
@@ -109,7 +112,7 @@ impl BlockCache {
     fn shard(&self, place: Place) -> &Mutex<Shard> {
         // The shard comes from bits that the map inside the shard uses last.
         let at = (place.mixed().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60) as usize;
-        &self.shards[at % SHARDS]
+        &self.shards[at % self.shards.len()]
     }
 
     /// The block at `offset` of `table`, if it is here.
@@ -130,7 +133,7 @@ impl BlockCache {
     /// Keeps a block, evicting others; a block larger than a shard's share is not kept.
     pub(crate) fn insert(&self, table: TableId, offset: u64, block: &Arc<Block>) {
         let bytes = block.memory_bytes();
-        let share = self.capacity_bytes / SHARDS;
+        let share = self.capacity_bytes / self.shards.len();
         if bytes > share {
             return;
         }
@@ -191,5 +194,66 @@ impl Shard {
             self.bytes -= out.bytes;
             return out.block;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: TableId = TableId(9);
+
+    fn block(bytes: usize) -> Arc<Block> {
+        Arc::new(Block::of_bytes(bytes))
+    }
+
+    #[test]
+    fn the_budget_holds_and_the_newest_block_is_there() {
+        for capacity in [0, 1_000, 100_000, 40 << 20] {
+            let cache = BlockCache::new(capacity);
+            for i in 0..3_000_u64 {
+                let kept = block(20_000 + i as usize * 7 % 10_000);
+                cache.insert(TABLE, i * 20_000, &kept);
+                assert!(cache.stats().bytes <= capacity);
+                let found = cache.get(TABLE, i * 20_000);
+                assert_eq!(found.is_some(), capacity >= 100_000, "capacity {capacity}");
+                assert!(found.is_none_or(|found| Arc::ptr_eq(&found, &kept)));
+            }
+            assert!(cache.get(TableId(8), 0).is_none(), "a block of another table");
+        }
+    }
+
+    #[test]
+    fn a_block_in_use_outlives_one_pass_over_many() {
+        let cache = BlockCache::new(1 << 20);
+        cache.insert(TABLE, 0, &block(10_000));
+        for i in 1..1_000 {
+            assert!(cache.get(TABLE, 0).is_some(), "lost after {i} others");
+            cache.insert(TABLE, i, &block(10_000));
+        }
+        let stats = cache.stats();
+        assert_eq!((stats.hits, stats.misses), (999, 0));
+        assert!(stats.blocks > 90, "{stats:?}");
+    }
+
+    #[test]
+    fn threads_share_it() {
+        let cache = BlockCache::new(4 << 20);
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for i in 0..2_000 {
+                        let offset = i * (thread + 1) % 500;
+                        if cache.get(TABLE, offset).is_none() {
+                            cache.insert(TABLE, offset, &block(16_384));
+                        }
+                    }
+                });
+            }
+        });
+        let stats = cache.stats();
+        assert_eq!(stats.hits + stats.misses, 8_000);
+        assert!(stats.bytes <= 4 << 20);
     }
 }

@@ -396,4 +396,21 @@ impl Block {
     pub fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + size_of::<Block>()
     }
+
+    /// A block of one entry and about this many bytes.
+    #[cfg(test)]
+    pub(crate) fn of_bytes(bytes: usize) -> Block {
+        let mut builder = super::block_builder::BlockBuilder::default();
+        let entry = Entry {
+            key: &vec![1; bytes],
+            seqno: 1,
+            kind: EntryKind::Put,
+            value: b"",
+        };
+        builder.add(entry, 0, true).expect("it is small");
+        let mut raw = Vec::new();
+        builder.finish(&mut raw);
+        raw.shrink_to_fit();
+        Block::new(raw, 0).expect("it was just built")
+    }
 }

@@ -259,3 +259,81 @@ pub(crate) fn check(bytes: &[u8], offset: u64) -> Result {
         Err(damaged("the parts of a block contradict each other").with("at", at))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::EntryKind;
+
+    fn block(entries: u32, key: impl Fn(u32) -> Vec<u8>, value: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
+        let mut builder = BlockBuilder::default();
+        for i in 0..entries {
+            let (key, value) = (key(i), value(i));
+            let entry = Entry {
+                key: &key,
+                seqno: 9,
+                kind: EntryKind::Put,
+                value: &value,
+            };
+            builder.add(entry, key::hash(&key), true).unwrap();
+        }
+        let mut raw = Vec::new();
+        builder.finish(&mut raw);
+        raw
+    }
+
+    fn every_key_is_found(raw: &[u8], entries: u32, key: impl Fn(u32) -> Vec<u8>) {
+        check(raw, 0).unwrap();
+        let geometry = Geometry::parse(raw, 0).unwrap();
+        let view = BlockView {
+            bytes: raw,
+            geometry: &geometry,
+        };
+        for i in 0..entries {
+            let key = key(i);
+            let found = view.find_visible(&key, key::hash(&key), 9).unwrap();
+            assert_eq!(found.map(|(at, _)| at), Some(i), "{entries} entries");
+            assert_eq!(view.find_visible(&key, key::hash(&key), 8), Some(None));
+            assert_eq!(view.lower_bound(&key), Some(i));
+        }
+    }
+
+    #[test]
+    fn slots_change_their_width_without_losing_a_key() {
+        let fixed = |i: u32| i.to_be_bytes().to_vec();
+        let varying = |i: u32| format!("{i:05}{}", "x".repeat(i as usize % 4)).into_bytes();
+        for entries in [
+            1, 2, 255, 256, 257, 511, 512, 513, 1_024, 1_025, 2_047, 2_048, 2_049, 3_001, 5_000,
+        ] {
+            every_key_is_found(&block(entries, fixed, |_| vec![1]), entries, fixed);
+            every_key_is_found(
+                &block(entries, varying, |i| vec![0; (i % 5) as usize]),
+                entries,
+                varying,
+            );
+        }
+    }
+
+    #[test]
+    fn the_estimate_is_no_less_than_the_block_when_seqnos_are_near() {
+        for width in [0, 1, 9] {
+            let mut builder = BlockBuilder::default();
+            let mut estimate = 0;
+            for i in 0..600_u64 {
+                let key = i.to_be_bytes();
+                let value = vec![1; if width == 9 { (i % 9) as usize } else { width }];
+                estimate = builder.bytes_with(8, value.len());
+                let entry = Entry {
+                    key: &key,
+                    seqno: 1_000 + i,
+                    kind: EntryKind::Put,
+                    value: &value,
+                };
+                builder.add(entry, key::hash(&key), true).unwrap();
+            }
+            let mut raw = Vec::new();
+            builder.finish(&mut raw);
+            assert_eq!(estimate, raw.len(), "width {width}");
+        }
+    }
+}

@@ -198,3 +198,90 @@ fn unpack_zstd(_payload: &[u8], _raw: &mut [u8]) -> Result<Option<usize>> {
         "the block is compressed with zstd, and this build lacks the feature `zstd`",
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: TableId = TableId(3);
+
+    fn all() -> Vec<Compression> {
+        let mut all = vec![Compression::None, Compression::Lz4];
+        if cfg!(feature = "zstd") {
+            all.extend([Compression::Zstd(-5), Compression::Zstd(1), Compression::Zstd(19)]);
+        }
+        all
+    }
+
+    fn unpacked(stored: &[u8]) -> Result<Vec<u8>> {
+        match open(stored, ID, 5)? {
+            Stored::Raw(raw) => Ok(raw.to_vec()),
+            Stored::Packed(packed) => packed.unpack(),
+        }
+    }
+
+    /// A stored block with a right checksum, whatever it says.
+    fn stored(payload: &[u8], codec: u8, raw_bytes: u32) -> Vec<u8> {
+        let mut out = [payload, &[codec], &raw_bytes.to_le_bytes()].concat();
+        let sum = checksum::bound(&out, ID.0, 5);
+        out.extend(sum.to_le_bytes());
+        out
+    }
+
+    #[test]
+    fn blocks_come_back_and_bad_savings_are_not_kept() {
+        let text: Vec<u8> = (0..20_000_u32).flat_map(|i| (i / 7).to_le_bytes()).collect();
+        let noise: Vec<u8> = (0..5_000_u64)
+            .flat_map(|i| checksum::hash(&i.to_le_bytes()).to_le_bytes())
+            .collect();
+        for compression in all() {
+            let mut compressor = Compressor::new(compression).unwrap();
+            for raw in [&text, &noise, &vec![], &vec![9; 3]] {
+                let mut out = b"before".to_vec();
+                compressor.store(raw, ID, 5, &mut out);
+                assert_eq!(unpacked(&out[6..]).unwrap(), *raw, "{compression:?}");
+                assert!(out.len() <= 6 + raw.len() + TAIL_BYTES);
+            }
+            let mut out = Vec::new();
+            compressor.store(&text, ID, 5, &mut out);
+            assert_eq!(
+                out.len() < text.len() / 2,
+                compression != Compression::None,
+                "{compression:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused() {
+        let packed = lz4_flex::block::compress(&[1; 1000]);
+        assert_eq!(unpacked(&stored(&packed, LZ4, 1000)).unwrap(), [1; 1000]);
+        for raw_bytes in [
+            0,
+            999,
+            1001,
+            COMPRESSED_FROM_BYTES_MAX as u32,
+            COMPRESSED_FROM_BYTES_MAX as u32 + 1,
+            u32::MAX,
+        ] {
+            assert!(unpacked(&stored(&packed, LZ4, raw_bytes)).is_err(), "{raw_bytes}");
+        }
+        assert!(unpacked(&stored(b"abc", AS_IT_IS, 4)).is_err());
+        assert!(unpacked(&stored(b"abc", 3, 3)).is_err());
+        let garbage = unpacked(&stored(b"abc", ZSTD, 3)).unwrap_err();
+        let expected = if cfg!(feature = "zstd") {
+            Code::Malformed
+        } else {
+            Code::UnsupportedFormatVersion
+        };
+        assert_eq!(garbage.code(), expected);
+    }
+
+    #[test]
+    #[cfg(not(feature = "zstd"))]
+    fn zstd_without_its_feature_is_named() {
+        let error = Compressor::new(Compression::Zstd(1)).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.to_string().contains("feature `zstd`"), "{error}");
+    }
+}

@@ -236,3 +236,95 @@ impl FenceBuilder {
 pub(crate) fn separator<'a>(last: &[u8], first: &'a [u8]) -> &'a [u8] {
     &first[..(common_prefix_bytes(last, first) + 1).min(first.len())]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STORED: u64 = 20;
+
+    /// Keys cut into blocks of `cut` keys.
+    fn built(keys: &[Vec<u8>], cut: usize) -> (Vec<u8>, u64) {
+        let mut builder = FenceBuilder::default();
+        for (i, block) in keys.chunks(cut).enumerate() {
+            if i > 0 {
+                builder.start_block(&keys[i * cut - 1], &block[0]);
+            }
+            builder.end_block(STORED);
+        }
+        (builder.encode(16), 16 + STORED * builder.blocks() as u64)
+    }
+
+    fn keys() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        // Few different bytes after long equal ones: numbers tie, zeros meet padding.
+        let tail = prop::collection::vec(prop::sample::select(vec![0_u8, 0, 1, 255]), 0..14);
+        (
+            prop::collection::vec(any::<u8>(), 0..10),
+            prop::collection::vec(tail, 1..60),
+        )
+            .prop_map(|(head, tails)| {
+                let mut keys: Vec<Vec<u8>> = tails
+                    .into_iter()
+                    .map(|tail| [head.clone(), tail].concat())
+                    .collect();
+                keys.sort();
+                keys.dedup();
+                keys
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_is_looked_for_in_its_block(
+            keys in keys(),
+            cut in 1_usize..5,
+            probes in prop::collection::vec(prop::collection::vec(prop::sample::select(vec![0_u8, 1, 2, 255]), 0..20), 20),
+        ) {
+            let (index, end) = built(&keys, cut);
+            let fence = Fence::decode(&index, 0, end).unwrap();
+            prop_assert_eq!(fence.blocks(), keys.len().div_ceil(cut));
+            for (i, key) in keys.iter().enumerate() {
+                prop_assert_eq!(fence.find(key), i / cut, "key {}", i);
+            }
+            let separators: Vec<Vec<u8>> = (1..fence.blocks()).map(|block| fence.whole_separator(block)).collect();
+            let near = keys.iter().flat_map(|key| [key[..key.len().saturating_sub(1)].to_vec(), [key.as_slice(), &[0]].concat()]);
+            for probe in probes.iter().cloned().chain(near) {
+                prop_assert_eq!(fence.find(&probe), separators.partition_point(|s| *s <= probe));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused_or_searched(bytes in prop::collection::vec(any::<u8>(), 0..60), end in 0_u64..200) {
+            if let Ok(fence) = Fence::decode(&bytes, 0, end) {
+                prop_assert!(fence.find(&bytes) < fence.blocks());
+                prop_assert!(fence.find(b"") < fence.blocks());
+            }
+        }
+    }
+
+    #[test]
+    fn a_separator_is_as_short_as_it_can_be() {
+        assert_eq!(separator(b"abc", b"abd"), b"abd");
+        assert_eq!(separator(b"abc", b"b"), b"b");
+        assert_eq!(separator(b"abc", b"bcd"), b"b");
+        assert_eq!(separator(b"ab", b"ab\0\0"), b"ab\0");
+        assert_eq!(separator(b"", b"ab"), b"a");
+    }
+
+    #[test]
+    fn blocks_that_do_not_fill_their_place_are_refused() {
+        let (index, end) = built(&[b"a".to_vec(), b"b".to_vec()], 1);
+        assert!(Fence::decode(&index, 0, end).is_ok());
+        assert!(Fence::decode(&index, 0, end - 1).is_err());
+        assert!(Fence::decode(&index, 0, end + 1).is_err());
+        for n in 0..index.len() {
+            assert!(Fence::decode(&index[..n], 0, end).is_err(), "length {n}");
+        }
+        let huge = [&[0xff, 0xff, 0xff, 0xff, 0x0f, 16, 0][..], &[20; 30]].concat();
+        assert!(
+            Fence::decode(&huge, 0, end).is_err(),
+            "four thousand million blocks in forty bytes"
+        );
+    }
+}

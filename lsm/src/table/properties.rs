@@ -164,3 +164,72 @@ pub(crate) fn compare(expected: &TableFacts, found: &TableFacts) -> Result {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> (TableFacts, Trailer) {
+        let trailer = Trailer {
+            content_id: 5,
+            content_bytes: 1000,
+            digest: 6,
+            kind: 7,
+        };
+        let facts = TableFacts {
+            id: TableId(5),
+            bytes: trailer.file_bytes(),
+            digest: 6,
+            entries: 300,
+            keys: 200,
+            tombstones: 20,
+            merges: 10,
+            smallest: b"a".to_vec(),
+            largest: b"b".to_vec(),
+            seqno_min: 1,
+            seqno_max: SEQNO_MAX,
+            key_bytes: 1 << 40,
+            value_bytes: 0,
+            blocks: 3,
+            partition_prefix: 8,
+        };
+        (facts, trailer)
+    }
+
+    #[test]
+    fn facts_survive_and_unknown_ones_are_skipped() {
+        let (facts, trailer) = facts();
+        let mut bytes = encode(&facts);
+        assert_eq!(decode(&bytes, 0, &trailer).unwrap(), facts);
+        assert_eq!(bytes[0], 12);
+        bytes[0] = 13;
+        bytes.extend([13, 2, 0xff, 0xff]);
+        assert_eq!(decode(&bytes, 0, &trailer).unwrap(), facts);
+    }
+
+    #[test]
+    fn contradictions_and_gaps_are_refused() {
+        let (good, trailer) = facts();
+        let broken: [fn(&mut TableFacts); 7] = [
+            |f| f.keys = 301,
+            |f| f.keys = 0,
+            |f| f.tombstones = 291,
+            |f| f.merges = u64::MAX,
+            |f| f.smallest = b"c".to_vec(),
+            |f| f.seqno_max = SEQNO_MAX + 1,
+            |f| f.partition_prefix = 9,
+        ];
+        for (i, change) in broken.into_iter().enumerate() {
+            let mut facts = good.clone();
+            change(&mut facts);
+            assert!(decode(&encode(&facts), 0, &trailer).is_err(), "change {i}");
+        }
+        let bytes = encode(&good);
+        for n in 0..bytes.len() {
+            assert!(decode(&bytes[..n], 0, &trailer).is_err(), "length {n}");
+        }
+        let mut fewer = bytes;
+        fewer[0] = 11;
+        assert!(decode(&fewer[..fewer.len() - 3], 0, &trailer).is_err());
+    }
+}
