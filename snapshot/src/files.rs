@@ -13,11 +13,13 @@ use std::{path::Path, sync::Arc};
 /// checkpoints as long as it is in the last completed checkpoint; or, if its own checkpoint failed, until the next
 /// checkpoint completes without it. Then it is swept.
 pub trait PutFiles: Send + Sync {
-    /// Takes the finished, immutable file `path` of `local` in: linked where that is possible, else copied; file and
-    /// name are durable on return. `content`, `digest` and `bytes` (whole file) must be those of its trailer.
+    /// Takes the finished, immutable file `path` of `local` in: linked where that is possible, else copied. Its bytes
+    /// are durable on return, its name before any metadata names it. `content`, `digest` and `bytes` (whole file) must
+    /// be those of its trailer. The local file may be deleted afterwards, never changed.
     ///
     /// # Errors
-    /// `Fenced` if a newer owner took over; `Malformed` if the file is not the one announced; errors of either side.
+    /// `CheckpointDeclined` if the checkpoint was aborted or subsumed meanwhile; `Malformed` if the file is not the one
+    /// announced; errors of either side.
     fn put_file(
         &self,
         scope: Scope,

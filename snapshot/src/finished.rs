@@ -106,4 +106,18 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn finished_is_as_on_its_page() {
+        let page = include_str!("../../docs/format/job-root.md");
+        let (job, root, generation) = (JobId(1), RootId(2), Generation(3));
+        let record = FinishedRecord {
+            job,
+            root,
+            generation,
+            checkpoint: Some(CheckpointId(9)),
+            timestamp_ms: 1_700_000_000_000,
+        };
+        crate::golden::assert_as_on_page(&record.encode(), page, 1);
+    }
 }

@@ -11,7 +11,7 @@
 //! | [`metadata`] | what a snapshot is: the content of `_metadata` |
 //! | [`storage`] | object-level verbs over one job root: in memory, on a file system |
 //! | [`conformance`] | the suite that every storage passes (test support) |
-//! | [`rescale`] | restore at another parallelism, as metadata |
+//! | [`mod@rescale`] | restore at another parallelism, as metadata |
 //! | [`owner`] | owner records: generations, void checkpoints, the timeline |
 //! | [`registry`] | which objects are needed and which may go |
 //! | [`survey`] | what lies in a job root |
@@ -30,6 +30,8 @@ pub mod catalogue;
 pub mod conformance;
 pub mod files;
 pub mod finished;
+#[cfg(test)]
+mod golden;
 pub mod handle;
 pub mod id;
 pub mod inspect;

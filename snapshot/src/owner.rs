@@ -291,14 +291,10 @@ mod tests {
     }
 
     #[test]
-    fn golden_bytes_pin_the_record() {
-        let bytes = record(2, 4, RestoreSource::Checkpoint(CheckpointId(3))).encode();
-        let text: String = bytes[56..].iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(
-            text,
-            "01000000000000000000000000000000020000000000000000000000000000000200000000000000040000000000000\
-             04d0000000068e5cf8b010000010300000000000000"
-        );
+    fn the_owner_record_is_as_on_its_page() {
+        let page = include_str!("../../docs/format/job-root.md");
+        let record = record(2, 4, RestoreSource::Checkpoint(CheckpointId(3)));
+        crate::golden::assert_as_on_page(&record.encode(), page, 0);
     }
 
     #[test]

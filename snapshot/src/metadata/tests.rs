@@ -17,18 +17,10 @@ fn the_sample_reads_back() {
 }
 
 #[test]
-fn golden_bytes_pin_the_format() {
-    let bytes = encode(&sample::metadata()).unwrap();
-    let golden = include_str!("golden.hex");
-    let lines: Vec<String> = bytes
-        .chunks(32)
-        .map(|row| row.iter().map(|b| format!("{b:02x}")).collect())
-        .collect();
-    assert_eq!(
-        lines.join("\n"),
-        golden.trim_end(),
-        "the bytes of _metadata changed: a new format version is due"
-    );
+fn golden_bytes_are_as_on_the_page() {
+    let page = include_str!("../../../docs/format/metadata.md");
+    golden::assert_as_on_page(&encode(&sample::metadata()).unwrap(), page, 0);
+    assert_eq!(decode(&golden::example(page, 0)).unwrap(), sample::metadata());
 }
 
 #[test]
