@@ -1,17 +1,14 @@
-//! Several handles of keyed state as one stack of runs: rescale without rewriting.
+//! What a backend makes of its handles: one checked stack of runs per family.
 //!
-//! ```text
-//!   old subtask 0      old subtask 1            restored subtask
-//!   run  newest        run  newest              run   newest of 0
-//!   run                run  bottom      ──▶     run   second of 0 │ newest of 1
-//!   run  bottom                                 run   bottom of 0 │ bottom of 1
-//! ```
-//! Old subtasks own disjoint key groups, so their runs never hold versions of one key: they are aligned from the
-//! bottom and laid side by side. Adjacent views of one file become one view again.
+//! Handles of several old subtasks become one by [`merge`], which is metadata alone: nothing is rewritten. What comes
+//! out is checked, because handles come from outside: known families, and no key in two tables of one run.
 
 use crate::StateFamily;
 use keybed_format::{Code, Error, Result};
-use keybed_snapshot::{Anchor, FamilyHandle, KeyGroupRange, KeyedHandle, RunHandle, TableHandle};
+use keybed_snapshot::{
+    Anchor, FamilyHandle, KeyGroupRange, KeyedHandle, RunHandle, TableHandle,
+    rescale::{clip, merge},
+};
 
 /// What the handles of one subtask hold together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,26 +20,26 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Lays the runs of `handles` side by side, clipped to `range`.
+    /// The runs of `handles`, clipped to `range`.
     ///
     /// # Errors
     /// `SnapshotCorrupt` if a family is unknown or views of one run overlap.
     pub(crate) fn combine(handles: &[KeyedHandle], range: KeyGroupRange) -> Result<Self> {
+        let part = |handle: &KeyedHandle| Some(clip(handle, handle.range.intersection(range)?));
+        let parts: Vec<_> = handles.iter().filter_map(part).collect();
         let mut runs = Runs {
             next_seqno: 1,
             ..Runs::default()
         };
-        for handle in handles {
-            runs.next_seqno = runs.next_seqno.max(handle.next_seqno);
-            for family in &handle.families {
+        if let Some(merged) = merge(&parts, range) {
+            runs.next_seqno = merged.next_seqno.max(1);
+            for family in merged.families {
+                family.runs.iter().try_for_each(check_disjoint)?;
                 let stack = &mut runs.families[StateFamily::named(&family.name)?.index()];
-                lay_beside(stack, &family.runs, range);
-            }
-        }
-        for stack in &mut runs.families {
-            stack.retain(|run| !run.tables.is_empty());
-            for run in stack {
-                join_adjacent(run)?;
+                if !std::mem::replace(stack, family.runs).is_empty() {
+                    return Err(Error::new(Code::SnapshotCorrupt, "a family occurs twice")
+                        .with("family", family.name));
+                }
             }
         }
         Ok(runs)
@@ -71,63 +68,22 @@ impl Runs {
     }
 }
 
-/// Adds `runs` (newest first) to `stack`, both aligned at their bottoms.
-fn lay_beside(stack: &mut Vec<RunHandle>, runs: &[RunHandle], range: KeyGroupRange) {
-    while stack.len() < runs.len() {
-        stack.insert(0, RunHandle::default());
-    }
-    for (to, from) in stack.iter_mut().rev().zip(runs.iter().rev()) {
-        to.tier = to.tier.max(from.tier);
-        to.tables.extend(
-            from.tables
-                .iter()
-                .map(|table| clip(table, range))
-                .filter(|table| !table.is_empty()),
-        );
-    }
-}
-
-fn clip(table: &TableHandle, range: KeyGroupRange) -> TableHandle {
-    let (start, end) = (range.start_key(), range.end_key());
-    let mut clipped = table.clone();
-    if clipped.visible_start.as_slice() < &start[..] {
-        clipped.visible_start = start.to_vec();
-    }
-    if clipped
-        .visible_end
-        .as_deref()
-        .is_none_or(|visible| visible > &end[..])
-    {
-        clipped.visible_end = Some(end.to_vec());
-    }
-    clipped
-}
-
-/// Sorts the tables of a run, joins adjacent views of one object, and checks that no views overlap.
-fn join_adjacent(run: &mut RunHandle) -> Result {
-    run.tables.sort_by(|a, b| a.visible_start.cmp(&b.visible_start));
-    let mut joined: Vec<TableHandle> = Vec::with_capacity(run.tables.len());
-    for table in run.tables.drain(..) {
-        let Some(last) = joined.last_mut() else {
-            joined.push(table);
-            continue;
-        };
-        match &last.visible_end {
-            Some(end) if *end < table.visible_start => joined.push(table),
-            Some(end) if *end == table.visible_start && last.file == table.file => {
-                last.visible_end = table.visible_end;
-            }
-            Some(end) if *end == table.visible_start => joined.push(table),
-            _ => {
-                return Err(
-                    Error::new(Code::SnapshotCorrupt, "two tables of one run show the same keys")
-                        .in_file(table.file.object.as_str())
-                        .with("other", &last.file.object),
-                );
-            }
+/// Tables of a run come in key order and show disjoint ranges.
+fn check_disjoint(run: &RunHandle) -> Result {
+    for pair in run.tables.windows(2) {
+        let [low, high] = pair else { continue };
+        if low
+            .visible_end
+            .as_ref()
+            .is_none_or(|end| *end > high.visible_start)
+        {
+            return Err(
+                Error::new(Code::SnapshotCorrupt, "two tables of one run show the same keys")
+                    .in_file(high.file.object.as_str())
+                    .with("other", &low.file.object),
+            );
         }
     }
-    run.tables = joined;
     Ok(())
 }
 

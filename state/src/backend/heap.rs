@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{PendingSnapshot, StateFamily, current::group_of_entry, processor::RunMerge, runs::Runs};
 use keybed_format::{Error, Result, Sink};
+use keybed_lsm::key::check_sizes;
 use keybed_snapshot::{CheckpointId, KeyGroupRange, OpenFiles, SnapshotRequest};
 use std::{
     collections::{BTreeMap, btree_map},
@@ -204,6 +205,7 @@ impl KeyedBackend for HeapBackend {
     }
 
     fn put(&mut self, family: StateFamily, key: &[u8], value: &[u8]) -> Result {
+        check_sizes(key, value)?;
         let epoch = self.epoch;
         self.group_mut(family, key)?.put(epoch, key, value);
         Ok(())
@@ -221,21 +223,25 @@ impl KeyedBackend for HeapBackend {
     }
 
     fn update(&mut self, family: StateFamily, key: &[u8], change: &mut Changer<'_>) -> Result {
+        check_sizes(key, &[])?;
         let (epoch, tracked) = (self.epoch, self.tracks_removals);
         let mut new = std::mem::take(&mut self.scratch);
         new.clear();
         let group = self.group_mut(family, key)?;
-        match group.entries.get_mut(key) {
-            Some(stamped) => match change(Some(&stamped.value), &mut new)? {
-                Change::Keep => {}
-                Change::Put => stamped.set(epoch, new.as_slice()),
-                Change::Delete => group.delete(epoch, key, tracked),
-            },
-            None => {
-                if change(None, &mut new)? == Change::Put {
-                    group.put(epoch, key, new.as_slice());
+        let old = group.entries.get_mut(key);
+        match (
+            change(old.as_ref().map(|stamped| stamped.value.as_slice()), &mut new)?,
+            old,
+        ) {
+            (Change::Put, old) => {
+                check_sizes(key, new.as_slice())?;
+                match old {
+                    Some(stamped) => stamped.set(epoch, new.as_slice()),
+                    None => group.put(epoch, key, new.as_slice()),
                 }
             }
+            (Change::Delete, Some(_)) => group.delete(epoch, key, tracked),
+            (Change::Keep, _) | (Change::Delete, None) => {}
         }
         self.scratch = new;
         Ok(())

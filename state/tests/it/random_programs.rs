@@ -45,12 +45,27 @@ impl Program {
                 0..=5 => self.checkpoint(),
                 6..=7 => self.restore(),
                 8..=60 => self.fire(),
+                61..=65 => self.worlds.iter().for_each(World::run_background),
                 _ => self.step(),
             }
         }
         self.checkpoint();
         self.restore();
         self.read_all();
+        // Where backends are switched, a world is only now and then on the store.
+        let always = self.worlds.len() == 1;
+        for world in self
+            .worlds
+            .iter()
+            .filter(|world| always && world.kind == BackendKind::Lsm)
+        {
+            let stats = world.counters();
+            assert!(
+                stats.flushes > 10 && stats.compactions > 3 && stats.bottom_compactions > 1,
+                "{stats:?}"
+            );
+            assert!(stats.table_gets > 100, "{stats:?}");
+        }
     }
 
     fn name(&mut self) -> String {

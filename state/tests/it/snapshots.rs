@@ -1,10 +1,12 @@
 //! If these fail, a checkpoint costs more than what changed, builds on files that are not there, or a damaged one is
 //! taken for good.
 
-use crate::world::World;
+use crate::world::{MAX_PARALLELISM, World};
+use keybed_env::{SimFs, ThreadScheduler};
 use keybed_format::{Code, Error};
-use keybed_snapshot::{BackendKind, CheckpointId, KeyedHandle, SnapshotKind, TableHandle};
-use std::collections::BTreeSet;
+use keybed_snapshot::{BackendKind, CheckpointId, KeyedHandle, SnapshotKind, TableHandle, key_group_of};
+use keybed_state::codec::encode_key;
+use std::{collections::BTreeSet, sync::Arc};
 
 const KINDS: [BackendKind; 2] = [BackendKind::Heap, BackendKind::Lsm];
 
@@ -200,5 +202,47 @@ fn canonical_savepoints_are_refused_by_name() {
             world.subtasks[0].prepare(&request).unwrap_err().code(),
             Code::InvalidArgument
         );
+    }
+}
+
+#[test]
+fn a_snapshot_is_written_on_another_thread_while_the_job_goes_on() {
+    for kind in KINDS {
+        let scheduler = Arc::new(ThreadScheduler::new(1));
+        let mut world = World::scheduled(Arc::new(SimFs::without_history()), scheduler, kind, 3, 16 << 10);
+        let mut rounds = 0;
+        for id in 1..20 {
+            for key in 0..200 {
+                write(&mut world, key, id);
+            }
+            let attempt = world.prepare(id, SnapshotKind::Checkpoint);
+            let mut pending = attempt.pending.into_iter();
+            let (files, total) = (&world.files, world.tokens.total);
+            let handles: Vec<_> = std::thread::scope(|scope| {
+                let writers: Vec<_> = pending.by_ref().map(|p| scope.spawn(|| p.write(files))).collect();
+                for key in 0..200 {
+                    let component = encode_key(&(key as u64));
+                    let group = key_group_of(&component, MAX_PARALLELISM);
+                    let mine = world
+                        .subtasks
+                        .iter_mut()
+                        .find(|state| state.range().contains(group))
+                        .unwrap();
+                    mine.set_key(&component).unwrap();
+                    total.set(mine, &0).unwrap();
+                    rounds += 1;
+                }
+                writers
+                    .into_iter()
+                    .map(|writer| writer.join().unwrap().unwrap().handle)
+                    .collect()
+            });
+            world.complete(CheckpointId(id), handles);
+            world.restore([1, 3, 2, 7][id as usize % 4]).unwrap();
+            for key in 0..200 {
+                assert_eq!(total.get(world.at(key)).unwrap(), Some(id), "{kind:?}");
+            }
+        }
+        assert_eq!(rounds, 19 * 200);
     }
 }

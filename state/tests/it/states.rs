@@ -171,3 +171,54 @@ fn no_state_without_a_key() {
         },
     );
 }
+
+#[test]
+fn limits_are_those_of_every_backend() {
+    on_every_backend(
+        |states| {
+            Ok((
+                states.value::<Vec<u8>>("value")?,
+                states.map::<String, u8>("map")?,
+            ))
+        },
+        |(value, map), state| {
+            set_key(state, 1)?;
+            let huge = vec![0; (64 << 20) + 1];
+            assert_eq!(value.set(state, &huge).unwrap_err().code(), Code::ValueTooLarge);
+            assert_eq!(
+                value.update(state, |_| huge.clone()).unwrap_err().code(),
+                Code::ValueTooLarge
+            );
+            assert_eq!(value.get(state)?, None);
+            let long = "k".repeat(1 << 16);
+            assert_eq!(map.put(state, &long, &1).unwrap_err().code(), Code::KeyTooLarge);
+            assert_eq!(
+                map.update(state, &long, |_| 1).unwrap_err().code(),
+                Code::KeyTooLarge
+            );
+            assert!(map.is_empty(state)?);
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn an_error_in_a_change_changes_nothing() {
+    on_every_backend(
+        |states| Ok((states.value::<u64>("value")?, states.list::<u8>("list")?)),
+        |(value, list), state| {
+            set_key(state, 1)?;
+            value.set(state, &7)?;
+            list.push(state, &1)?;
+            // A token of another type reads bytes that are none of its own.
+            let schema = <u64 as keybed_state::KeyCodec>::key_schema();
+            let restored = keybed_snapshot::StateCatalogue::new();
+            let (wrong, _) =
+                keybed_state::catalogue::open(&schema, &restored, |states| states.value::<u16>("value"))
+                    .expect("declared well");
+            assert_eq!(wrong.update(state, |_| 1).unwrap_err().code(), Code::Malformed);
+            assert_eq!((value.get(state)?, list.get(state)?), (Some(7), vec![1]));
+            Ok(())
+        },
+    );
+}

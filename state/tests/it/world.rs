@@ -4,12 +4,12 @@ use crate::files::TestFiles;
 use keybed_env::{Fs, ManualClock, Scheduler, SimFs, SimScheduler};
 use keybed_format::Result;
 use keybed_snapshot::{
-    Anchor, BackendKind, CheckpointId, FileHandle, KeyGroupRange, KeyedHandle, SnapshotKind, SnapshotRequest,
-    StateCatalogue, key_group_of,
+    Anchor, Assignment, BackendKind, CheckpointId, FileHandle, KeyedHandle, SnapshotKind, SnapshotRequest,
+    StateCatalogue, SubtaskIndex, SubtaskState, key_group_of, rescale,
 };
 use keybed_state::{
-    BackendOptions, KeyCodec, KeyedState, ListState, MapState, PendingSnapshot, SnapshotStats, StateRegistry,
-    ValueState, catalogue,
+    BackendOptions, BackendStats, KeyCodec, KeyedState, ListState, MapState, PendingSnapshot, SnapshotStats,
+    StateRegistry, ValueState, catalogue,
     processor::{LogicalDigest, logical_digest},
 };
 use std::sync::Arc;
@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) completed: Vec<KeyedHandle>,
     /// Stats of the checkpoint written last, summed over the subtasks.
     pub(crate) stats: SnapshotStats,
+    /// Counters of the attempts before this one.
+    past: BackendStats,
     fs: Arc<dyn Fs>,
     scheduler: Arc<dyn Scheduler>,
     attempts: u32,
@@ -58,7 +60,7 @@ pub(crate) struct World {
 pub(crate) struct Attempt {
     pub(crate) id: CheckpointId,
     kind: SnapshotKind,
-    pending: Vec<Box<dyn PendingSnapshot>>,
+    pub(crate) pending: Vec<Box<dyn PendingSnapshot>>,
 }
 
 impl World {
@@ -74,6 +76,17 @@ impl World {
 
     /// On a given disk; background jobs run when somebody waits for them, in an order drawn from a fixed seed.
     pub(crate) fn on(fs: Arc<dyn Fs>, kind: BackendKind, parallelism: u32, memtable_bytes: usize) -> Self {
+        let scheduler = Arc::new(SimScheduler::new(1, Arc::new(ManualClock::new())));
+        Self::scheduled(fs, scheduler, kind, parallelism, memtable_bytes)
+    }
+
+    pub(crate) fn scheduled(
+        fs: Arc<dyn Fs>,
+        scheduler: Arc<dyn Scheduler>,
+        kind: BackendKind,
+        parallelism: u32,
+        memtable_bytes: usize,
+    ) -> Self {
         let opened = catalogue::open(&u64::key_schema(), &StateCatalogue::new(), Tokens::open);
         let (tokens, catalogue) = opened.unwrap();
         let mut world = World {
@@ -85,8 +98,9 @@ impl World {
             files: TestFiles::default(),
             completed: Vec::new(),
             stats: SnapshotStats::default(),
+            past: BackendStats::default(),
             fs,
-            scheduler: Arc::new(SimScheduler::new(1, Arc::new(ManualClock::new()))),
+            scheduler,
             attempts: 0,
         };
         world.restore(parallelism).unwrap();
@@ -95,11 +109,19 @@ impl World {
 
     /// Starts anew from the last completed checkpoint.
     pub(crate) fn restore(&mut self, parallelism: u32) -> Result {
+        self.past = self.counters();
         self.subtasks.clear();
         self.attempts += 1;
-        for (index, range) in KeyGroupRange::split(MAX_PARALLELISM, parallelism)?
-            .into_iter()
-            .enumerate()
+        let old: Vec<_> = (0..)
+            .zip(&self.completed)
+            .map(|(index, handle)| SubtaskState {
+                keyed: Some(handle.clone()),
+                ..SubtaskState::empty(SubtaskIndex(index))
+            })
+            .collect();
+        for Assignment {
+            index, range, keyed, ..
+        } in rescale(&old, MAX_PARALLELISM, parallelism)?
         {
             // Every third attempt finds the directories of an earlier one and has to wipe them.
             let dir = format!("/work/{}-{index}", self.attempts % 3);
@@ -110,12 +132,25 @@ impl World {
             options.memtable_bytes = self.memtable_bytes;
             options.fs = self.fs.clone();
             options.scheduler = Some(self.scheduler.clone());
-            let (catalogue, handles) = (self.catalogue.clone(), &self.completed);
-            let state =
-                KeyedState::restore(options, range, MAX_PARALLELISM, catalogue, handles, &self.files)?;
+            let catalogue = self.catalogue.clone();
+            let state = KeyedState::restore(options, range, MAX_PARALLELISM, catalogue, &keyed, &self.files)?;
             self.subtasks.push(state);
         }
         Ok(())
+    }
+
+    /// Counters of all subtasks and attempts.
+    pub(crate) fn counters(&self) -> BackendStats {
+        self.subtasks
+            .iter()
+            .map(KeyedState::stats)
+            .fold(self.past, |sum, stats| BackendStats {
+                flushes: sum.flushes + stats.flushes,
+                compactions: sum.compactions + stats.compactions,
+                bottom_compactions: sum.bottom_compactions + stats.bottom_compactions,
+                memtable_hits: sum.memtable_hits + stats.memtable_hits,
+                table_gets: sum.table_gets + stats.table_gets,
+            })
     }
 
     /// Runs the background jobs that wait, and those that they start.
