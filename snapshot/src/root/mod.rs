@@ -117,16 +117,20 @@ impl CheckpointRoot {
                 id
             };
             match self.shared.storage.create_checkpoint(checkpoint) {
-                // A foreign hand took the id; the next one is ours.
-                Err(e) if e.code() == Code::TargetExists => {}
-                other => {
-                    other?;
+                Ok(()) => {
                     self.shared.registry.lock().begin(checkpoint);
                     return Ok(SnapshotRequest {
                         checkpoint,
                         kind,
                         timestamp_ms,
                     });
+                }
+                // A foreign hand took the id; the next one is ours.
+                Err(e) if e.code() == Code::TargetExists => {}
+                Err(e) => {
+                    // The folder may be there all the same; then it goes once a higher id is published.
+                    self.shared.registry.lock().found_folder(checkpoint);
+                    return Err(e);
                 }
             }
         }

@@ -11,3 +11,4 @@ mod processes;
 mod races;
 mod storages;
 mod support;
+mod trace;
