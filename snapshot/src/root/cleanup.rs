@@ -5,9 +5,10 @@
 //!   registry.condemn ─▶ delete objects ────────────▶ registry.deleted       a crash leaves orphans, never half a snapshot
 //!   registry.empty_folders ─▶ remove ──────────────▶ registry.folder_removed
 //! ```
-//! Every batch re-reads the newest owner record first. What remains: one batch of a process that was paused between
-//! that and the deletion. It deletes only what no checkpoint of its own view needs; a newer owner that continued one
-//! of its checkpoints keeps at least the same objects until it published two more.
+//! Every batch re-reads the newest owner record first. What remains is one batch of a process that was paused between
+//! that look and the deletion. It never holds an object of a newer generation, nor one of the newest checkpoint, which
+//! a resuming owner continues; only an owner that chose an older checkpoint by hand could lose that choice. Where the
+//! operating system's lock works there is no such process.
 
 use super::Shared;
 use crate::{CheckpointId, ObjectPath, Place, survey::read_metadata};
