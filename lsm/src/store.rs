@@ -162,7 +162,6 @@ impl Store {
         self.check_open()?;
         self.refresh();
         if let Some(error) = &self.shared.state.lock().poisoned {
-            self.active_bytes_max = 0;
             return Err(error.duplicate());
         }
         if self.active_bytes >= self.active_bytes_max {
@@ -232,6 +231,9 @@ impl Store {
         let mut garbage: Vec<(Arc<Version>, Vec<Arc<Sealed>>)> = Vec::new();
         {
             let state = self.shared.state.lock();
+            if state.poisoned.is_some() {
+                self.active_bytes_max = 0;
+            }
             for (owned, shared) in self.families.iter_mut().zip(&state.families) {
                 if owned.dropped != shared.dropped {
                     owned.dropped = shared.dropped;
@@ -378,7 +380,9 @@ impl Store {
             }
             job::next(&shared, state).is_none()
         });
+        // The owner's old versions go now, and with them the files that only they held.
         self.refresh();
+        self.shared.wait(LONG, |state| state.tidying == 0);
         self.shared.bury_the_dead();
         result
     }

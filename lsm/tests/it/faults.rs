@@ -1,13 +1,12 @@
 //! If this fails, one refused call of the operating system makes a store answer wrongly, lose what it had flushed,
 //! or never recover.
 
-use crate::simulated::{Model, Subject, options};
+use crate::simulated::{Model, Subject};
 use keybed_env::{
     FaultFs, Random, SimFs,
     fs::{Fault, FaultPlan},
 };
 use keybed_format::{Code, Result};
-use keybed_lsm::StoreOptions;
 use std::sync::Arc;
 
 /// What a scenario knows about its outcome.
@@ -140,45 +139,4 @@ fn every_call_can_fail_in_every_way() {
     }
     println!("{runs} runs");
     assert!(runs > 1000, "{runs} runs");
-}
-
-#[test]
-fn a_full_disk_stops_writes_and_not_reads_until_there_is_space() {
-    let sim = Arc::new(SimFs::new());
-    let fs = FaultFs::new(sim.clone());
-    let small = StoreOptions {
-        memtable_bytes: 4 << 10,
-        sealed_max: 2,
-        ..options(Arc::new(fs.clone()), 1)
-    };
-    let mut open = Subject::open_with(small).unwrap();
-    let (mut model, mut random) = (Model::default(), Random::from_seed(3));
-    for _ in 0..200 {
-        open.write(&mut model, &mut random).unwrap();
-    }
-    fs.arm(FaultPlan::new(Fault::Enospc, 1).forever());
-    let refused = (0..2000)
-        .find_map(|_| open.write(&mut model, &mut random).err())
-        .expect("memory is bounded");
-    assert_eq!(refused.code(), Code::BackendReadOnly, "{refused}");
-    let right = |open: &Subject, model: &Model, when: &str| {
-        for family in 0..2 {
-            let answers = open.answers(family);
-            assert!(
-                answers.errors().is_empty() && answers.agree_with(&model.0[family]),
-                "{when}"
-            );
-        }
-    };
-    right(&open, &model, "reads go on");
-    let again = open.write(&mut model.clone(), &mut random).unwrap_err();
-    assert_eq!(again.code(), Code::BackendReadOnly, "{again}");
-    fs.heal();
-    for _ in 0..200 {
-        open.write(&mut model, &mut random)
-            .unwrap_or_else(|e| panic!("resumes by itself: {e}"));
-    }
-    right(&open, &model, "after the disk had space again");
-    open.store.close().unwrap();
-    right(&Subject::open(sim, 2).unwrap(), &model, "after opening again");
 }

@@ -3,8 +3,13 @@
 mod crash;
 mod faults;
 mod fuzz_corpus;
+mod limits;
+mod lock;
+mod manifest;
 mod model;
 mod mount;
+mod pins;
+mod shape;
 mod simulated;
 mod support;
 mod table_corruption;

@@ -15,7 +15,7 @@ fn a_view_that_shows_nothing_hides_nothing() {
     }
     let pinned = store.pin().unwrap().finish().unwrap();
     let target = dir.path().join("new");
-    let mut mount = pinned_content(&pinned, &target, |_| FamilyOptions::default());
+    let mut mount = pinned_content(&keybed_env::OsFs, &pinned, &target, |_| FamilyOptions::default());
     // Only one run, newest table first, then the older one seen through ranges in which it has no key.
     let mut run: Vec<_> = mount.families[0]
         .runs

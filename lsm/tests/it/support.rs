@@ -1,12 +1,18 @@
 //! What the tests of this crate share.
 
+use keybed_env::{Fs, ManualClock, Random, SimFs, SimScheduler, random::Ids};
 use keybed_format::Result;
 use keybed_lsm::{
-    FamilyOptions, MergeOperator, Mount, MountFamily, MountRun, MountTable, PinnedFiles, Store, StoreOptions,
+    Family, FamilyOptions, MergeOperator, Mount, MountFamily, MountRun, MountTable, PinnedFiles, Store,
+    StoreOptions,
 };
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-/// A store that flushes after a few writes and merges to the bottom after a few flushes.
+/// Content of a family.
+pub(crate) type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A store that flushes after a few writes and merges to the bottom after a few flushes; on threads and the real
+/// file system.
 pub(crate) fn tiny() -> StoreOptions {
     StoreOptions {
         memtable_bytes: 4 << 10,
@@ -19,6 +25,21 @@ pub(crate) fn tiny() -> StoreOptions {
     }
 }
 
+/// The same on a given file system, with jobs on this thread in a seeded order.
+pub(crate) fn simulated(fs: Arc<dyn Fs>, seed: u64) -> StoreOptions {
+    StoreOptions {
+        fs,
+        scheduler: Arc::new(SimScheduler::new(seed, Arc::new(ManualClock::new()))),
+        ids: Ids::Seeded(Random::from_seed(seed)),
+        ..tiny()
+    }
+}
+
+/// An empty simulated disk that keeps no history.
+pub(crate) fn disk() -> Arc<SimFs> {
+    Arc::new(SimFs::without_history())
+}
+
 /// Iterations of a loop: `KEYBED_SCALE` times as many where somebody has time.
 pub(crate) fn scale(count: u64) -> u64 {
     count
@@ -26,6 +47,11 @@ pub(crate) fn scale(count: u64) -> u64 {
             .ok()
             .and_then(|text| text.parse().ok())
             .unwrap_or(1)
+}
+
+/// Everything in a family.
+pub(crate) fn content(store: &Store, family: Family) -> Result<Map> {
+    store.range(family, ..)?.collect()
 }
 
 /// An operator that cannot combine its operands.
@@ -47,15 +73,16 @@ impl MergeOperator for Chain {
 
 /// Links pinned files into a new directory and says how to mount them.
 pub(crate) fn pinned_content(
+    fs: &dyn Fs,
     pinned: &PinnedFiles,
     target: &Path,
     options: impl Fn(usize) -> FamilyOptions,
 ) -> Mount {
-    std::fs::create_dir_all(target).unwrap();
+    fs.create_dir_all(target).unwrap();
     for table in pinned.tables() {
         let to = Store::table_path(target, table.id);
-        if !to.exists() {
-            std::fs::hard_link(&table.path, to).unwrap();
+        if fs.facts(&to).unwrap().is_none() {
+            fs.link(&table.path, &to).unwrap();
         }
     }
     let families = pinned
