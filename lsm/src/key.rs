@@ -218,23 +218,24 @@ pub fn check_sizes(key: &[u8], value: &[u8]) -> Result {
 }
 
 /// Whether two keys are equal, compared in words of eight bytes inside the caller's loop: a call of the C library
-/// per comparison costs several times as much for the short keys of state.
+/// per comparison costs several times as much for the short keys of state. Keys of a table share their beginnings,
+/// so the last word is compared first.
 #[inline(always)]
 pub fn equal(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
         return false;
     }
-    let (a_words, a_rest) = a.as_chunks::<8>();
-    let (b_words, b_rest) = b.as_chunks::<8>();
-    for (x, y) in a_words.iter().zip(b_words) {
-        if u64::from_ne_bytes(*x) != u64::from_ne_bytes(*y) {
-            return false;
-        }
+    let (Some(x), Some(y)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else {
+        return short_equal(a, b);
+    };
+    if u64::from_ne_bytes(*x) != u64::from_ne_bytes(*y) {
+        return false;
     }
-    if let (Some(x), Some(y)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) {
-        return u64::from_ne_bytes(*x) == u64::from_ne_bytes(*y);
-    }
-    short_equal(a_rest, b_rest)
+    let (a_words, b_words) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    a_words
+        .iter()
+        .zip(b_words)
+        .all(|(x, y)| u64::from_ne_bytes(*x) == u64::from_ne_bytes(*y))
 }
 
 /// Equality of fewer than eight bytes, both of one length.

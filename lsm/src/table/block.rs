@@ -278,33 +278,40 @@ impl<'a> BlockView<'a> {
         })
     }
 
-    #[inline(always)]
-    fn slot(&self, slot: u32) -> Sane<u32> {
-        let g = self.geometry;
-        let at = g.slots_at as usize + slot as usize * usize::from(g.slot_width);
-        if g.slot_width == 2 {
-            u16_at(self.bytes, at)
-        } else {
-            u32_at(self.bytes, at)
-        }
-    }
-
     /// Newest version of `key`, and where its key ends.
     #[inline(always)]
     fn find(&self, key: &[u8], hash: u64) -> Sane<Option<(u32, u32)>> {
-        let g = self.geometry;
-        let index_bits = u32::from(g.index_bits);
-        let wanted = fingerprint(hash, u32::from(g.slot_width) * 8, index_bits);
-        let mut at = first_slot(hash, g.slots);
-        // Bounded by the slots, should a damaged block have no empty one.
-        for _ in 0..g.slots {
-            let slot = self.slot(at)?;
+        let slots = self.bytes.get(self.geometry.slots_at as usize..)?;
+        if self.geometry.slot_width == 2 {
+            self.probe(key, hash, slots.as_chunks().0, |slot| {
+                u32::from(u16::from_le_bytes(slot))
+            })
+        } else {
+            self.probe(key, hash, slots.as_chunks().0, u32::from_le_bytes)
+        }
+    }
+
+    /// [`Self::find`] among slots of `W` bytes.
+    #[inline(always)]
+    fn probe<const W: usize>(
+        &self,
+        key: &[u8],
+        hash: u64,
+        slots: &[[u8; W]],
+        number: impl Fn([u8; W]) -> u32,
+    ) -> Sane<Option<(u32, u32)>> {
+        let index_bits = u32::from(self.geometry.index_bits);
+        let wanted = fingerprint(hash, W as u32 * 8, index_bits);
+        let start = first_slot(hash, slots.len() as u32) as usize;
+        let mut at = start;
+        loop {
+            let slot = number(*slots.get(at)?);
             if slot == 0 {
                 return Some(None);
             }
             if slot >> index_bits == wanted {
                 let index = slot & ((1 << index_bits) - 1);
-                if index >= g.entries {
+                if index >= self.geometry.entries {
                     return None;
                 }
                 let (start, end) = self.key_place(index)?;
@@ -313,11 +320,14 @@ impl<'a> BlockView<'a> {
                 }
             }
             at += 1;
-            if at == g.slots {
+            if at == slots.len() {
                 at = 0;
             }
+            // Only a damaged block has no empty slot.
+            if at == start {
+                return Some(None);
+            }
         }
-        Some(None)
     }
 
     /// The next older version of the same key, and where its key ends.

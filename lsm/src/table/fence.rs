@@ -13,7 +13,7 @@
 //! Page: docs/format/table.md.
 
 use super::compress::TAIL_BYTES;
-use crate::key::{KEY_BYTES_MAX, KeyRange, common_prefix_bytes, less, order_prefix};
+use crate::key::{KEY_BYTES_MAX, KeyRange, common_prefix_bytes, equal, order_prefix};
 use keybed_format::{Cursor, Result, Sink};
 
 /// The blocks of a table by key.
@@ -57,23 +57,27 @@ impl Fence {
     /// The one block that can hold `key`.
     #[inline]
     pub(crate) fn find(&self, key: &[u8]) -> usize {
-        let (head, rest) = match key.split_at_checked(self.prefix.len()) {
-            Some((head, rest)) => (head, rest),
-            None => (key, &[][..]),
+        // Compared inline: `strip_prefix` would call the C library.
+        let rest = match key.split_at_checked(self.prefix.len()) {
+            Some((head, rest)) if self.prefix.is_empty() || equal(head, &self.prefix) => rest,
+            _ => return self.find_stranger(key),
         };
-        if !crate::key::equal(head, &self.prefix) {
-            return if less(key, &self.prefix) {
-                0
-            } else {
-                self.numbers.len()
-            };
-        }
         let number = order_prefix(rest);
         let before = self.numbers.partition_point(|&n| n < number);
         if self.numbers.get(before) == Some(&number) {
             self.find_tied(before, number, rest)
         } else {
             before
+        }
+    }
+
+    /// The block for a key that lacks the common prefix: the first or the last.
+    #[cold]
+    fn find_stranger(&self, key: &[u8]) -> usize {
+        if key < self.prefix.as_slice() {
+            0
+        } else {
+            self.numbers.len()
         }
     }
 
