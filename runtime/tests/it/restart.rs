@@ -13,10 +13,13 @@ fn with_checkpoints(options: JobOptions, random: &mut Random) -> JobOptions {
     };
     JobOptions {
         checkpoints: Some(Checkpoints::every(
-            Duration::from_micros(50 + random.below(1500)),
+            Duration::from_micros(50 + random.below(500)),
             "ckpt",
         )),
         restart: Some(restart),
+        // Slow enough for checkpoints in the middle of the input, fast enough for full channels.
+        throttle: Some(20_000 + random.below(1_000_000)),
+        source_step_records: 1 + random.index(5),
         ..options
     }
 }
@@ -36,7 +39,7 @@ fn backend(random: &mut Random) -> Backend {
 #[test]
 fn panics_stops_and_other_parallelisms_do_not_change_the_output() {
     let (mut restarts, mut resumed, mut stopped) = (0, 0, 0);
-    for seed in 0..300 {
+    for seed in 0..1000 {
         let mut random = Random::from_seed(seed);
         let (splits, orders) = (1 + random.index(5), random.index(300));
         let input = Arc::new(input(&mut random, splits, orders));
@@ -53,8 +56,8 @@ fn panics_stops_and_other_parallelisms_do_not_change_the_output() {
             let job = pipeline(&input, &bomb)
                 .start(with_checkpoints(options, &mut random))
                 .unwrap();
-            if runs < 4 && random.one_in(2) {
-                machine.scheduler.run_until(|| job.is_ended(), random.below(3000));
+            if runs < 5 && !random.one_in(3) {
+                machine.scheduler.run_until(|| job.is_ended(), random.below(4000));
                 if random.one_in(4) {
                     job.cancel();
                 } else {
