@@ -20,7 +20,7 @@ pub struct SplitOffset {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JobEvent {
-    /// An attempt began: all tasks have their state.
+    /// An attempt began: its tasks take up their state.
     Started {
         /// The job.
         job: JobId,

@@ -304,6 +304,11 @@ impl<P> Coordinator<P> {
         self.stage = Stage::Idle;
         self.last_end = Some(now);
         self.failures = 0;
+        if purpose.ends_the_job() {
+            // Nothing follows the checkpoint that ends the job.
+            self.ready = false;
+            self.asked.clear();
+        }
         let mut commands = vec![Command::Complete {
             checkpoint,
             purpose,

@@ -192,6 +192,21 @@ fn requests_wait_for_the_running_checkpoint_and_refuse_before_the_tasks_are_read
 }
 
 #[test]
+fn nothing_follows_the_checkpoint_that_ends_the_job() {
+    for purpose in [Purpose::Stop, Purpose::Final] {
+        let mut c = ready(timing());
+        c.request(at(0), purpose);
+        c.on_allotted(at(0), id(1));
+        c.request(at(0), Purpose::Manual);
+        c.on_ack(1, 0, id(1), "a");
+        c.on_ack(1, 1, id(1), "b");
+        assert_eq!(c.on_published(at(1), id(1)).len(), 1);
+        assert_eq!((c.on_time(at(100)), c.next_deadline()), (vec![], None));
+        assert_eq!(c.request(at(100), Purpose::Manual), (false, vec![]));
+    }
+}
+
+#[test]
 fn a_final_checkpoint_that_fails_is_tried_again_as_long_as_failures_are_borne() {
     let mut c: Coordinator<()> = Coordinator::new(
         Timing {

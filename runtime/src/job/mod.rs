@@ -191,7 +191,7 @@ impl Job {
         self.inbox.post(DriverMail::Request(Request::Cancel));
     }
 
-    /// Asks for a checkpoint now; it counts like a periodic one.
+    /// Asks for a checkpoint that is triggered after this call; it counts like a periodic one.
     pub fn request_checkpoint(&self) -> CheckpointTicket {
         let answer = Promise::new();
         self.inbox

@@ -45,7 +45,7 @@ fn every_image_of_a_power_loss_goes_on_to_the_same_output() {
         if random.one_in(3) {
             bomb.arm(1 + random.below(orders as u64));
         }
-        let interval = 20 + random.below(150);
+        let interval = 150 + random.below(700);
         // Slow enough for some checkpoints before the end of the input.
         let throttle = Some(10_000 + random.below(40_000));
         let options = JobOptions {

@@ -3,5 +3,6 @@
 mod crash;
 mod fault;
 mod plain;
+mod refusals;
 mod restart;
 mod world;

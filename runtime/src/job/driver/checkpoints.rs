@@ -1,0 +1,153 @@
+//! Doing what the coordinator says, and telling tasks, tickets and listeners what came of it.
+
+use super::{Driver, Phase, Stored};
+use crate::{
+    coordinator::{AbortReason, Command, Coordinator, Timing},
+    element::{Barrier, Purpose},
+    event::JobEvent,
+    job::{restore, storage::Publication},
+    task::Mail,
+};
+use keybed_format::{Code, Error};
+use keybed_snapshot::{CheckpointId, SubtaskState};
+use std::time::Duration;
+
+impl Driver {
+    pub(super) fn timing(&self) -> Timing {
+        match &self.shared.place.options.checkpoints {
+            Some(c) => Timing {
+                interval: Some(c.interval.max(Duration::from_micros(1))),
+                min_pause: c.min_pause,
+                timeout: c.timeout,
+                tolerable_failures: c.tolerable_failures,
+            },
+            None => Timing {
+                interval: None,
+                min_pause: Duration::ZERO,
+                timeout: Duration::from_secs(3600),
+                tolerable_failures: 0,
+            },
+        }
+    }
+
+    pub(super) fn coordinate(
+        &mut self,
+        feed: impl FnOnce(&mut Coordinator<SubtaskState>) -> Vec<Command<SubtaskState>>,
+    ) {
+        let commands = self.coordinator.as_mut().map(feed).unwrap_or_default();
+        for command in commands {
+            self.obey(command);
+        }
+    }
+
+    pub(super) fn obey(&mut self, command: Command<SubtaskState>) {
+        match command {
+            Command::Allot(_) => self.store(|s| s.allot(), Stored::Allotted),
+            Command::Trigger(checkpoint, purpose) => {
+                self.timestamp_ms = self.shared.place.options.clock.wall_millis();
+                self.event(&JobEvent::CheckpointTriggered { checkpoint, purpose });
+                if let Phase::Running(attempt) = &self.phase {
+                    attempt.trigger(Barrier {
+                        checkpoint,
+                        purpose,
+                        timestamp_ms: self.timestamp_ms,
+                    });
+                }
+            }
+            Command::Publish(checkpoint, _, acks) => {
+                let Phase::Running(attempt) = &self.phase else {
+                    return;
+                };
+                let new_bytes = acks.iter().map(|a| a.new_bytes).sum();
+                let total_bytes = acks.iter().map(SubtaskState::total_bytes).sum();
+                let operators = attempt.operators(&self.nodes, acks);
+                self.publishing = Some((new_bytes, total_bytes, restore::offsets(operators.iter())));
+                let timestamp_ms = self.timestamp_ms;
+                let name = self.name.clone();
+                let publication = Publication {
+                    checkpoint,
+                    timestamp_ms,
+                    operators,
+                    name,
+                };
+                self.store(move |s| s.publish(publication), Stored::Published);
+            }
+            Command::Complete {
+                checkpoint,
+                purpose,
+                duration,
+            } => self.complete(checkpoint, purpose, duration),
+            Command::Abort(id, purpose, reason) => self.aborted(id, purpose, &reason),
+            // Files that nobody references are swept after the next completed checkpoint.
+            Command::Discard(..) => {}
+            Command::FailAttempt(why) => self.fail(Error::new(Code::CheckpointDeclined, why)),
+        }
+    }
+
+    pub(super) fn complete(&mut self, checkpoint: CheckpointId, purpose: Purpose, duration: Duration) {
+        {
+            let mut progress = self.shared.progress.lock();
+            progress.checkpoints += 1;
+            progress.last_checkpoint = Some(checkpoint);
+        }
+        if self.shared.place.options.checkpoints.is_some() {
+            let (new_bytes, total_bytes, offsets) = self.publishing.take().unwrap_or_default();
+            self.event(&JobEvent::CheckpointCompleted {
+                checkpoint,
+                purpose,
+                duration,
+                new_bytes,
+                total_bytes,
+                offsets,
+            });
+        }
+        if purpose != Purpose::Periodic {
+            self.tickets
+                .drain(..)
+                .for_each(|ticket| ticket.keep(Ok(checkpoint)));
+        }
+        if let Phase::Running(attempt) = &mut self.phase {
+            attempt.last = attempt.last.or(purpose.ends_the_job().then_some(purpose));
+            attempt.tell(|| Mail::Complete(checkpoint, purpose));
+        }
+    }
+
+    pub(super) fn aborted(&mut self, id: Option<CheckpointId>, purpose: Purpose, reason: &AbortReason) {
+        let text = reason.to_string();
+        if purpose != Purpose::Periodic {
+            self.refuse_tickets(&Error::new(Code::CheckpointDeclined, text.as_str()));
+        }
+        self.event(&JobEvent::CheckpointDeclined {
+            checkpoint: id,
+            reason: text,
+        });
+        let Some(id) = id else { return };
+        self.storage.abort(id);
+        if let Phase::Running(attempt) = &self.phase {
+            attempt.tell(|| Mail::Aborted(id));
+        }
+    }
+
+    /// Asks the coordinator for the checkpoint that ends the job, if it is time for it.
+    pub(super) fn ask_to_end(&mut self) {
+        let now = self.now();
+        let Phase::Running(attempt) = &self.phase else {
+            return;
+        };
+        if !attempt.all(&attempt.ready) {
+            return;
+        }
+        if attempt.all(&attempt.drained) {
+            self.coordinate(|c| c.request(now, Purpose::Final).1);
+        } else if self.stop_wanted {
+            self.coordinate(|c| c.request(now, Purpose::Stop).1);
+        }
+    }
+
+    /// Tells everybody who waits for a checkpoint that there is none.
+    pub(super) fn refuse_tickets(&mut self, why: &Error) {
+        self.tickets
+            .drain(..)
+            .for_each(|ticket| ticket.keep(Err(why.duplicate())));
+    }
+}

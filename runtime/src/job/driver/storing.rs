@@ -1,0 +1,183 @@
+//! Asking the storage in background jobs, and beginning attempts with what it answers.
+
+use super::{Driver, DriverMail, Phase, Stored};
+use crate::{
+    coordinator::Coordinator,
+    event::JobEvent,
+    job::{
+        attempt::{Attempt, Surroundings, task_count},
+        restore::{self, NodeStart},
+        storage::{Restored, Storage},
+        work_dir,
+    },
+    task::{Mail, PlaceOf},
+};
+use keybed_env::{Priority, sched::panic_text};
+use keybed_format::{Code, Error, ErrorKind, Result};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+impl Driver {
+    /// Runs one verb of the storage in the background; a panic in it is an error like another.
+    pub(super) fn store<T: Send + 'static>(
+        &mut self,
+        verb: impl FnOnce(&dyn Storage) -> Result<T> + Send + 'static,
+        answer: impl FnOnce(Result<T>) -> Stored + Send + 'static,
+    ) {
+        assert!(!self.storing, "the storage is asked for one thing at a time");
+        self.storing = true;
+        self.submit(verb, answer);
+    }
+
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
+        verb: impl FnOnce(&dyn Storage) -> Result<T> + Send + 'static,
+        answer: impl FnOnce(Result<T>) -> Stored + Send + 'static,
+    ) {
+        let (storage, inbox) = (self.storage.clone(), self.inbox.clone());
+        let job = move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| verb(&*storage))).unwrap_or_else(|payload| {
+                Err(Error::new(
+                    Code::JobFailed,
+                    format!("storing panicked: {}", panic_text(&*payload)),
+                ))
+            });
+            // Whoever waits for the answer may need the lock that the storage holds.
+            drop(storage);
+            inbox.post(DriverMail::Stored(answer(outcome)));
+        };
+        self.scheduler.submit(Priority::Flush, Box::new(job));
+    }
+
+    pub(super) fn begin_restore(&mut self) {
+        self.phase = Phase::Restoring;
+        let nodes = self.nodes.clone();
+        let options = &self.shared.place.options;
+        let (parallelism, max_parallelism) = (options.parallelism, options.max_parallelism);
+        let (fs, dir) = (options.fs.clone(), options.work_dir.clone());
+        self.store(
+            move |storage| {
+                // What is left takes space only: every attempt has directories of its own.
+                let _ = work_dir::wipe(&*fs, &dir);
+                let restored = storage.latest()?;
+                let metadata = restored.as_ref().map(|r| &r.metadata);
+                Ok((
+                    restore::plan(&nodes, parallelism, max_parallelism, metadata)?,
+                    restored,
+                ))
+            },
+            Stored::Restored,
+        );
+    }
+
+    pub(super) fn begin_attempt(&mut self, starts: Vec<NodeStart>, restored: Option<Restored>) -> Result {
+        self.attempts += 1;
+        let id = (self.shared.place.generation << 24) | self.attempts;
+        let place_of: Option<PlaceOf> = self.shared.place.options.checkpoints.as_ref().map(|_| {
+            let storage = self.storage.clone();
+            Arc::new(move |checkpoint| storage.place(checkpoint)) as PlaceOf
+        });
+        let offsets = restore::offsets(restored.iter().flat_map(|r| &r.metadata.operators));
+        self.restored = restored.map(|r| (r.metadata.checkpoint, r.files));
+        let checkpoint = self.restored.as_ref().map(|r| r.0);
+        self.newest = self.newest.max(checkpoint.unwrap_or_default());
+        let around = Surroundings {
+            place: &self.shared.place,
+            scheduler: &self.scheduler,
+            inbox: &self.inbox,
+            place_of,
+            files: self.restored.as_ref().map(|r| r.1.clone()),
+            settled: self.newest,
+        };
+        let now = self.now();
+        let timing = self.timing();
+        let tasks = task_count(&starts);
+        let coordinator = self
+            .coordinator
+            .get_or_insert_with(|| Coordinator::new(timing, tasks, now));
+        coordinator.begin_attempt(id);
+        let attempt = Attempt::spawn(id, &self.nodes, starts, &around)?;
+        {
+            let mut progress = self.shared.progress.lock();
+            progress.attempts = self.attempts;
+            progress.last_checkpoint = checkpoint;
+        }
+        self.phase = Phase::Running(attempt);
+        let (job, attempt) = (self.shared.place.job, self.attempts);
+        self.event(&JobEvent::Started {
+            job,
+            attempt,
+            restored: checkpoint,
+            offsets,
+        });
+        Ok(())
+    }
+
+    pub(super) fn on_stored(&mut self, stored: Stored) {
+        match &stored {
+            Stored::Cleaned(_) => self.cleaning = false,
+            _ => self.storing = false,
+        }
+        let now = self.now();
+        match stored {
+            Stored::Restored(outcome) => {
+                if !matches!(self.phase, Phase::Restoring) {
+                    return; // cancelled meanwhile
+                }
+                let begun = outcome.and_then(|(starts, restored)| self.begin_attempt(starts, restored));
+                if let Err(error) = begun {
+                    self.fail(error);
+                }
+            }
+            Stored::Allotted(Ok(id)) => {
+                self.newest = self.newest.max(id);
+                self.coordinate(|c| c.on_allotted(now, id));
+            }
+            Stored::Published(Ok(())) => {
+                let id = self.newest;
+                self.coordinate(|c| c.on_published(now, id));
+                self.clean_wanted = self.shared.place.options.checkpoints.is_some();
+            }
+            Stored::Allotted(Err(error)) | Stored::Published(Err(error)) => {
+                if is_restartable(&error) {
+                    self.coordinate(|c| c.on_storage_failed(now, error.to_string()));
+                } else {
+                    // Fenced, locked, corrupt: nothing that a further try could change.
+                    let why = error.to_string();
+                    self.fail(error);
+                    self.coordinate(|c| c.on_storage_failed(now, why));
+                }
+            }
+            Stored::Cleaned(Ok(())) => {}
+            Stored::Cleaned(Err(error)) => self.event(&JobEvent::CleanupFailed { error }),
+            Stored::Recorded(Ok(())) => {
+                if let Phase::Recording(attempt) = &self.phase {
+                    attempt.tell(|| Mail::CleanUp);
+                }
+            }
+            Stored::Recorded(Err(error)) => self.fail(error),
+            Stored::Wiped => {}
+        }
+    }
+}
+
+/// Whether the same job may succeed when it is started again.
+pub(super) fn is_restartable(error: &Error) -> bool {
+    use std::io::ErrorKind as Io;
+    let refused = matches!(
+        error.io_kind(),
+        Some(Io::PermissionDenied | Io::ReadOnlyFilesystem | Io::NotADirectory)
+    );
+    let lasting = matches!(
+        error.kind(),
+        ErrorKind::InvalidInput
+            | ErrorKind::BadInput
+            | ErrorKind::Incompatible
+            | ErrorKind::Corruption
+            | ErrorKind::Locked
+            | ErrorKind::Refused
+    );
+    !refused && !lasting
+}
