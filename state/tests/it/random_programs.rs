@@ -369,24 +369,29 @@ impl Program {
     }
 }
 
-fn run(seeds: std::ops::Range<u64>, kinds: &[BackendKind], memtable_bytes: usize, steps: usize) {
-    for seed in seeds {
+/// Programs of consecutive seeds; `KEYBED_SCALE` times as many where somebody has time.
+fn run(first_seed: u64, count: u64, kinds: &[BackendKind], memtable_bytes: usize) {
+    let scale = std::env::var("KEYBED_SCALE")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1);
+    for seed in first_seed..first_seed + count * scale {
         println!("seed {seed}");
-        Program::new(seed, kinds, memtable_bytes).run(steps);
+        Program::new(seed, kinds, memtable_bytes).run(3000);
     }
 }
 
 #[test]
 fn heap_equals_the_model() {
-    run(0..12, &[BackendKind::Heap], 4 << 10, 3000);
+    run(0, 30, &[BackendKind::Heap], 4 << 10);
 }
 
 #[test]
 fn lsm_equals_the_model() {
-    run(100..106, &[BackendKind::Lsm], 4 << 10, 3000);
+    run(1_000_000, 20, &[BackendKind::Lsm], 4 << 10);
 }
 
 #[test]
 fn backends_take_over_from_each_other() {
-    run(200..206, &[BackendKind::Heap, BackendKind::Lsm], 16 << 10, 3000);
+    run(2_000_000, 20, &[BackendKind::Heap, BackendKind::Lsm], 4 << 10);
 }
