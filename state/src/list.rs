@@ -1,4 +1,4 @@
-//! A list per key, stored as chunks ([`chunk`](crate::chunk)).
+//! A list per key, stored as chunks (docs/format/state-value.md).
 
 use crate::{
     Change, Codec, KeyedState, StateAccess,

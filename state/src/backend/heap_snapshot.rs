@@ -13,17 +13,11 @@ use super::{
     BackendOptions,
     heap::{Group, HeapBackend, Stamped},
     ledger::Ledger,
-    work_dir::table_path,
+    run_writer::RunWriter,
 };
-use crate::{
-    PendingSnapshot, SnapshotStats, StateFamily, WrittenSnapshot, current::PREFIX_BYTES, runs::Runs,
-};
-use keybed_env::{Fs, random::Ids};
+use crate::{PendingSnapshot, SnapshotStats, StateFamily, WrittenSnapshot, runs::Runs};
 use keybed_format::{Error, Result};
-use keybed_lsm::{
-    Entry, EntryKind, TableId,
-    table::{TableBuilder, TableFacts, TableOptions},
-};
+use keybed_lsm::{Entry, EntryKind};
 use keybed_snapshot::{
     BackendKind, CheckpointId, FileSharing, KeyGroupRange, KeyedHandle, PutFiles, RunHandle, Scope,
     SnapshotKind, SnapshotRequest, TableHandle,
@@ -32,14 +26,11 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     fmt,
     iter::Peekable,
-    path::PathBuf,
     sync::Arc,
 };
 
 /// Deltas on one base.
 const DELTAS_MAX: usize = 8;
-/// Size at which a table is closed and the next one of the run begun, in bytes.
-const TABLE_BYTES: u64 = 64 << 20;
 /// Tier of a base and of a delta in their handles: the bottom and the youngest tier of a store.
 const BASE_TIER: u8 = 255;
 const DELTA_TIER: u8 = 0;
@@ -221,15 +212,7 @@ impl PendingHeap {
             FileSharing::Forward | FileSharing::ForwardBackward => Scope::Shared,
         };
         let BackendOptions { fs, dir, ids, .. } = &mut self.options;
-        let mut run = RunWriter {
-            fs: &**fs,
-            dir: dir.clone(),
-            ids,
-            files,
-            scope,
-            open: None,
-            tables: Vec::new(),
-        };
+        let mut run = RunWriter::new(&**fs, dir, ids, files, scope);
         for group in &pending.groups {
             for (key, kind, value) in Changes::of(group, pending.since) {
                 run.add(Entry {
@@ -240,8 +223,7 @@ impl PendingHeap {
                 })?;
             }
         }
-        run.close()?;
-        Ok(std::mem::take(&mut run.tables))
+        run.finish()
     }
 }
 
@@ -294,79 +276,4 @@ impl<'a> Iterator for Changes<'a> {
                 .map(|(key, stamped)| (key.as_slice(), EntryKind::Put, stamped.value.as_slice()))
         }
     }
-}
-
-/// Writes sorted entries into tables and puts each into the snapshot as soon as it is full.
-struct RunWriter<'a> {
-    fs: &'a dyn Fs,
-    dir: PathBuf,
-    ids: &'a mut Ids,
-    files: &'a dyn PutFiles,
-    scope: Scope,
-    open: Option<(PathBuf, TableBuilder)>,
-    tables: Vec<TableHandle>,
-}
-
-impl RunWriter<'_> {
-    fn add(&mut self, entry: Entry<'_>) -> Result {
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|(_, builder)| builder.estimated_bytes() >= TABLE_BYTES)
-        {
-            self.close()?;
-        }
-        match &mut self.open {
-            Some((_, builder)) => builder.add(entry),
-            None => {
-                let id = self.ids.fresh()?;
-                let path = table_path(&self.dir, id);
-                let options = TableOptions {
-                    partition_prefix: PREFIX_BYTES as u8,
-                    ..TableOptions::default()
-                };
-                let builder = TableBuilder::new(self.fs, &path, TableId(id), options)?;
-                self.open.insert((path, builder)).1.add(entry)
-            }
-        }
-    }
-
-    /// Finishes the open table and puts it into the snapshot; the local file goes either way.
-    fn close(&mut self) -> Result {
-        let Some((path, builder)) = self.open.take() else {
-            return Ok(());
-        };
-        let put = builder.finish(false).and_then(|facts| {
-            let TableFacts {
-                id, digest, bytes, ..
-            } = facts;
-            let file = self
-                .files
-                .put_file(self.scope, id.0, self.fs, &path, digest, bytes)?;
-            self.tables.push(TableHandle {
-                file,
-                visible_end: Some(behind(facts.largest)),
-                visible_start: facts.smallest,
-                entries: facts.entries,
-            });
-            Ok(())
-        });
-        let removed = self.fs.remove_file(&path);
-        put.and(removed)
-    }
-}
-
-impl Drop for RunWriter<'_> {
-    fn drop(&mut self) {
-        if let Some((path, _)) = self.open.take() {
-            // The error that ended the run is what matters; the next restore wipes the directory.
-            let _ = self.fs.remove_file(&path);
-        }
-    }
-}
-
-/// The first key behind `key`.
-fn behind(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
 }

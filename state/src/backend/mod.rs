@@ -19,6 +19,7 @@ mod ledger;
 mod lsm;
 mod lsm_snapshot;
 mod options;
+mod run_writer;
 mod work_dir;
 
 pub use heap::HeapBackend;
