@@ -423,4 +423,39 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn headers_and_ends_of_any_value_are_survived() {
+        for seed in 0..6_000 {
+            let mut dice = keybed_env::Random::from_seed(seed);
+            let bytes: Vec<u8> = (0..dice.below(300)).map(|_| dice.u64() as u8).collect();
+            let mut raw = match entries_of(&bytes) {
+                entries if entries.is_empty() => continue,
+                entries => block_of(&entries),
+            };
+            println!("seed {seed}"); // the last one printed is the culprit
+            for _ in 0..=dice.below(4) {
+                let at = dice.below(raw.len() as u64) as usize;
+                raw[at] = [0, 1, 2, 4, 0x7f, 0x80, 0xff, dice.u64() as u8][dice.below(8) as usize];
+            }
+            raw_block(&raw);
+            // Any block becomes one with wide ends, its parts still filling it.
+            let rows = raw.len().saturating_sub(32 + 4) / 8;
+            if let Some(header) = raw.first_chunk_mut::<32>().filter(|_| rows > 0) {
+                let entries = 1 + dice.below(rows as u64) as u32;
+                header[..4].copy_from_slice(&[2, 0, 4, 4]);
+                header[4..8].copy_from_slice(&entries.to_le_bytes());
+                header[8..12].copy_from_slice(&2_u32.to_le_bytes());
+                header[12..20].fill(0);
+                let heap = raw.len() as u32 - 32 - 4 - entries * 8;
+                raw[20..24].copy_from_slice(&heap.to_le_bytes());
+                for _ in 0..4 {
+                    let field = 32 + dice.below(u64::from(entries) * 2) as usize * 4;
+                    let end = [0, 1, heap, heap + 1, u32::MAX, u32::MAX - 40][dice.below(6) as usize];
+                    raw[field..field + 4].copy_from_slice(&end.to_le_bytes());
+                }
+                raw_block(&raw);
+            }
+        }
+    }
 }

@@ -192,16 +192,21 @@ impl<'a> BlockView<'a> {
         } else {
             end_at(self.bytes, row + usize::from(g.meta_width), g.key_end_width)?
         };
-        (start <= g.slots_at - g.heap_at).then_some(g.heap_at + start)
+        self.in_heap(start)
+    }
+
+    /// The place in the block of an offset in the heap; behind the heap lie foreign bytes.
+    #[inline(always)]
+    fn in_heap(&self, offset: u32) -> Sane<u32> {
+        let g = self.geometry;
+        g.heap_at.checked_add(offset).filter(|place| *place <= g.slots_at)
     }
 
     /// Where in the block a part of the heap ends that starts at `start`; its end is the field at `field`.
     #[inline(always)]
     fn heap_end(&self, start: u32, field: usize, width: u8) -> Sane<u32> {
-        let g = self.geometry;
-        let end = end_at(self.bytes, field, width)?;
-        // Behind the heap lie foreign bytes; before the start, none.
-        (end <= g.slots_at - g.heap_at && start <= g.heap_at + end).then_some(g.heap_at + end)
+        let end = self.in_heap(end_at(self.bytes, field, width)?)?;
+        (start <= end).then_some(end)
     }
 
     /// Where the key of entry `index` lies.

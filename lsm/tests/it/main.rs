@@ -13,6 +13,7 @@ mod shape;
 mod simulated;
 mod support;
 mod table_corruption;
+mod table_faults;
 mod table_format;
 mod table_model;
 mod tables;
