@@ -21,8 +21,8 @@ pub(super) struct RootStorage {
     root: CheckpointRoot,
     clock: Arc<dyn Clock>,
     keep_when_finished: bool,
-    /// Whether the snapshot that the process began with was verified. Relaxed: one job at a time reads it.
-    verified: AtomicBool,
+    /// Whether an attempt of this process has begun. Relaxed: one background job at a time reads it.
+    used: AtomicBool,
 }
 
 impl RootStorage {
@@ -58,7 +58,7 @@ impl RootStorage {
             root,
             clock,
             keep_when_finished,
-            verified: AtomicBool::new(false),
+            used: AtomicBool::new(false),
         })
     }
 
@@ -70,7 +70,7 @@ impl RootStorage {
 
 impl Storage for RootStorage {
     fn latest(&self) -> Result<Option<Restored>> {
-        let first = !self.verified.load(Ordering::Relaxed);
+        let first = !self.used.load(Ordering::Relaxed);
         // A publication of this process whose outcome is unknown is looked for first: what it names must not be
         // taken for garbage. What merely could not be deleted keeps nobody from starting.
         match self.clean() {
@@ -81,10 +81,11 @@ impl Storage for RootStorage {
             let files = self.root.open_files(metadata.checkpoint);
             (metadata, files)
         });
-        if let Some((metadata, files)) = restored.as_ref().filter(|_| first) {
+        // Every time: what failed the last attempt may have been damage that lies in the checkpoint, too.
+        if let Some((metadata, files)) = &restored {
             verify(metadata, &**files).verdict()?;
         }
-        self.verified.store(true, Ordering::Relaxed);
+        self.used.store(true, Ordering::Relaxed);
         Ok(restored.map(|(metadata, files)| Restored { metadata, files }))
     }
 

@@ -17,13 +17,18 @@ fn images_wanted() -> u64 {
 }
 
 fn options(machine: &Machine, random: &mut Random, interval_micros: u64) -> JobOptions {
+    let backend = if random.one_in(2) {
+        Backend::Heap
+    } else {
+        Backend::Lsm { memtable_bytes: 4096 }
+    };
     JobOptions {
         checkpoints: Some(Checkpoints::every(Duration::from_micros(interval_micros), "ckpt").retain(2)),
         restart: Some(RestartStrategy::FixedDelay {
             attempts: 3,
             delay: Duration::from_micros(10),
         }),
-        ..machine.options(JobId(7), 1 + random.below(2) as u32, Backend::Heap)
+        ..machine.options(JobId(7), 1 + random.below(2) as u32, backend)
     }
 }
 

@@ -10,15 +10,18 @@ use keybed_runtime::{Backend, Checkpoints, JobOptions, JobReport, Outcome, Resta
 use keybed_snapshot::JobId;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+const LSM: Backend = Backend::Lsm { memtable_bytes: 4096 };
+
 struct Scenario {
     seed: u64,
     input: Arc<crate::world::Input>,
     expected: BTreeMap<String, String>,
     restarts: u32,
+    backend: Backend,
 }
 
 impl Scenario {
-    fn new(seed: u64, orders: usize, restarts: u32) -> Self {
+    fn new(seed: u64, orders: usize, restarts: u32, backend: Backend) -> Self {
         let input = Arc::new(input(&mut Random::from_seed(seed), 2, orders));
         let expected = expected_output(&input);
         Scenario {
@@ -26,6 +29,7 @@ impl Scenario {
             input,
             expected,
             restarts,
+            backend,
         }
     }
 
@@ -39,7 +43,7 @@ impl Scenario {
             checkpoints: Some(Checkpoints::every(Duration::from_micros(150), "ckpt").retain(2)),
             restart: Some(restart),
             throttle: Some(20_000),
-            ..machine.options(JobId(7), parallelism, Backend::Heap)
+            ..machine.options(JobId(7), parallelism, self.backend)
         };
         let started = pipeline(&self.input, &Bomb::default()).start(options);
         let report = started
@@ -109,15 +113,17 @@ fn sweep(scenario: &Scenario, fault: Fault, forever: bool) -> (u64, BTreeMap<Str
 #[test]
 fn every_fault_at_every_call_is_survived_or_named() {
     for &fault in Fault::ALL {
-        let (calls, failures) = sweep(&Scenario::new(1, 40, 0), fault, false);
-        println!("{fault:?}: {calls} calls, failures {failures:?}");
-        assert!(calls > 10, "{fault:?}: {calls} calls");
+        for backend in [Backend::Heap, LSM] {
+            let (calls, failures) = sweep(&Scenario::new(1, 20, 0, backend), fault, false);
+            println!("{fault:?} on {backend:?}: {calls} calls, failures {failures:?}");
+            assert!(calls > 10, "{fault:?} on {backend:?}: {calls} calls");
+        }
     }
 }
 
 #[test]
 fn with_one_restart_every_single_fault_of_a_running_job_is_survived() {
-    let (calls, failures) = sweep(&Scenario::new(2, 40, 1), Fault::Eio, false);
+    let (calls, failures) = sweep(&Scenario::new(2, 30, 1, LSM), Fault::Eio, false);
     println!("{calls} calls, failures {failures:?}");
     // What happens before the job runs (output directory, lock, owner record) is not tried twice.
     let running: Vec<_> = failures.keys().filter(|f| !f.ends_with("at the start")).collect();
@@ -126,7 +132,7 @@ fn with_one_restart_every_single_fault_of_a_running_job_is_survived() {
 
 #[test]
 fn a_disk_that_is_full_for_good_ends_the_job_with_a_name_and_loses_nothing() {
-    let (calls, failures) = sweep(&Scenario::new(3, 8, 1), Fault::Enospc, true);
+    let (calls, failures) = sweep(&Scenario::new(3, 8, 1, LSM), Fault::Enospc, true);
     println!("{calls} calls, failures {failures:?}");
     assert!(!failures.contains_key("OperatorFailed"), "{failures:?}");
 }

@@ -24,10 +24,8 @@ fn with_checkpoints(options: JobOptions, random: &mut Random) -> JobOptions {
     }
 }
 
-const LSM_IS_MISSING: bool = true;
-
 fn backend(random: &mut Random) -> Backend {
-    if LSM_IS_MISSING || random.one_in(2) {
+    if random.one_in(2) {
         Backend::Heap
     } else {
         Backend::Lsm {

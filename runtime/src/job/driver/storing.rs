@@ -170,6 +170,11 @@ pub(super) fn is_restartable(error: &Error) -> bool {
         error.io_kind(),
         Some(Io::PermissionDenied | Io::ReadOnlyFilesystem | Io::NotADirectory)
     );
+    // Local stores are built anew from the checkpoint, which is verified before.
+    let local = matches!(
+        error.code(),
+        Code::TableCorrupt | Code::TableMissing | Code::ManifestCorrupt
+    );
     let lasting = matches!(
         error.kind(),
         ErrorKind::InvalidInput
@@ -179,5 +184,5 @@ pub(super) fn is_restartable(error: &Error) -> bool {
             | ErrorKind::Locked
             | ErrorKind::Refused
     );
-    !refused && !lasting
+    local || !refused && !lasting
 }
