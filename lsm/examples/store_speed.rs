@@ -8,15 +8,21 @@ use keybed_format::{Result, checksum};
 use keybed_lsm::{Store, StoreOptions, Update};
 use std::time::Instant;
 
-/// CPU time of the whole process, background threads included, in nanoseconds.
-fn cpu_ns() -> u64 {
-    std::fs::read_dir("/proc/self/task")
+/// CPU time in nanoseconds of the whole process, background threads included, and of this thread.
+fn cpu_ns() -> (u64, u64) {
+    let parse = |stat: String| {
+        stat.split(' ')
+            .next()
+            .and_then(|n| n.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).map_or(0, parse);
+    let tasks = std::fs::read_dir("/proc/self/task")
         .into_iter()
         .flatten()
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|stat| stat.split(' ').next().and_then(|n| n.parse::<u64>().ok()))
-        .sum()
+        .flatten();
+    let all = tasks.map(|task| read(&task.path().join("schedstat"))).sum();
+    (all, read(std::path::Path::new("/proc/thread-self/schedstat")))
 }
 
 fn key(number: u64) -> [u8; 16] {
@@ -38,14 +44,12 @@ struct Meter {
 
 impl Meter {
     fn run(&self, name: &str, work: impl FnOnce() -> Result) -> Result {
-        let (wall, cpu) = (Instant::now(), cpu_ns());
+        let (wall, (all, own)) = (Instant::now(), cpu_ns());
         work()?;
-        let (wall, cpu) = (wall.elapsed().as_nanos() as u64, cpu_ns() - cpu);
-        println!(
-            "{name:<34} {:>7} ns wall {:>7} ns cpu",
-            wall / self.ops,
-            cpu / self.ops
-        );
+        let (wall, (all_after, own_after)) = (wall.elapsed().as_nanos() as u64, cpu_ns());
+        let per = |ns: u64| ns / self.ops;
+        let (wall, all, own) = (per(wall), per(all_after - all), per(own_after - own));
+        println!("{name:<34} {wall:>7} ns wall {all:>7} ns cpu {own:>7} ns cpu of the owner");
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `store` | [`Store`]: the owner's handle, sealing, waiting, closing |
+//! | `store` | [`Store`]: the owner's handle, sealing, taking notice of the background |
+//! | `wait` | flush, compact, close: waiting for the background |
 //! | `open`, [`mount`] | a store from its manifest; a store around tables that are there already |
 //! | `family`, [`options`] | key spaces of a store and what can be chosen |
 //! | `write`, `read`, `scan` | the owner's paths |
@@ -41,6 +42,7 @@ mod store;
 pub mod table;
 pub mod version;
 mod view;
+mod wait;
 mod write;
 
 pub use cache::BlockCache;

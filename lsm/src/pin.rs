@@ -13,15 +13,13 @@ use crate::{
     key::{KeyRange, Seqno, TableId},
     memtable::Sealed,
     shared::{Shared, State},
-    store::{Store, read_only},
+    store::{LONG, Store},
     version::{LiveTable, LiveView, Version, edit::DRAINING},
+    wait::read_only,
 };
 use keybed_env::fs::FileLock;
 use keybed_format::{Code, Error, Result};
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
-
-/// Nothing bounds how long a flush may take; a failing one ends the wait by its error.
-const LONG: Duration = Duration::from_secs(3600);
+use std::{fmt, path::PathBuf, sync::Arc};
 
 /// Files being pinned: everything is captured, some of it is still being flushed.
 #[derive(Debug)]

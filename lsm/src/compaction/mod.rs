@@ -6,7 +6,7 @@
 //!           bottom  ██████████     one run; the upper runs are merged into it when together they reach a quarter of
 //!                                  its size, slice by slice (so that little extra space is needed at a time)
 //! ```
-//! [`picker`] decides from facts, without I/O; [`job`] does what it says; [`resolve`] says which versions of a key
+//! [`picker`] decides from facts, without I/O; `job` does what it says; `resolve` says which versions of a key
 //! are written (a flush asks it, too).
 
 pub(crate) mod job;

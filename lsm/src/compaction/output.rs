@@ -34,12 +34,16 @@ pub(crate) struct OutputOptions {
     pub(crate) cut_prefix: u8,
 }
 
+/// What a version takes in a file besides key and value, at most.
+const ENTRY_BYTES_MAX: u64 = 64;
+
 /// Writes versions to files.
 pub(crate) struct Output<'a> {
     shared: &'a Shared,
     options: OutputOptions,
     builder: Option<(TableBuilder, PathBuf)>,
-    last_key: Vec<u8>,
+    /// More bytes than the open file can have: its size when it was asked last, plus all that was added since.
+    bytes_max: u64,
     finished: Vec<(TableFacts, PathBuf)>,
 }
 
@@ -50,7 +54,7 @@ impl<'a> Output<'a> {
             shared,
             options,
             builder: None,
-            last_key: Vec::new(),
+            bytes_max: 0,
             finished: Vec::new(),
         }
     }
@@ -75,16 +79,21 @@ impl<'a> Output<'a> {
     }
 
     /// Whether the file should end before `key`.
-    fn is_cut(&self, key: &[u8]) -> bool {
+    fn is_cut(&mut self, key: &[u8]) -> bool {
         let (Some(target), Some((builder, _))) = (self.options.target_file_bytes, &self.builder) else {
             return false;
         };
+        if self.bytes_max < target {
+            return false;
+        }
         let bytes = builder.estimated_bytes();
-        if bytes < target || key == self.last_key.as_slice() {
+        self.bytes_max = bytes;
+        let last = builder.last_key();
+        if bytes < target || key == last {
             return false;
         }
         let prefix = usize::from(self.options.cut_prefix);
-        prefix == 0 || bytes >= 2 * target || key.get(..prefix) != self.last_key.get(..prefix)
+        prefix == 0 || bytes >= 2 * target || key.get(..prefix) != last.get(..prefix)
     }
 
     fn finish_file(&mut self) -> Result {
@@ -93,6 +102,7 @@ impl<'a> Output<'a> {
                 .finish(false)
                 .inspect_err(|_| self.shared.remove_quietly(&path))?;
             self.finished.push((facts, path));
+            self.bytes_max = 0;
         }
         Ok(())
     }
@@ -148,10 +158,7 @@ impl Keep for Output<'_> {
             self.finish_file()?;
         }
         self.open()?.add(entry)?;
-        if self.options.target_file_bytes.is_some() {
-            self.last_key.clear();
-            self.last_key.extend_from_slice(entry.key);
-        }
+        self.bytes_max += (entry.key.len() + entry.value.len()) as u64 + ENTRY_BYTES_MAX;
         Ok(())
     }
 }

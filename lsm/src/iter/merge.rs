@@ -77,6 +77,14 @@ impl Source<'_> {
     }
 
     #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        match self {
+            Source::Memtable(iter) => iter.is_valid().then(|| iter.key()),
+            Source::Run(run) => run.iter.as_ref().map(TableIter::key),
+        }
+    }
+
+    #[inline]
     fn advance(&mut self) -> Result {
         match self {
             Source::Memtable(iter) => {
@@ -128,7 +136,7 @@ impl<'a> MergeIter<'a> {
         self.order.clear();
         for number in 0..self.sources.len() {
             self.sources[number].seek(key)?;
-            if self.sources[number].entry().is_some() {
+            if self.sources[number].key().is_some() {
                 self.order.push(number);
                 let mut at = self.order.len() - 1;
                 while at > 0 && self.is_before(number, self.order[at - 1]) {
@@ -143,8 +151,8 @@ impl<'a> MergeIter<'a> {
     /// Whether the version of source `a` comes before that of `b`.
     #[inline]
     fn is_before(&self, a: usize, b: usize) -> bool {
-        match (self.sources[a].entry(), self.sources[b].entry()) {
-            (Some(x), Some(y)) => match x.key.cmp(y.key) {
+        match (self.sources[a].key(), self.sources[b].key()) {
+            (Some(x), Some(y)) => match x.cmp(y) {
                 std::cmp::Ordering::Equal => a < b,
                 order => order.is_lt(),
             },
@@ -166,7 +174,7 @@ impl<'a> MergeIter<'a> {
             return Ok(());
         };
         self.sources[top].advance()?;
-        if self.sources[top].entry().is_none() {
+        if self.sources[top].key().is_none() {
             self.order.remove(0);
             return Ok(());
         }
@@ -183,8 +191,8 @@ impl<'a> MergeIter<'a> {
     pub(crate) fn skip(&mut self, key: &[u8]) -> Result {
         loop {
             self.advance()?;
-            match self.top() {
-                Some(entry) if crate::key::equal(entry.key, key) => {}
+            match self.order.first().and_then(|&top| self.sources[top].key()) {
+                Some(next) if crate::key::equal(next, key) => {}
                 _ => return Ok(()),
             }
         }

@@ -1,10 +1,13 @@
 //! Walking a memtable in the order of its keys.
 //!
-//! The Hash flavour sorts (first sixteen bytes, place) and reads a key from the arena only on a tie; the Ordered
-//! flavour follows its B+tree. An order sorted for the active memtable is kept until a key is added or moves.
+//! The Hash flavour sorts (eight bytes of the key, place), then each group of equal bytes by the next eight; the
+//! Ordered flavour follows its B+tree. An order sorted for the active memtable is kept until a key is added or moves.
 
 use super::{Memtable, ordered::TreeAt, record::Record};
-use crate::{arena::Place, key::Entry};
+use crate::{
+    arena::Place,
+    key::{Entry, order_prefix},
+};
 use std::{cell::RefCell, sync::Arc};
 
 /// A memtable's places in the order of their keys.
@@ -51,30 +54,65 @@ impl Active {
     }
 }
 
-/// The first sixteen bytes as a number that orders like the bytes, zero-padded.
-fn wide_prefix(key: &[u8]) -> u128 {
-    if let Some(first) = key.first_chunk::<16>() {
-        return u128::from_be_bytes(*first);
-    }
-    let mut padded = [0; 16];
-    padded[..key.len()].copy_from_slice(key);
-    u128::from_be_bytes(padded)
+/// Eight bytes of `key` from `at` on as a number that orders like the bytes, zero-padded.
+#[inline]
+fn word(key: &[u8], at: usize) -> u64 {
+    order_prefix(key.get(at..).unwrap_or_default())
 }
+
+/// Groups of equal words up to this size are ordered by comparing keys.
+const SMALL_GROUP: usize = 8;
+
+/// Keys that share more bytes than this are ordered by comparing them, which bounds the recursion.
+const WORDS_BYTES_MAX: usize = 64;
 
 impl Memtable {
     /// Places of the current records, sorted by key.
     pub(super) fn sort(&self) -> Arc<[Place]> {
-        let mut keys = Vec::with_capacity(self.len());
+        let mut words = Vec::with_capacity(self.len());
         self.arena.walk(|place, bytes| {
             let record = Record::of(bytes);
             if !record.is_covered() {
-                keys.push((wide_prefix(record.key()), place));
+                words.push((word(record.key(), 0), place));
             }
             record.bytes()
         });
+        self.sort_words(&mut words, 0);
+        words.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// Sorts keys that agree before byte `at`, given their word there: first by that word, then each group of equal
+    /// words by what follows.
+    fn sort_words(&self, words: &mut [(u64, Place)], at: usize) {
+        words.sort_unstable_by_key(|(word, _)| *word);
+        let mut rest = words;
+        while let Some((first, _)) = rest.first() {
+            let first = *first;
+            let end = rest
+                .iter()
+                .position(|(word, _)| *word != first)
+                .unwrap_or(rest.len());
+            let (group, behind) = rest.split_at_mut(end);
+            if group.len() > 1 {
+                self.sort_group(group, at + 8);
+            }
+            rest = behind;
+        }
+    }
+
+    /// Sorts keys whose bytes before `at`, padded with zeros, are equal.
+    fn sort_group(&self, group: &mut [(u64, Place)], at: usize) {
         let key = |place| Record::at(&self.arena, place).key();
-        keys.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a.1).cmp(key(b.1))));
-        keys.into_iter().map(|(_, place)| place).collect()
+        // A key that ended before `at` and a longer one with zeros are told apart only by comparing them whole.
+        let has_ended = |group: &[(u64, Place)]| group.iter().any(|(_, place)| key(*place).len() < at);
+        if group.len() <= SMALL_GROUP || at >= WORDS_BYTES_MAX || has_ended(group) {
+            group.sort_unstable_by(|a, b| key(a.1).cmp(key(b.1)));
+            return;
+        }
+        for (next, place) in group.iter_mut() {
+            *next = word(key(*place), at);
+        }
+        self.sort_words(group, at);
     }
 
     /// The order of a memtable that takes no writes any more.
@@ -147,6 +185,12 @@ impl<'a> MemtableIter<'a> {
     #[inline]
     pub(crate) fn entry(&self) -> Entry<'a> {
         self.memtable.entry(self.place)
+    }
+
+    /// The key it stands at.
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        Record::at(&self.memtable.arena, self.place).key()
     }
 
     /// Moves to the next version.

@@ -111,3 +111,28 @@ fn an_update_of_equal_size_takes_no_memory() {
     }
     assert_eq!(memtable.bytes(), bytes);
 }
+
+#[test]
+fn keys_with_much_in_common_are_sorted_like_slices() {
+    for seed in 0..40 {
+        let mut random = Random::from_seed(seed);
+        let mut active = Active::new(Memtable::new(MemtableKind::Hash, 3));
+        let mut model = BTreeMap::new();
+        for _ in 0..400 {
+            let shared = vec![7; random.index(3) * 8 * random.index(20)];
+            let zeros = vec![0; random.index(20)];
+            let key = [
+                &shared[..],
+                &zeros,
+                &[random.below(3) as u8],
+                &zeros[..random.index(zeros.len() + 1)],
+            ]
+            .concat();
+            let memtable = &mut active.memtable;
+            let probe = memtable.find(&key, key::hash(&key));
+            memtable.write(probe, &key, 1, EntryKind::Put, b"v");
+            model.insert(key, (EntryKind::Put, b"v".to_vec()));
+        }
+        check(&active, &model, seed);
+    }
+}

@@ -15,16 +15,17 @@ pub mod manifest;
 pub mod set;
 
 use crate::{
-    key::{KeyRange, TableId},
+    key::{KeyRange, TableId, order_prefix},
     table::{TableReader, TableView},
 };
 use edit::{BOTTOM, TableRecord};
 use parking_lot::Mutex;
 use std::{
+    cmp::Ordering,
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{self, AtomicBool},
     },
 };
 
@@ -85,13 +86,13 @@ impl LiveTable {
 
     /// Lets the file be removed when the last holder drops it.
     pub(crate) fn retire(&self) {
-        self.obsolete.store(true, Ordering::Relaxed);
+        self.obsolete.store(true, atomic::Ordering::Relaxed);
     }
 }
 
 impl Drop for LiveTable {
     fn drop(&mut self) {
-        if self.obsolete.load(Ordering::Relaxed) {
+        if self.obsolete.load(atomic::Ordering::Relaxed) {
             self.graveyard.bury(std::mem::take(&mut self.path));
         }
     }
@@ -108,6 +109,9 @@ pub(crate) struct LiveView {
     pub(crate) first: Vec<u8>,
     /// Last key that may be visible, or the visible end itself; never below the visible start.
     pub(crate) last: Vec<u8>,
+    /// [`order_prefix`] of `first` and `last`: most look-ups need no more.
+    first_prefix: u64,
+    last_prefix: u64,
 }
 
 impl LiveView {
@@ -124,6 +128,8 @@ impl LiveView {
         let last = last.max(&visible.start).to_vec();
         let view = TableView::new(table.reader.clone(), visible);
         LiveView {
+            first_prefix: order_prefix(&first),
+            last_prefix: order_prefix(&last),
             table,
             view,
             first,
@@ -154,10 +160,20 @@ impl Run {
     /// The one table that can hold `key`.
     #[inline]
     pub(crate) fn find(&self, key: &[u8]) -> Option<&LiveView> {
+        let prefix = order_prefix(key);
+        let is_before = |table: &LiveView| match table.last_prefix.cmp(&prefix) {
+            Ordering::Less => true,
+            Ordering::Equal => table.is_before(key),
+            // The last key, and with it the visible end, lies behind the key.
+            Ordering::Greater => false,
+        };
         let table = match self.tables.as_slice() {
             [only] => only,
-            tables => tables.get(tables.partition_point(|table| table.is_before(key)))?,
+            tables => tables.get(tables.partition_point(is_before))?,
         };
+        if table.first_prefix < prefix && prefix < table.last_prefix {
+            return Some(table);
+        }
         (table.first.as_slice() <= key && !table.is_before(key)).then_some(table)
     }
 
