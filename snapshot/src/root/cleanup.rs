@@ -111,7 +111,11 @@ pub(super) fn resolve_uncertain(shared: &Shared) -> Result {
     let uncertain = shared.registry.lock().uncertain();
     for id in uncertain {
         match read_metadata(&*shared.storage, id, Some(shared.root)) {
-            Ok(_) => shared.registry.lock().resolved(id, true),
+            Ok(_) => {
+                // It can be read and may yet vanish: older ones go only once its name is durable.
+                shared.storage.sync(Place::Checkpoint(id))?;
+                shared.registry.lock().resolved(id, true);
+            }
             Err(e) if e.code() == Code::NotFound => shared.registry.lock().resolved(id, false),
             Err(e) => return Err(e.context("a checkpoint of unknown outcome cannot be read")),
         }

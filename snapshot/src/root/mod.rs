@@ -201,12 +201,12 @@ impl CheckpointRoot {
             .storage
             .put_new(&ObjectPath::Finished, &record.encode(), &temporary)
         {
-            Err(e) if e.code() == Code::TargetExists => FinishedRecord::decode(
-                &self
-                    .shared
-                    .storage
-                    .read(&ObjectPath::Finished, FINISHED_BYTES_MAX)?,
-            ),
+            Err(e) if e.code() == Code::TargetExists => {
+                let storage = &self.shared.storage;
+                // The attempt that wrote it may have failed before its name was durable; checkpoints go next.
+                storage.sync(Place::Root)?;
+                FinishedRecord::decode(&storage.read(&ObjectPath::Finished, FINISHED_BYTES_MAX)?)
+            }
             other => other.map(|()| record),
         }
     }

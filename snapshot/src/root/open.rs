@@ -172,7 +172,8 @@ impl OpenRoot {
     /// left behind.
     ///
     /// # Errors
-    /// Those of [`OpenRoot::checkpoint`] for the restored one; `Fenced` if another process became that generation.
+    /// Those of [`OpenRoot::checkpoint`] for the restored one; `Fenced` if another process became that generation;
+    /// errors of the storage.
     pub fn start(self, options: StartOptions) -> Result<CheckpointRoot> {
         if let Some(id) = options.restore {
             self.checkpoint(id)?;
@@ -189,6 +190,11 @@ impl OpenRoot {
             mut ids,
             started_ms,
         } = options;
+        // An owner that was killed while it published leaves names that can be read and are not durable yet. Nothing
+        // may rest on them before they are: neither our record nor the deletion of older checkpoints.
+        for id in survey.published().into_keys() {
+            storage.sync(Place::Checkpoint(id))?;
+        }
         let restored = match restore {
             None => RestoreSource::Nothing,
             Some(id) => RestoreSource::Checkpoint(id),

@@ -207,3 +207,74 @@ fn a_checkpoint_of_unknown_outcome_keeps_its_files_until_it_was_read_again() {
             .unwrap();
     }
 }
+
+#[test]
+fn a_checkpoint_of_unknown_outcome_replaces_no_older_one_before_its_name_is_durable() {
+    let (sim, _) = work();
+    let faulty = FaultFs::new(Arc::new(sim.clone()));
+    let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+    let mut job = TinyJob::new(fs.clone(), resume(&fs, 1, 1).unwrap());
+    job.checkpoint(1, 3).unwrap();
+    let id = job.root.allocate(SnapshotKind::Checkpoint, 5).unwrap().checkpoint;
+    let metadata = job.fill(id, 1, 3).unwrap();
+    // The folder is synced first for the name of the private file; `_metadata` is linked before the second time.
+    let plan = FaultPlan::new(Fault::Eio, 2).only(&[FsOp::SyncDir]).forever();
+    faulty.arm(plan.on_path(|path| path.ends_with("chk-2")));
+    job.root.publish(&metadata).unwrap_err();
+    assert!(job.root.is_unknown(id));
+    faulty.heal();
+    job.root.cleanup();
+    let lost: Arc<dyn Fs> = Arc::new(sim.strict_image(sim.op_count()));
+    assert!(
+        open(&lost).unwrap().latest().unwrap().is_some(),
+        "both checkpoints are lost"
+    );
+}
+
+#[test]
+fn what_a_killed_owner_left_visible_is_made_durable_before_an_older_checkpoint_goes() {
+    let (sim, fs) = work();
+    let mut job = TinyJob::new(fs.clone(), resume(&fs, 1, 1).unwrap());
+    job.checkpoint(1, 3).unwrap();
+    let id = job.root.allocate(SnapshotKind::Checkpoint, 5).unwrap().checkpoint;
+    let metadata = job.fill(id, 1, 3).unwrap();
+    job.root.publish(&metadata).unwrap();
+    drop(job);
+    // Killed between the link of `_metadata` and the sync of its folder: the system runs on, the name is not durable.
+    let path = job_root().join("chk-2/_metadata");
+    let bytes = sim.read(&path, 1 << 20).unwrap();
+    sim.remove_file(&path).unwrap();
+    sim.sync_dir(path.parent().unwrap()).unwrap();
+    let mut file = sim.create(&path).unwrap();
+    file.append(&bytes).unwrap();
+    file.sync().unwrap();
+    let root = resume(&fs, 1, 2).unwrap();
+    assert_eq!(root.completed(), [2, 1].map(CheckpointId));
+    assert_eq!(root.cleanup().checkpoints, [CheckpointId(1)]);
+    let lost: Arc<dyn Fs> = Arc::new(sim.strict_image(sim.op_count()));
+    assert!(
+        open(&lost).unwrap().latest().unwrap().is_some(),
+        "both checkpoints are lost"
+    );
+}
+
+#[test]
+fn a_finished_record_is_durable_before_the_last_checkpoint_goes() {
+    let (sim, _) = work();
+    let faulty = FaultFs::new(Arc::new(sim.clone()));
+    let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+    let mut job = TinyJob::new(fs.clone(), resume(&fs, 1, 1).unwrap());
+    let last = Some(job.checkpoint(1, 3).unwrap());
+    faulty.arm(FaultPlan::new(Fault::Eio, 1).only(&[FsOp::SyncDir]));
+    job.root.finish(last, 6).unwrap_err();
+    faulty.heal();
+    assert_eq!(job.root.finish(last, 7).unwrap().checkpoint, last);
+    job.root.retain_none();
+    assert!(job.root.cleanup().error.is_none());
+    let lost: Arc<dyn Fs> = Arc::new(sim.strict_image(sim.op_count()));
+    let opened = open(&lost).unwrap();
+    assert!(
+        opened.finished().is_some() || opened.latest().unwrap().is_some(),
+        "neither record nor checkpoint is left"
+    );
+}
