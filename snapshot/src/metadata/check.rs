@@ -1,6 +1,10 @@
 //! What must hold of every snapshot, before it is written and after it was read.
 
-use super::{Metadata, OperatorSnapshot};
+use super::{
+    Metadata, OperatorSnapshot,
+    codec::{PROPERTY_BYTES_MAX, URL_BYTES_MAX},
+    operator::NAME_BYTES_MAX,
+};
 use crate::{Anchor, FileHandle, Folder, key_group::check_parallelism};
 use keybed_format::{Code, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +13,20 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// # Errors
 /// `RegistryConflict` if one place holds two contents; `InvalidArgument` for everything else: uids that occur twice,
-/// subtasks or key groups out of range or order, references that cannot exist, empty views.
+/// subtasks or key groups out of range or order, references that cannot exist, empty views, texts that a reader would
+/// refuse as too long.
 pub fn check(metadata: &Metadata) -> Result {
+    for (name, text) in &metadata.properties {
+        check_text("a property's name is too long", name, PROPERTY_BYTES_MAX)?;
+        check_text("a property is too long", text, PROPERTY_BYTES_MAX)?;
+    }
+    let mut externals = BTreeSet::new();
+    for external in &metadata.externals {
+        check_text("an address is too long", &external.url, URL_BYTES_MAX)?;
+        if !externals.insert(external.id) {
+            return Err(Error::invalid("two places outside have one number").with("external", external.id));
+        }
+    }
     let mut uids = BTreeSet::new();
     for operator in &metadata.operators {
         if !uids.insert(&operator.uid) {
@@ -32,6 +48,14 @@ pub fn check(metadata: &Metadata) -> Result {
     Ok(())
 }
 
+fn check_text(message: &'static str, text: &str, bytes_max: usize) -> Result {
+    if text.len() <= bytes_max {
+        Ok(())
+    } else {
+        Err(Error::invalid(message).expected_found(format_args!("at most {bytes_max} bytes"), text.len()))
+    }
+}
+
 fn check_operator(operator: &OperatorSnapshot) -> Result {
     check_parallelism(operator.max_parallelism, operator.parallelism)?;
     let mut index_min = 0;
@@ -41,6 +65,13 @@ fn check_operator(operator: &OperatorSnapshot) -> Result {
             return Err(Error::invalid("subtasks are out of range or order").with("subtask", subtask.index));
         }
         index_min = subtask.index.0 + 1;
+        for state in &subtask.operator {
+            check_text(
+                "the name of an operator state is too long",
+                &state.name,
+                NAME_BYTES_MAX,
+            )?;
+        }
         let mut names = BTreeSet::new();
         if let Some(twice) = subtask.operator.iter().find(|state| !names.insert(&state.name)) {
             return Err(
@@ -49,6 +80,9 @@ fn check_operator(operator: &OperatorSnapshot) -> Result {
         }
         let Some(keyed) = &subtask.keyed else { continue };
         ranges.push(keyed.range);
+        for family in &keyed.families {
+            check_text("the name of a family is too long", &family.name, NAME_BYTES_MAX)?;
+        }
         let mut names = BTreeSet::new();
         if let Some(twice) = keyed.families.iter().find(|family| !names.insert(&family.name)) {
             return Err(Error::invalid("a family occurs twice").with("family", twice.name.escape_debug()));

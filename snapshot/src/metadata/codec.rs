@@ -39,16 +39,17 @@ const FILES: u32 = 4;
 const OPERATORS: u32 = 5;
 const SECTION_VERSION: u32 = 1;
 /// Longest name or text of a property, in bytes.
-const PROPERTY_BYTES_MAX: usize = 64 << 10;
+pub(super) const PROPERTY_BYTES_MAX: usize = 64 << 10;
 /// Longest address of an external place, in bytes.
-const URL_BYTES_MAX: usize = 4096;
+pub(super) const URL_BYTES_MAX: usize = 4096;
 /// Bytes of a file row at least: content, anchor, folder, name, offset, length, digest.
 const FILE_ROW_BYTES_MIN: usize = 16 + 1 + 1 + 2 + 1 + 1 + 8;
 
 /// Encodes a snapshot.
 ///
 /// # Errors
-/// `InvalidArgument` or `RegistryConflict` if [`check`](super::check()) refuses it.
+/// `InvalidArgument` or `RegistryConflict` if [`check`](super::check()) refuses it, or if it exceeds
+/// [`METADATA_BYTES_MAX`].
 pub fn encode(metadata: &Metadata) -> Result<Vec<u8>> {
     check(metadata)?;
     let files = FileTable::of(metadata);
@@ -62,7 +63,7 @@ pub fn encode(metadata: &Metadata) -> Result<Vec<u8>> {
     for snapshot in &metadata.operators {
         operator::encode(snapshot, &files, &mut operators);
     }
-    Ok(envelope::write(
+    let bytes = envelope::write(
         MAGIC,
         VERSION,
         &[
@@ -72,7 +73,13 @@ pub fn encode(metadata: &Metadata) -> Result<Vec<u8>> {
             section(FILES, files.encode()),
             section(OPERATORS, operators),
         ],
-    ))
+    );
+    if bytes.len() as u64 > METADATA_BYTES_MAX {
+        // A reader would refuse it, when it is too late.
+        return Err(Error::invalid("the metadata of the snapshot is too large")
+            .expected_found(format_args!("at most {METADATA_BYTES_MAX} bytes"), bytes.len()));
+    }
+    Ok(bytes)
 }
 
 /// Decodes and checks a snapshot.

@@ -119,6 +119,34 @@ fn snapshots_that_cannot_be_are_refused() {
     assert_eq!(refuse(conflict), Code::RegistryConflict);
 }
 
+#[test]
+fn what_could_not_be_read_back_is_not_written() {
+    let refuse = |what: &str, change: &dyn Fn(&mut Metadata)| {
+        let mut metadata = sample::metadata();
+        change(&mut metadata);
+        let error = encode(&metadata).map(|_| ()).expect_err(what);
+        assert_eq!(error.code(), Code::InvalidArgument, "{what}: {error}");
+    };
+    let long = |bytes: usize| "x".repeat(bytes + 1);
+    refuse("state", &|m| {
+        m.operators[0].subtasks[1].operator[0].name = long(operator::NAME_BYTES_MAX);
+    });
+    refuse("family", &|m| {
+        let keyed = m.operators[0].subtasks[1].keyed.as_mut().unwrap();
+        keyed.families[0].name = long(operator::NAME_BYTES_MAX);
+    });
+    refuse("property text", &|m| {
+        m.properties.insert("p".into(), long(codec::PROPERTY_BYTES_MAX));
+    });
+    refuse("property name", &|m| {
+        m.properties.insert(long(codec::PROPERTY_BYTES_MAX), "p".into());
+    });
+    refuse("url", &|m| m.externals[0].url = long(codec::URL_BYTES_MAX));
+    refuse("two externals of one number", &|m| {
+        m.externals.push(m.externals[0].clone())
+    });
+}
+
 fn file() -> impl Strategy<Value = FileHandle> {
     (1_u8..20, 0_u8..3).prop_map(|(n, place)| {
         let (anchor, folder) = [
