@@ -52,6 +52,18 @@ impl SnapshotDir {
         let bytes = read_whole(&*opened, METADATA_BYTES_MAX);
         let metadata = bytes.and_then(|bytes| decode(&bytes));
         let metadata = metadata.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt).in_file(&file))?;
+        let name = directory.file_name().and_then(|name| name.to_str());
+        if let Some(id) = name
+            .and_then(Place::checkpoint_of)
+            .filter(|id| *id != metadata.checkpoint)
+        {
+            return Err(
+                Error::new(Code::SnapshotCorrupt, "the metadata is another checkpoint's")
+                    .in_file(&file)
+                    .at(0)
+                    .expected_found(id, metadata.checkpoint),
+            );
+        }
         Ok(SnapshotDir {
             fs,
             directory,

@@ -69,7 +69,8 @@ impl Survey {
                     survey.checkpoints.insert(id, found);
                 }
                 (FileKind::File, _, Some(path @ ObjectPath::Finished)) => {
-                    let record = FinishedRecord::decode(&storage.read(&path, FINISHED_BYTES_MAX)?);
+                    let record = FinishedRecord::decode(&storage.read(&path, FINISHED_BYTES_MAX)?)
+                        .and_then(|record| survey.demand_ours(record, job));
                     survey.finished = Some(record.map_err(|e| e.in_file(storage.describe(&path)))?);
                 }
                 (FileKind::File, _, Some(path)) => survey.objects.push(path),
@@ -112,6 +113,18 @@ impl Survey {
             .map(|owner| owner.first_checkpoint.0.saturating_sub(1));
         let seen = folders.chain(births).chain(first).max().unwrap_or(0);
         CheckpointId(seen.saturating_add(1))
+    }
+
+    /// A FINISHED record ends the job that it names, in the root that it names.
+    fn demand_ours(&self, record: FinishedRecord, job: JobId) -> Result<FinishedRecord> {
+        if record.job == job && self.root().is_none_or(|root| root == record.root) {
+            return Ok(record);
+        }
+        Err(Error::new(
+            Code::SnapshotCorrupt,
+            "the FINISHED record is of another job or root",
+        )
+        .expected_found(job, record.job))
     }
 
     fn read_owners(&mut self, storage: &dyn CheckpointStorage) -> Result<Owners> {

@@ -143,7 +143,7 @@ fn what_could_not_be_read_back_is_not_written() {
     });
     refuse("url", &|m| m.externals[0].url = long(codec::URL_BYTES_MAX));
     refuse("two externals of one number", &|m| {
-        m.externals.push(m.externals[0].clone())
+        m.externals.push(m.externals[0].clone());
     });
 }
 

@@ -60,7 +60,11 @@ fn stages(shared: &Shared, report: &mut CleanupReport) -> Result {
             .storage
             .delete(&ObjectPath::Metadata(id))
             // Durable before the first of its files goes, or a crash could leave half a snapshot.
-            .and_then(|()| shared.storage.sync(Place::Checkpoint(id)));
+            .and_then(|()| match shared.storage.sync(Place::Checkpoint(id)) {
+                // Somebody removed the whole folder, so nothing in it can come back.
+                Err(e) if e.code() == Code::NotFound => shared.storage.sync(Place::Root),
+                synced => synced,
+            });
         if report.note(erased) {
             shared.registry.lock().erased(id);
             report.checkpoints.push(id);

@@ -113,7 +113,15 @@ impl CheckpointRoot {
             let checkpoint = {
                 let mut next = self.shared.next_id.lock();
                 let id = *next;
-                *next = CheckpointId(id.0 + 1);
+                // Ids order checkpoints: one that began anew from 0 would be the first that retention deletes.
+                let after = id.0.checked_add(1).ok_or_else(|| {
+                    Error::new(
+                        Code::Busy,
+                        "no checkpoint ids are left: remove the folder of the highest one",
+                    )
+                    .with("id", id)
+                })?;
+                *next = CheckpointId(after);
                 id
             };
             match self.shared.storage.create_checkpoint(checkpoint) {

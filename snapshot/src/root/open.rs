@@ -200,11 +200,26 @@ impl OpenRoot {
             Some(id) => RestoreSource::Checkpoint(id),
         };
         let newest = survey.owners.newest();
+        let generation = newest.map_or(Some(1), |owner| owner.generation.0.checked_add(1));
+        let generation = Generation(generation.ok_or_else(|| {
+            Error::new(
+                Code::SnapshotCorrupt,
+                "an owner record has the highest number, so none can follow it",
+            )
+        })?);
+        let first_checkpoint = survey.next_id();
+        if first_checkpoint.0 == u64::MAX {
+            return Err(Error::new(
+                Code::SnapshotCorrupt,
+                "a folder or object of the highest id leaves none free",
+            )
+            .in_file(storage.describe(&ObjectPath::Metadata(first_checkpoint))));
+        }
         let record = OwnerRecord {
             job,
             root: newest.map_or_else(|| ids.fresh().map(RootId), |owner| Ok(owner.root))?,
-            generation: Generation(newest.map_or(1, |owner| owner.generation.0 + 1)),
-            first_checkpoint: survey.next_id(),
+            generation,
+            first_checkpoint,
             restored: restored.clone(),
             pid: std::process::id(),
             started_ms,

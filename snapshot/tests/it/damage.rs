@@ -4,7 +4,10 @@
 use crate::support::*;
 use keybed_env::{Fs, SimFs};
 use keybed_format::{Code, Result};
-use keybed_snapshot::{Anchor, CandidateStanding, CheckpointId, SnapshotDir, verify};
+use keybed_snapshot::{
+    Anchor, CandidateStanding, CheckpointId, FinishedRecord, Generation, JobId, OwnerRecord, RootId,
+    SnapshotDir, verify,
+};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -274,4 +277,85 @@ fn a_damaged_owner_record_stops_everything() {
     let error = open(&on(&sim)).unwrap_err();
     assert_eq!(error.code(), Code::SnapshotCorrupt);
     assert!(error.file().unwrap().ends_with("owner/1"), "{error}");
+}
+
+#[test]
+fn a_finished_record_of_another_job_ends_nothing() {
+    let sim = disk();
+    let stranger = FinishedRecord {
+        job: JobId(1),
+        root: RootId(2),
+        generation: Generation(1),
+        checkpoint: None,
+        timestamp_ms: 1,
+    };
+    let path = job_root().join("FINISHED");
+    sim.create(&path).unwrap().append(&stranger.encode()).unwrap();
+    let error = open(&on(&sim)).unwrap_err();
+    assert_eq!(error.code(), Code::SnapshotCorrupt, "{error}");
+    assert!(error.file().unwrap().ends_with("FINISHED"), "{error}");
+}
+
+#[test]
+fn a_folder_of_the_highest_number_is_an_error_and_no_panic() {
+    let sim = disk();
+    sim.create_dir(&snapshot(u64::MAX)).unwrap();
+    let before = sim.tree();
+    resume(&on(&sim), 2, 2).unwrap_err();
+    assert!(
+        before
+            .iter()
+            .all(|(path, bytes)| path.ends_with("LOCK") || sim.tree().get(path) == Some(bytes))
+    );
+    assert_eq!(before.len(), sim.tree().len());
+    sim.remove_dir(&snapshot(u64::MAX)).unwrap();
+    resume(&on(&sim), 2, 2).unwrap();
+}
+
+#[test]
+fn an_owner_record_of_the_highest_number_is_an_error_and_no_panic() {
+    let sim = disk();
+    let bytes = sim.read(&job_root().join("owner/1"), 1 << 20).unwrap();
+    let record = OwnerRecord {
+        generation: Generation(u64::MAX),
+        ..OwnerRecord::decode(&bytes).unwrap()
+    };
+    let path = job_root().join(format!("owner/{}", u64::MAX));
+    sim.create(&path).unwrap().append(&record.encode()).unwrap();
+    resume(&on(&sim), 2, 2).unwrap_err();
+}
+
+#[test]
+fn a_checkpoint_in_the_folder_of_another_is_refused_by_its_path() {
+    let sim = disk();
+    let other = sim.read(&snapshot(2).join("_metadata"), 1 << 20).unwrap();
+    sim.corrupt(snapshot(3).join("_metadata"), |bytes| bytes.clone_from(&other))
+        .unwrap();
+    for path in [snapshot(3), snapshot(3).join("_metadata")] {
+        let error = SnapshotDir::open(on(&sim), &path).map(drop).unwrap_err();
+        assert_eq!(error.code(), Code::SnapshotCorrupt, "{error}");
+    }
+    // A copy under a name of the user's own is fine.
+    let elsewhere = Path::new("/my-backup");
+    sim.create_dir(elsewhere).unwrap();
+    sim.create(&elsewhere.join("_metadata"))
+        .unwrap()
+        .append(&other)
+        .unwrap();
+    SnapshotDir::open(on(&sim), elsewhere).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_a_hand_removed_blocks_no_cleanup() {
+    let sim = disk();
+    let fs = on(&sim);
+    let mut job = TinyJob::new(fs.clone(), resume(&fs, 1, 2).unwrap());
+    for name in sim.list(&snapshot(1)).unwrap() {
+        sim.remove_file(&snapshot(1).join(name.name)).unwrap();
+    }
+    sim.remove_dir(&snapshot(1)).unwrap();
+    job.checkpoint(1, 1).unwrap();
+    let report = job.root.cleanup();
+    assert!(report.error.is_none(), "{report:?}");
+    assert_eq!(kept(&sim.tree()), needed(&sim.tree()));
 }
