@@ -19,7 +19,9 @@ use keybed_snapshot::{
     CheckpointId, KeyGroupRange, OperatorStateHandle, OperatorStateMode, SnapshotKind, SnapshotRequest,
     StateCatalogue, SubtaskState,
 };
-use keybed_state::{BackendOptions, KeyCodec, KeyedState, StateAccess, StateRegistry, catalogue};
+use keybed_state::{
+    BackendOptions, KeyCodec, KeyedState, StateAccess, StateRegistry, backend::BackendStats, catalogue,
+};
 use std::sync::Arc;
 
 /// User code with keyed state and event-time timers.
@@ -164,6 +166,7 @@ impl<Op: KeyedOperator> Node for KeyedNode<Op> {
             backend: Some(backend),
             restore: Some(restore),
             counters: seed.counters.clone(),
+            counted: BackendStats::default(),
             key: Sink::new(),
         };
         let (inputs, output) = (
@@ -185,6 +188,8 @@ struct KeyedLogic<Op: KeyedOperator> {
     backend: Option<BackendOptions>,
     restore: Option<Restore>,
     counters: Arc<NodeCounters>,
+    /// What of the backend's counters is in there already.
+    counted: BackendStats,
     key: Sink,
 }
 
@@ -304,6 +309,9 @@ impl<Op: KeyedOperator> Logic for KeyedLogic<Op> {
         _out: &mut OutputOf<Self>,
     ) -> Result<AsyncPart> {
         let index = control.index();
+        let stats = self.alive()?.1.stats();
+        self.counters.add_backend(&self.counted, &stats);
+        self.counted = stats;
         if control.seed.place_of.is_none() {
             return Ok(Box::new(move |_| Ok(SubtaskState::empty(index))));
         }
