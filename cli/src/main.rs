@@ -1,2 +1,68 @@
-//! The `keybed` command.
-fn main() {}
+//! The `keybed` command: runs jobs, looks into snapshots.
+//!
+//! | file | idea |
+//! |---|---|
+//! | [`args`] | what can be said on the command line |
+//! | [`run`] | `keybed run`: decide, start, watch, sum up |
+//! | [`snapshot`] | `keybed snapshot inspect`, `keybed snapshot verify` |
+//! | [`jobs`] | the jobs by name; [`jobs::flights`] is the main one |
+//! | [`input`] | numbered lines of a plain or compressed file |
+//! | [`report`] | errors for people and for programs |
+//! | [`say`] | output that never fails |
+#![forbid(unsafe_code)]
+
+mod args;
+mod input;
+mod jobs;
+mod report;
+mod run;
+mod say;
+mod snapshot;
+
+use args::{Command, CommandLine, SnapshotCommand};
+use clap::{Parser, error::ErrorKind};
+use keybed::{Error, Result};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return usage(&error),
+    };
+    let json = line.json;
+    obey(line.into_command(), json).unwrap_or_else(|error| fail(&error, json))
+}
+
+fn obey(command: Command, json: bool) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::run(&args, json),
+        Command::Snapshot(SnapshotCommand::Inspect { path }) => snapshot::inspect::run(&path, json),
+        Command::Snapshot(SnapshotCommand::Verify { path }) => snapshot::verify::run(&path, json),
+    }
+}
+
+fn fail(error: &Error, json: bool) -> ExitCode {
+    if json {
+        say::out(report::object(error));
+    } else {
+        say::err(report::block(error));
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// Mistakes on the command line, and the texts of `--help` and `--version`.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let json = std::env::args_os().any(|word| word == "--json");
+    if json && !asked_for {
+        let text = error.to_string();
+        let sentence = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("error: ");
+        return fail(&Error::invalid(sentence), true);
+    }
+    let _ = error.print(); // a closed output is no reason to fail otherwise
+    ExitCode::from(if asked_for { 0 } else { 2 })
+}

@@ -1,0 +1,176 @@
+//! What can be said on the command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{num::NonZeroU32, path::PathBuf};
+
+/// Runs stateful stream jobs on keybed and looks after their snapshots.
+///
+/// Without a command it runs the job `flights` with its defaults.
+#[derive(Debug, Parser)]
+#[command(name = "keybed", version, after_help = EXIT_CODES)]
+pub(crate) struct CommandLine {
+    /// Print the result (or the error) as one JSON object on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed or stopped, 2 usage, 3 corruption found, 4 busy or locked, \
+                          5 refused (incompatible, or would lose data).";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a job until its input ends, taking checkpoints.
+    Run(Box<RunArgs>),
+    /// Look into snapshots; no running job is needed.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Print what a snapshot holds and which directories it depends on.
+    Inspect {
+        /// The directory of the snapshot (`chk-<n>`), or its `_metadata`.
+        path: PathBuf,
+    },
+    /// Read every byte that a snapshot consists of and compare it with what was written.
+    Verify {
+        /// The directory of the snapshot (`chk-<n>`), or its `_metadata`.
+        path: PathBuf,
+    },
+}
+
+/// Options of `keybed run`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunArgs {
+    /// Name of the job: flights.
+    pub(crate) job: String,
+    /// Go on from the last completed checkpoint of an interrupted run.
+    #[arg(long, conflicts_with = "restart")]
+    pub(crate) resume: bool,
+    /// Give up an interrupted run and start anew.
+    #[arg(long)]
+    pub(crate) restart: bool,
+    /// Subtasks per operator; may differ from the interrupted run's.
+    #[arg(short, long, default_value_t = NonZeroU32::new(2).unwrap_or(NonZeroU32::MIN), value_name = "N")]
+    pub(crate) parallelism: NonZeroU32,
+    /// Input file: CSV, plain or compressed with zstd [default: examples/data/flights-2013.csv.zst].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Directory of the output files [default: out].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// State directory: job record, event log, local stores, checkpoints.
+    #[arg(long, value_name = "DIR", default_value = "keybed-state")]
+    pub(crate) state_dir: PathBuf,
+    /// Time from one checkpoint to the next, for example 200ms or 2s.
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    pub(crate) checkpoint_interval: humantime::Duration,
+    /// Completed checkpoints that are kept.
+    #[arg(long, value_name = "N", default_value_t = NonZeroU32::new(3).unwrap_or(NonZeroU32::MIN))]
+    pub(crate) retain: NonZeroU32,
+    /// Most records per second that the sources emit together; unlimited if left out.
+    #[arg(long, value_name = "EVENTS_PER_SECOND")]
+    pub(crate) throttle: Option<NonZeroU32>,
+    /// Where keyed state lives while the job runs.
+    #[arg(long, value_enum, default_value_t = BackendName::Lsm)]
+    pub(crate) backend: BackendName,
+    /// Memtable of one local store, for example 256KiB [default: 8MiB].
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memtable: Option<bytesize::ByteSize>,
+    /// What to do with a line that cannot be understood.
+    #[arg(long, value_enum, default_value_t = OnBadRecord::Fail)]
+    pub(crate) on_bad_record: OnBadRecord,
+}
+
+/// A state backend by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendName {
+    /// Log-structured merge tree: state may exceed memory.
+    Lsm,
+    /// Ordered maps in memory.
+    Heap,
+}
+
+/// What a source does with a record that cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnBadRecord {
+    /// The job fails, naming file, line and column.
+    Fail,
+    /// The record is left out and counted.
+    Skip,
+}
+
+impl CommandLine {
+    /// The command, which is `run flights` if none was given.
+    pub(crate) fn into_command(self) -> Command {
+        self.command.unwrap_or_else(|| {
+            let words = ["keybed", "run", "flights"];
+            CommandLine::parse_from(words)
+                .command
+                .unwrap_or_else(|| unreachable!("`run` is a command"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(words: &[&str]) -> Result<RunArgs, clap::Error> {
+        let line = CommandLine::try_parse_from(["keybed"].iter().chain(words))?;
+        match line.into_command() {
+            Command::Run(run) => Ok(*run),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_runs_flights_with_defaults() {
+        let args = run(&[]).unwrap();
+        assert_eq!(
+            (args.job.as_str(), args.parallelism.get(), args.retain.get()),
+            ("flights", 2, 3)
+        );
+        assert_eq!(*args.checkpoint_interval, std::time::Duration::from_secs(2));
+        assert_eq!(args.state_dir, PathBuf::from("keybed-state"));
+        assert!(!args.resume && !args.restart);
+    }
+
+    #[test]
+    fn options_take_units() {
+        let args = run(&[
+            "run",
+            "flights",
+            "-p",
+            "7",
+            "--checkpoint-interval",
+            "200ms",
+            "--memtable",
+            "256KiB",
+        ])
+        .unwrap();
+        assert_eq!(args.parallelism.get(), 7);
+        assert_eq!(args.checkpoint_interval.as_millis(), 200);
+        assert_eq!(args.memtable.unwrap().as_u64(), 262_144);
+        let plain = run(&["run", "flights", "--memtable", "262144"]).unwrap();
+        assert_eq!(plain.memtable, args.memtable);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        assert!(run(&["run", "flights", "--resume", "--restart"]).is_err());
+        assert!(run(&["run", "flights", "-p", "0"]).is_err());
+        assert!(run(&["run"]).is_err());
+        assert!(run(&["run", "flights", "--checkpoint-interval", "soon"]).is_err());
+        assert!(run(&["run", "flights", "--throttle", "0"]).is_err());
+    }
+}

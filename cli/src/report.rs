@@ -1,0 +1,122 @@
+//! Errors as a person reads them at night, and as a program reads them.
+//!
+//! ```text
+//! error: SnapshotCorrupt: the checksum of a MiB differs
+//!   file      keybed-state/checkpoints/…/shared/…
+//!   offset    0
+//!   expected  1c…
+//!   found     7a…
+//!   hint      …
+//! ```
+
+use keybed::{Code, Error};
+use serde_json::{Map, Value, json};
+
+/// The block for people: code, sentence, file, offset, further facts, hint.
+pub(crate) fn block(error: &Error) -> String {
+    let mut out = format!("error: {}: {}\n", error.code(), sentence(error));
+    let mut fact = |name: &str, value: &dyn std::fmt::Display| {
+        out += &format!("  {name:<9} {value}\n");
+    };
+    if let Some(file) = error.file() {
+        fact("file", &file.display());
+    }
+    if let Some(offset) = error.offset() {
+        fact("offset", &offset);
+    }
+    for (name, value) in error.fields() {
+        fact(name, value);
+    }
+    if let Some(hint) = hint(error.code()) {
+        fact("hint", &hint);
+    }
+    out
+}
+
+/// The object for programs; field names are stable.
+pub(crate) fn object(error: &Error) -> Value {
+    let fields: Map<String, Value> = error
+        .fields()
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str())))
+        .collect();
+    json!({ "error": {
+        "code": error.code().as_str(),
+        "message": sentence(error),
+        "file": error.file().map(|f| f.display().to_string()),
+        "offset": error.offset(),
+        "fields": fields,
+        "hint": hint(error.code()),
+        "exit_code": error.exit_code(),
+    }})
+}
+
+/// What was going on, outermost first, and what was wrong with it.
+fn sentence(error: &Error) -> String {
+    let mut text = String::new();
+    for doing in error.contexts() {
+        text += doing;
+        text += ": ";
+    }
+    text + error.message()
+}
+
+/// What to do next, where that can be said without knowing more than the code.
+fn hint(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::InterruptedRun => {
+            "`keybed run JOB --resume` goes on from the last checkpoint, `--restart` gives it up and starts anew"
+        }
+        Code::Locked => "wait for the other process to end, or give this one a --state-dir of its own",
+        Code::SnapshotCorrupt => {
+            "restore another checkpoint; `keybed snapshot verify PATH` tells which ones are whole"
+        }
+        Code::SnapshotIncomplete => {
+            "restore another checkpoint, or copy the whole directory of the job again"
+        }
+        Code::NotASnapshot => "give the directory chk-<n> of a completed checkpoint",
+        Code::BadRecord => "mend the line, or leave such lines out with --on-bad-record skip",
+        Code::InputUnreadable => "give a readable CSV file, plain or zstd, with --input",
+        Code::OutputUnwritable => "give a directory that can be written with --out",
+        Code::UnsupportedFormatVersion => "read it with the keybed that wrote it, or a newer one",
+        Code::ParallelismExceedsMax => "choose -p no larger than the max parallelism of the snapshot",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Error {
+        Error::new(Code::SnapshotCorrupt, "a checksum differs")
+            .in_file("chk-3/_metadata")
+            .at(40)
+            .expected_found("1", "2")
+            .context("restore")
+    }
+
+    #[test]
+    fn the_block_names_everything() {
+        assert_eq!(
+            block(&sample()),
+            "error: SnapshotCorrupt: restore: a checksum differs\n  \
+             file      chk-3/_metadata\n  \
+             offset    40\n  \
+             expected  1\n  \
+             found     2\n  \
+             hint      restore another checkpoint; `keybed snapshot verify PATH` tells which ones are whole\n"
+        );
+    }
+
+    #[test]
+    fn the_object_names_everything() {
+        let object = object(&sample());
+        let error = &object["error"];
+        assert_eq!(error["code"], "SnapshotCorrupt");
+        assert_eq!(error["file"], "chk-3/_metadata");
+        assert_eq!(error["offset"], 40);
+        assert_eq!(error["fields"]["found"], "2");
+        assert_eq!(error["exit_code"], 3);
+    }
+}

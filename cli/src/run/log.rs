@@ -1,0 +1,63 @@
+//! Job events as lines of the event log.
+
+use super::events::EventLog;
+use keybed::{
+    Result,
+    runtime::{JobEvent, Outcome, SplitOffset},
+};
+use serde_json::json;
+
+impl EventLog {
+    /// Appends what is worth a line.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn job_event(&self, event: &JobEvent) -> Result {
+        match event {
+            JobEvent::Started { attempt, restored, offsets, .. } => self.append(
+                "started",
+                &json!({ "attempt": attempt, "checkpoint": restored.map(|c| c.0), "offset": offset(offsets) }),
+            ),
+            JobEvent::CheckpointTriggered { checkpoint, .. } => {
+                self.append("triggered", &json!({ "checkpoint": checkpoint.0 }))
+            }
+            JobEvent::CheckpointCompleted { checkpoint, duration, new_bytes, total_bytes, offsets, .. } => {
+                let duration_ms = duration.as_secs_f64() * 1e3;
+                self.append(
+                    "completed",
+                    &json!({
+                        "checkpoint": checkpoint.0,
+                        "offset": offset(offsets),
+                        "duration_ms": duration_ms,
+                        "new_bytes": new_bytes,
+                        "total_bytes": total_bytes,
+                    }),
+                )
+            }
+            JobEvent::CheckpointDeclined { checkpoint, reason } => {
+                self.append("failed", &json!({ "checkpoint": checkpoint.map(|c| c.0), "error": reason }))
+            }
+            JobEvent::Restarting { reason, pause } => {
+                let delay_ms = pause.as_secs_f64() * 1e3;
+                self.append("restarting", &json!({ "error": reason.to_string(), "delay_ms": delay_ms }))
+            }
+            JobEvent::Ended { outcome } => self.append("ended", &json!({ "outcome": outcome_name(*outcome) })),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Records behind which a position lies, over all splits… see [`crate::jobs`] for what a position counts.
+fn offset(offsets: &[SplitOffset]) -> u64 {
+    offsets.iter().map(|o| o.position).sum()
+}
+
+/// How programs call an outcome.
+pub(crate) fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Finished => "finished",
+        Outcome::Stopped => "stopped",
+        Outcome::Cancelled => "cancelled",
+        Outcome::Failed => "failed",
+    }
+}

@@ -1,0 +1,152 @@
+//! The job record of a state directory: which job ran here, over which input, into which output.
+//!
+//! `job.json` in the state directory, replaced atomically when a run starts anew. Its job id names the job root in
+//! the checkpoint root; whether that job finished is recorded there, not here. Layout: docs/format/state-dir.md.
+
+use keybed::{Code, Error, Result, env::Fs, snapshot::JobId};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+const NAME: &str = "job.json";
+const TEMPORARY: &str = "job.json.new";
+const BYTES_MAX: u64 = 64 << 10;
+const FORMAT: u64 = 1;
+
+/// What the state directory says about its job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JobRecord {
+    /// Name of the job.
+    pub(crate) job: String,
+    /// Fresh for every fresh start, stable over `--resume`.
+    pub(crate) id: JobId,
+    /// The input, absolute.
+    pub(crate) input: PathBuf,
+    /// The directory of the output, absolute.
+    pub(crate) out: PathBuf,
+}
+
+impl JobRecord {
+    /// Reads the record of a state directory; `None` if no job ever started there.
+    ///
+    /// # Errors
+    /// `UnsupportedFormatVersion` or `ManifestCorrupt`, naming the file.
+    pub(crate) fn read(fs: &dyn Fs, state_dir: &Path) -> Result<Option<JobRecord>> {
+        let path = state_dir.join(NAME);
+        if fs.facts(&path)?.is_none() {
+            return Ok(None);
+        }
+        let bytes = fs.read(&path, BYTES_MAX)?;
+        Self::parse(&bytes).map(Some).map_err(|e| e.in_file(path))
+    }
+
+    fn parse(bytes: &[u8]) -> Result<JobRecord> {
+        let damaged = |what: String| {
+            Error::new(
+                Code::ManifestCorrupt,
+                format!("the job record is damaged: {what}"),
+            )
+        };
+        let value: Value = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+        match value["format"].as_u64() {
+            Some(FORMAT) => {}
+            Some(other) => {
+                return Err(Error::new(
+                    Code::UnsupportedFormatVersion,
+                    "the job record is of another version",
+                )
+                .expected_found(FORMAT, other));
+            }
+            None => return Err(damaged("it names no format".into())),
+        }
+        let text = |name: &str| {
+            value[name]
+                .as_str()
+                .map(str::to_owned)
+                .ok_or_else(|| damaged(format!("`{name}` is missing")))
+        };
+        Ok(JobRecord {
+            job: text("job")?,
+            id: text("job_id")?
+                .parse()
+                .map_err(|e: Error| damaged(e.message().to_owned()))?,
+            input: text("input")?.into(),
+            out: text("out")?.into(),
+        })
+    }
+
+    /// Replaces the record; the rename makes it visible, a crash before it leaves the old one.
+    ///
+    /// # Errors
+    /// Those of the file system; `InvalidArgument` if a path is not UTF-8.
+    pub(crate) fn write(&self, fs: &dyn Fs, state_dir: &Path) -> Result {
+        let text = |path: &Path| {
+            let utf8 = path.to_str().map(str::to_owned);
+            utf8.ok_or_else(|| Error::invalid("a path of a job must be UTF-8").in_file(path))
+        };
+        let value = json!({
+            "format": FORMAT,
+            "job": self.job,
+            "job_id": self.id.to_string(),
+            "input": text(&self.input)?,
+            "out": text(&self.out)?,
+        });
+        let temporary = state_dir.join(TEMPORARY);
+        if fs.facts(&temporary)?.is_some() {
+            fs.remove_file(&temporary)?; // left by a crash before the rename
+        }
+        fs.write_atomic(
+            &state_dir.join(NAME),
+            &temporary,
+            format!("{value:#}\n").as_bytes(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keybed::env::OsFs;
+
+    fn record() -> JobRecord {
+        JobRecord {
+            job: "flights".into(),
+            id: JobId(7),
+            input: "/in.csv".into(),
+            out: "/out".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(JobRecord::read(&OsFs, dir.path()).unwrap(), None);
+        record().write(&OsFs, dir.path()).unwrap();
+        std::fs::write(dir.path().join(TEMPORARY), "left by a crash").unwrap();
+        let newer = JobRecord {
+            id: JobId(8),
+            ..record()
+        };
+        newer.write(&OsFs, dir.path()).unwrap();
+        assert_eq!(JobRecord::read(&OsFs, dir.path()).unwrap(), Some(newer));
+    }
+
+    #[test]
+    fn damage_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, code) in [
+            ("", Code::ManifestCorrupt),
+            ("{}", Code::ManifestCorrupt),
+            (r#"{"format":1,"job":"flights"}"#, Code::ManifestCorrupt),
+            (
+                r#"{"format":1,"job":"f","job_id":"x","input":"","out":""}"#,
+                Code::ManifestCorrupt,
+            ),
+            (r#"{"format":2}"#, Code::UnsupportedFormatVersion),
+        ] {
+            std::fs::write(dir.path().join(NAME), text).unwrap();
+            let error = JobRecord::read(&OsFs, dir.path()).unwrap_err();
+            assert_eq!(error.code(), code, "{text}");
+            assert!(error.file().unwrap().ends_with(NAME));
+        }
+    }
+}

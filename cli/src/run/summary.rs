@@ -1,0 +1,186 @@
+//! What a run has done, at its end.
+
+use super::{log::outcome_name, record::JobRecord};
+use crate::{jobs::flights::OUTPUTS, snapshot::bytes};
+use keybed::{
+    runtime::{JobReport, Outcome},
+    state::BackendStats,
+};
+use serde_json::{Value, json};
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The facts of a summary.
+pub(crate) struct Summary<'a> {
+    record: &'a JobRecord,
+    report: &'a JobReport,
+    job_root: &'a Path,
+    outputs: Vec<OutputFile>,
+}
+
+struct OutputFile {
+    path: PathBuf,
+    bytes: u64,
+    rows: u64,
+}
+
+impl<'a> Summary<'a> {
+    /// Looks at the output files if the job has finished.
+    pub(crate) fn of(record: &'a JobRecord, report: &'a JobReport, job_root: &'a Path) -> Summary<'a> {
+        let finished = report.outcome == Some(Outcome::Finished);
+        let names = OUTPUTS.into_iter().filter(|_| finished);
+        let outputs = names
+            .filter_map(|name| OutputFile::look(record.out.join(name)))
+            .collect();
+        Summary {
+            record,
+            report,
+            job_root,
+            outputs,
+        }
+    }
+
+    fn outcome(&self) -> &'static str {
+        self.report.outcome.map_or("running", outcome_name)
+    }
+
+    fn skipped(&self) -> u64 {
+        self.report.nodes.iter().map(|n| n.skipped).sum()
+    }
+
+    fn late(&self) -> u64 {
+        self.report.nodes.iter().map(|n| n.late).sum()
+    }
+
+    /// Over all operators.
+    fn store(&self) -> BackendStats {
+        self.report
+            .nodes
+            .iter()
+            .map(|n| n.backend)
+            .fold(BackendStats::default(), |sum, one| BackendStats {
+                flushes: sum.flushes + one.flushes,
+                compactions: sum.compactions + one.compactions,
+                bottom_compactions: sum.bottom_compactions + one.bottom_compactions,
+                memtable_hits: sum.memtable_hits + one.memtable_hits,
+                table_gets: sum.table_gets + one.table_gets,
+            })
+    }
+
+    /// The text for people.
+    pub(crate) fn text(&self) -> String {
+        let (record, report) = (self.record, self.report);
+        let seconds = report.duration.as_secs_f64();
+        let rate = report.source_records as f64 / seconds.max(f64::MIN_POSITIVE);
+        let mut out = String::new();
+        let mut line = |name: &str, value: &dyn std::fmt::Display| {
+            let _ = write!(out, "\n  {name:<12} {value}"); // writing to a String cannot fail
+        };
+        for (i, file) in self.outputs.iter().enumerate() {
+            let name = if i == 0 { "output" } else { "" };
+            line(
+                name,
+                &format_args!(
+                    "{} ({} rows, {})",
+                    shown(&file.path),
+                    file.rows,
+                    bytes(file.bytes)
+                ),
+            );
+        }
+        line("checkpoints", &report.checkpoints);
+        let store = self.store();
+        if store != BackendStats::default() {
+            let BackendStats {
+                flushes,
+                compactions,
+                memtable_hits,
+                table_gets,
+                ..
+            } = store;
+            let merges = format!("{flushes} flushes, {compactions} merges");
+            line(
+                "stores",
+                &format_args!("{merges}; {memtable_hits} look-ups in memtables, {table_gets} below"),
+            );
+        }
+        if report.attempts > 1 {
+            line("restarts", &(report.attempts - 1));
+        }
+        for (name, count) in [("bad records", self.skipped()), ("late records", self.late())] {
+            if count > 0 {
+                line(name, &count);
+            }
+        }
+        if let (Some(Outcome::Stopped), Some(last)) = (report.outcome, report.last_checkpoint) {
+            line("stopped at", &format_args!("{}/chk-{last}", shown(self.job_root)));
+            line("go on with", &format_args!("keybed run {} --resume", record.job));
+        }
+        let head = format!("{} {} in {seconds:.2} s", record.job, self.outcome());
+        format!(
+            "{head}: {} records, {:.0} records/s{out}",
+            report.source_records, rate
+        )
+    }
+
+    /// The object for programs.
+    pub(crate) fn object(&self) -> Value {
+        let (record, report) = (self.record, self.report);
+        let outputs: Vec<Value> = self
+            .outputs
+            .iter()
+            .map(|f| json!({ "file": f.path.display().to_string(), "rows": f.rows, "bytes": f.bytes }))
+            .collect();
+        let store = self.store();
+        let nodes: Vec<Value> = report
+            .nodes
+            .iter()
+            .map(|n| {
+                json!({ "uid": n.uid.as_str(), "records": n.records, "late": n.late, "skipped": n.skipped })
+            })
+            .collect();
+        json!({
+            "job": record.job,
+            "job_id": record.id.to_string(),
+            "state": self.outcome(),
+            "seconds": report.duration.as_secs_f64(),
+            "records": report.source_records,
+            "bad_records": self.skipped(),
+            "late_records": self.late(),
+            "attempts": report.attempts,
+            "checkpoints": report.checkpoints,
+            "last_checkpoint": report.last_checkpoint.map(|c| c.0),
+            "job_root": self.job_root.display().to_string(),
+            "store": {
+                "flushes": store.flushes,
+                "compactions": store.compactions,
+                "bottom_compactions": store.bottom_compactions,
+                "memtable_hits": store.memtable_hits,
+                "table_gets": store.table_gets,
+            },
+            "outputs": outputs,
+            "nodes": nodes,
+        })
+    }
+}
+
+impl OutputFile {
+    fn look(path: PathBuf) -> Option<OutputFile> {
+        let content = fs::read(&path).ok()?;
+        let lines = content.iter().filter(|b| **b == b'\n').count() as u64;
+        Some(OutputFile {
+            path,
+            bytes: content.len() as u64,
+            rows: lines.saturating_sub(1),
+        })
+    }
+}
+
+/// A path as the user would write it from here.
+fn shown(path: &Path) -> std::path::Display<'_> {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display()
+}

@@ -1,0 +1,10 @@
+//! The `keybed` command as a user meets it: the binary, files in, files out.
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
+
+mod bad_input;
+mod corruption;
+mod fold;
+mod kills;
+mod lifecycle;
+mod place;
+mod retention;
