@@ -1,3 +1,4 @@
 //! The facade as a program meets it.
 
 mod fuzz_corpus;
+mod links;
