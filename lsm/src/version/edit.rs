@@ -98,6 +98,19 @@ pub enum Change {
     NextSeqno(Seqno),
 }
 
+impl Change {
+    /// The family it changes.
+    pub fn family(&self) -> Option<u32> {
+        match self {
+            Change::CreateFamily(record) => Some(record.id),
+            Change::DropFamily(family) | Change::AddTable(family, _) | Change::RemoveTable { family, .. } => {
+                Some(*family)
+            }
+            Change::NextSeqno(_) => None,
+        }
+    }
+}
+
 /// Changes that become visible together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {

@@ -243,7 +243,8 @@ impl Manifest {
     /// # Errors
     /// As [`Manifest::create`]; the manifest must not be written any more.
     pub fn roll(&mut self, fs: &dyn Fs, at_bytes: u64) -> Result<bool> {
-        if self.file.len() < at_bytes {
+        // A set whose full edit alone is long is not written again with every edit.
+        if self.file.len() < at_bytes.max(2 * self.synced) {
             return Ok(false);
         }
         let next = Manifest::create(fs, &self.dir, self.number + 1, self.store_id, self.set.clone())?;

@@ -37,6 +37,7 @@ impl FamilySet {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionSet {
     families: BTreeMap<u32, FamilySet>,
+    next_family: u32,
     /// The first unused seqno.
     pub next_seqno: Seqno,
 }
@@ -56,9 +57,10 @@ impl VersionSet {
         self.families.get(&id)
     }
 
-    /// The id of the next family.
+    /// The id of the next family: larger than any that this set has seen, dropped ones included, so that work under
+    /// way for a dropped family never meets another one of its id.
     pub fn next_family(&self) -> u32 {
-        self.families.keys().next_back().map_or(0, |id| id + 1)
+        self.next_family
     }
 
     /// The largest run number in use.
@@ -86,16 +88,36 @@ impl VersionSet {
     /// # Errors
     /// `Malformed` if a change contradicts the set.
     pub fn apply(&mut self, edit: &Edit) -> Result {
-        let mut next = self.clone();
+        // Only what the edit touches is put aside: a set may hold thousands of families.
+        let numbers = (self.next_seqno, self.next_family);
+        let touched: BTreeMap<u32, Option<FamilySet>> = edit
+            .changes
+            .iter()
+            .filter_map(Change::family)
+            .map(|id| (id, self.families.get(&id).cloned()))
+            .collect();
+        let result = self.apply_all(edit);
+        if result.is_err() {
+            (self.next_seqno, self.next_family) = numbers;
+            for (id, family) in touched {
+                match family {
+                    Some(family) => self.families.insert(id, family),
+                    None => self.families.remove(&id),
+                };
+            }
+        }
+        result
+    }
+
+    fn apply_all(&mut self, edit: &Edit) -> Result {
         for change in &edit.changes {
-            next.apply_change(change)?;
+            self.apply_change(change)?;
         }
         for change in &edit.changes {
             if let Change::AddTable(family, table) = change {
-                next.check_run(*family, table.run)?;
+                self.check_run(*family, table.run)?;
             }
         }
-        *self = next;
         Ok(())
     }
 
@@ -113,6 +135,7 @@ impl VersionSet {
                 if record.id == u32::MAX {
                     return Err(wrong("a family's number is too large"));
                 }
+                self.next_family = self.next_family.max(record.id + 1);
                 self.families.insert(
                     record.id,
                     FamilySet {

@@ -108,6 +108,61 @@ fn tokens_and_options_that_cannot_be_meant_are_refused() {
 }
 
 #[test]
+fn a_dropped_family_leaves_nothing_to_one_of_its_name() {
+    let fs = disk();
+    let mut store = Store::open("s", simulated(fs.clone(), 1)).unwrap();
+    for round in 0..20_u64 {
+        let family = store.family("f").unwrap();
+        assert!(content(&store, family).unwrap().is_empty(), "round {round}");
+        for n in 0..200 + 10 * round {
+            store.put(family, &n.to_be_bytes(), &[7; 60]).unwrap();
+        }
+        if round % 3 == 0 {
+            store.wait_for_background().unwrap();
+        }
+        // Flushes and merges of the dropped family may be under way.
+        store.drop_family(family).unwrap();
+        assert_eq!(store.family_names().count(), 0);
+    }
+    store.wait_for_background().unwrap();
+    assert!(
+        !fs.tree()
+            .keys()
+            .any(|path| path.extension().is_some_and(|e| e == "sst"))
+    );
+    store.close().unwrap();
+    let mut store = Store::open("s", simulated(fs, 2)).unwrap();
+    let family = store.family("f").unwrap();
+    assert!(content(&store, family).unwrap().is_empty());
+}
+
+#[test]
+fn a_thousand_families_are_created_pinned_and_found_again() {
+    let fs = disk();
+    let mut store = Store::open(
+        "s",
+        StoreOptions {
+            memtable_bytes: 1 << 20,
+            ..simulated(fs.clone(), 1)
+        },
+    )
+    .unwrap();
+    for n in 0..1000_u64 {
+        let family = store.family(&format!("family {n}")).unwrap();
+        if n % 10 == 0 {
+            store.put(family, b"n", &n.to_be_bytes()).unwrap();
+        }
+    }
+    let pinned = store.pin().unwrap().finish().unwrap();
+    assert_eq!((pinned.families.len(), pinned.tables().count()), (1000, 100));
+    drop(pinned);
+    store.close().unwrap();
+    let mut store = Store::open("s", simulated(fs, 2)).unwrap();
+    let family = store.family("family 990").unwrap();
+    assert_eq!(store.get(family, b"n").unwrap().unwrap(), 990_u64.to_be_bytes());
+}
+
+#[test]
 fn a_family_is_never_opened_with_another_operator() {
     let fs = disk();
     let with = |merge: Option<Arc<dyn keybed_lsm::MergeOperator>>| FamilyOptions {

@@ -72,3 +72,14 @@ fn a_store_can_be_reopened_at_once_by_threads_that_still_work() {
         }
     }
 }
+
+#[test]
+fn handles_go_where_they_may() {
+    fn send<T: Send>() {}
+    fn shared<T: Send + Sync + 'static>() {}
+    send::<Store>();
+    shared::<keybed_lsm::View>();
+    shared::<keybed_lsm::Pinning>();
+    shared::<keybed_lsm::PinnedFiles>();
+    shared::<StoreOptions>();
+}
