@@ -10,7 +10,7 @@ pub(crate) mod work_dir;
 use crate::{
     event::{JobReport, Outcome},
     mailbox::Mailbox,
-    metrics::NodeCounters,
+    metrics::{NodeCounters, NodeMetrics},
     options::JobOptions,
     plan::{JobPlace, Named, Role},
     promise::Promise,
@@ -220,7 +220,15 @@ impl Job {
             ..
         } = &*self.shared;
         let progress = *progress.lock();
-        let nodes: Vec<_> = place.counters.iter().map(|c| c.read()).collect();
+        let all: Vec<_> = place.counters.iter().map(|c| c.read()).collect();
+        let source_records = place.sources.iter().map(|&i| all[i].records).sum();
+        // The second half of a sink works under the uid of the first.
+        let mut nodes: Vec<NodeMetrics> = Vec::new();
+        for node in all {
+            if nodes.iter().all(|known| known.uid != node.uid) {
+                nodes.push(node);
+            }
+        }
         let now = progress
             .ended
             .map_or_else(|| place.options.clock.monotonic(), |(_, at)| at);
@@ -231,7 +239,7 @@ impl Job {
             attempts: progress.attempts,
             checkpoints: progress.checkpoints,
             last_checkpoint: progress.last_checkpoint,
-            source_records: place.sources.iter().map(|&i| nodes[i].records).sum(),
+            source_records,
             nodes,
         }
     }

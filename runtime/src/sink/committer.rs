@@ -20,7 +20,10 @@ use crate::{
 use keybed_env::{Fs, sched::TaskBuilder};
 use keybed_format::Result;
 use keybed_snapshot::{CheckpointId, JobId, OperatorUid, SubtaskState};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// The node of the committer.
 pub(crate) struct SinkCommitterNode {
@@ -66,6 +69,8 @@ impl Node for SinkCommitterNode {
             lineage,
             parts,
             committed: 0,
+            certain: 0,
+            committing: VecDeque::new(),
             recorded: BTreeMap::new(),
         };
         let inputs = wiring.receivers(self.input, seed.subtask);
@@ -80,15 +85,30 @@ struct Committer {
     job: Arc<JobPlace>,
     fs: Arc<dyn Fs>,
     lineage: Lineage,
-    /// All parts of this history, in the order in which they came.
+    /// Parts of this history, in the order in which they came: all of them if a sorted file is to be made, else
+    /// those that may not be committed yet.
     parts: Vec<Part>,
-    /// So many of them are committed.
+    /// So many of them are committed, or will be by the jobs that were submitted.
     committed: usize,
+    /// So many of them are committed for certain.
+    certain: usize,
+    /// Parts of each running commit.
+    committing: VecDeque<usize>,
     /// How many parts each open checkpoint recorded.
     recorded: BTreeMap<CheckpointId, usize>,
 }
 
 impl Committer {
+    /// Drops parts that are committed for certain: no restore needs to commit them again.
+    fn forget(&mut self) {
+        let count = std::mem::take(&mut self.certain);
+        self.parts.drain(..count);
+        self.committed -= count;
+        self.recorded
+            .values_mut()
+            .for_each(|recorded| *recorded = recorded.saturating_sub(count));
+    }
+
     /// Removes what no restored state names: open parts of this history by earlier attempts, and everything of
     /// histories that were given up.
     fn sweep(&self, attempt: u64) -> Result {
@@ -117,7 +137,7 @@ impl Logic for Committer {
 
     fn open(&mut self, control: &Control) -> Result<i64> {
         commit(&*self.fs, &self.place, &self.parts)?;
-        self.committed = self.parts.len();
+        (self.committed, self.certain) = (self.parts.len(), self.parts.len());
         self.sweep(control.seed.attempt)?;
         Ok(watermark::MIN)
     }
@@ -134,6 +154,9 @@ impl Logic for Committer {
         control: &Control,
         _out: &mut OutputOf<Self>,
     ) -> Result<AsyncPart> {
+        if self.place.sorted.is_none() {
+            self.forget();
+        }
         self.recorded.insert(barrier.checkpoint, self.parts.len());
         let operator = part::to_state(self.lineage, &self.parts);
         let state = SubtaskState {
@@ -160,6 +183,7 @@ impl Logic for Committer {
         let fresh = self.parts[self.committed..count].to_vec();
         let last = (purpose == Purpose::Final).then(|| self.parts[..count].to_vec());
         let (lineage, attempt) = (self.lineage, control.seed.attempt);
+        self.committing.push_back(count - self.committed);
         self.committed = count;
         control.job(JobKind::Commit(purpose), move || {
             commit(&*fs, &place, &fresh)?;
@@ -178,6 +202,10 @@ impl Logic for Committer {
     fn on_mail(&mut self, mail: Mail, control: &mut Control) -> Result<Option<What>> {
         match mail {
             Mail::JobDone(JobKind::Commit(purpose), _) => {
+                // Jobs end in the order in which they were submitted.
+                if let Some(count) = self.committing.pop_front() {
+                    self.certain += count;
+                }
                 Ok(purpose.ends_the_job().then_some(What::Finished))
             }
             Mail::CleanUp => {

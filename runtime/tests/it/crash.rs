@@ -8,12 +8,17 @@ use keybed_runtime::{Backend, Checkpoints, JobOptions, Outcome, RestartStrategy}
 use keybed_snapshot::JobId;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// Distinct images to be seen; `ci/full` asks for more.
+/// Distinct images to be seen.
 fn images_wanted() -> u64 {
+    let usual = if std::env::var_os("KEYBED_TEST_FULL").is_some() {
+        100_000
+    } else {
+        20_000
+    };
     std::env::var("KEYBED_CRASH_IMAGES")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(20_000)
+        .unwrap_or(usual)
 }
 
 fn options(machine: &Machine, random: &mut Random, interval_micros: u64) -> JobOptions {

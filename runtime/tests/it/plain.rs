@@ -2,9 +2,9 @@
 
 use crate::world::{Bomb, Machine, expected_output, input, pipeline};
 use keybed_env::{Fs, OsFs, Random, fs::SimFs};
-use keybed_runtime::{Backend, JobOptions, Outcome};
+use keybed_runtime::{Backend, Checkpoints, JobOptions, Outcome, RestartStrategy};
 use keybed_snapshot::JobId;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 #[test]
 fn a_job_without_checkpoints_equals_a_plain_fold_in_any_order_of_steps() {
@@ -39,6 +39,58 @@ fn a_job_on_threads_equals_a_plain_fold() {
         (report.outcome, report.source_records),
         (Some(Outcome::Finished), 20_000)
     );
+    for (name, text) in expected_output(&input) {
+        let found = OsFs.read(&dir.path().join("out").join(&name), 1 << 24).unwrap();
+        assert!(found == text.as_bytes(), "{name} differs");
+    }
+}
+
+#[test]
+fn a_job_on_threads_survives_panics_and_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random::from_seed(3);
+    let input = Arc::new(input(&mut random, 16, 30_000));
+    let bomb = Bomb::default();
+    let pipeline = crate::world::pipeline_in(&input, &bomb, &dir.path().join("out"));
+    let (mut attempts, mut runs) = (0, 0);
+    loop {
+        runs += 1;
+        bomb.arm(1 + random.below(20_000));
+        let options = JobOptions {
+            job: Some(JobId(9)),
+            parallelism: [2, 1, 3, 7][runs % 4],
+            backend: if runs % 2 == 0 {
+                Backend::Heap
+            } else {
+                Backend::Lsm {
+                    memtable_bytes: 64 << 10,
+                }
+            },
+            work_dir: dir.path().join("work"),
+            checkpoints: Some(Checkpoints::every(
+                Duration::from_millis(5),
+                dir.path().join("ckpt"),
+            )),
+            restart: Some(RestartStrategy::FixedDelay {
+                attempts: 3,
+                delay: Duration::from_millis(1),
+            }),
+            ..JobOptions::default()
+        };
+        let job = pipeline.start(options).unwrap();
+        if runs < 6 {
+            while job.status().checkpoints < 2 && !job.is_ended() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            job.stop_gracefully().unwrap();
+        }
+        let report = job.wait().unwrap();
+        attempts += report.attempts;
+        if report.outcome == Some(Outcome::Finished) {
+            break;
+        }
+    }
+    println!("{attempts} attempts in {runs} runs");
     for (name, text) in expected_output(&input) {
         let found = OsFs.read(&dir.path().join("out").join(&name), 1 << 24).unwrap();
         assert!(found == text.as_bytes(), "{name} differs");
