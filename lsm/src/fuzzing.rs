@@ -5,6 +5,7 @@ use crate::{
     cache::BlockCache,
     key::{self, Entry, EntryKind, KeyRange, SEQNO_MAX, TableId},
     table::{BlockAccess, TableFacts, TableIter, TableReader, TableView, inside},
+    version::{edit::Edit, manifest, set::VersionSet},
 };
 use inside::{
     BlockBuilder, BlockView, Compressor, FenceBuilder, Filter, Footer, Geometry, Stored, build_filter,
@@ -102,6 +103,46 @@ pub fn filter_block(bytes: &[u8]) {
     assert!(
         probes.iter().all(|&hash| filter.may_contain(&section, hash)),
         "a key is denied"
+    );
+}
+
+/// Bytes in the place of a manifest, and of the edits in one whose checksums are right: no panic, no allocation above
+/// the bytes; what is read is written again to equal bytes, and one full edit builds the same set.
+pub fn manifest(bytes: &[u8]) {
+    let number = bytes
+        .get(12..20)
+        .and_then(|number| number.try_into().ok())
+        .map_or(0, u64::from_le_bytes);
+    if let Ok(found) = manifest::decode(number, bytes) {
+        rebuilt(&found.set);
+    }
+    // As edits, each after its length: what contradicts the set is refused and changes nothing.
+    let mut set = VersionSet::default();
+    let mut rest = bytes;
+    while let Some((&length, behind)) = rest.split_first() {
+        let (payload, behind) = behind.split_at(behind.len().min(usize::from(length)));
+        rest = behind;
+        let Ok(edit) = Edit::decode(payload, 0) else {
+            continue;
+        };
+        assert_eq!(edit.encode(), payload, "an edit has two encodings");
+        let before = set.clone();
+        if set.apply(&edit).is_err() {
+            assert_eq!(set, before, "a refused edit changed the set");
+        }
+    }
+    rebuilt(&set);
+}
+
+fn rebuilt(set: &VersionSet) {
+    let mut again = VersionSet::default();
+    again
+        .apply(&set.full_edit())
+        .expect("a full edit never contradicts the empty set");
+    assert_eq!(
+        again.full_edit(),
+        set.full_edit(),
+        "a full edit builds another set"
     );
 }
 

@@ -1,7 +1,7 @@
 //! Without this a flipped bit in a manifest could bring back deleted keys or lose tables without a word.
 
 use crate::support::{Map, content, simulated};
-use keybed_env::{Fs, SimFs};
+use keybed_env::{Fs, Random, SimFs};
 use keybed_format::{ErrorKind, Result};
 use keybed_lsm::{
     FamilyOptions, KeyRange, MemtableKind, Store, SumI64, TableId,
@@ -281,5 +281,28 @@ fn edits_that_contradict_the_set_are_refused_and_change_nothing() {
             "{changes:?}"
         );
         assert_eq!(changed, set);
+    }
+}
+
+#[test]
+fn damaged_edits_with_right_checksums_keep_the_promises() {
+    let edit = golden_set().full_edit().encode();
+    let mut random = Random::from_seed(9);
+    for _ in 0..crate::support::scale(20_000) {
+        let mut bytes = Vec::new();
+        for _ in 0..1 + random.index(3) {
+            let mut payload = edit.clone();
+            for _ in 0..random.index(4) {
+                let at = random.index(payload.len());
+                match random.below(3) {
+                    0 => payload[at] = random.u64() as u8,
+                    1 => payload[at] = payload[at].wrapping_add(1),
+                    _ => drop(payload.remove(at)),
+                }
+            }
+            bytes.push(payload.len() as u8);
+            bytes.extend(payload);
+        }
+        keybed_lsm::fuzzing::manifest(&bytes);
     }
 }
