@@ -84,7 +84,7 @@
 //!     JobOptions { parallelism: 2, backend: Backend::Heap, work_dir: dir.join("work"), ..JobOptions::default() };
 //! pipeline.start(options)?.wait()?;
 //! assert!(std::fs::read_to_string(dir.join("sums.csv")).unwrap().starts_with("digit,sum\n0,450\n1,460\n"));
-//! # keybed_format::Result::Ok(())
+//! # Ok::<(), keybed_format::Error>(())
 //! ```
 #![forbid(unsafe_code)]
 
