@@ -6,7 +6,7 @@
 //!                    ▼             ▼ outcome unknown
 //!                 aborted      uncertain: kept until it was read again
 //!
-//!   object kept  ⇔  referenced by a checkpoint that is not erased, or by a pending one or its base,
+//!   object kept  ⇔  referenced by a checkpoint that is not erased or is being read, or by a pending one or its base,
 //!                   or still being uploaded, or of a birth that is not over
 //! ```
 //! The registry holds facts and decides; it touches nothing. A birth is *over* when its generation is closed, or its
@@ -66,6 +66,8 @@ pub struct SharedRegistry {
     objects: BTreeMap<ObjectPath, ObjectState>,
     folders: BTreeSet<CheckpointId>,
     readers: BTreeMap<CheckpointId, usize>,
+    /// What erased checkpoints referenced whose readers came while they were being erased.
+    read_on: BTreeMap<CheckpointId, BTreeSet<ObjectPath>>,
     /// Highest checkpoint that this generation completed.
     completed_max: Option<CheckpointId>,
     /// Highest checkpoint that was ever published and is not void, erased or not.
@@ -85,6 +87,7 @@ impl SharedRegistry {
             objects: BTreeMap::new(),
             folders: BTreeSet::new(),
             readers: BTreeMap::new(),
+            read_on: BTreeMap::new(),
             completed_max: None,
             published_max: None,
             refused: None,
@@ -287,6 +290,7 @@ impl SharedRegistry {
             *readers -= 1;
             if *readers == 0 {
                 self.readers.remove(&id);
+                self.read_on.remove(&id);
             }
         }
     }
@@ -333,7 +337,10 @@ impl SharedRegistry {
 
     /// The metadata of a checkpoint is gone, durably.
     pub fn erased(&mut self, id: CheckpointId) {
-        self.completed.remove(&id);
+        let erased = self.completed.remove(&id);
+        if let Some(completed) = erased.filter(|_| self.readers.contains_key(&id)) {
+            self.read_on.insert(id, completed.references);
+        }
     }
 
     /// Second stage: objects that nobody needs. They are condemned: no checkpoint can reference them any more.
@@ -343,6 +350,7 @@ impl SharedRegistry {
     pub fn condemn(&mut self) -> Result<Vec<ObjectPath>> {
         self.doomed()?;
         let mut kept: BTreeSet<&ObjectPath> = self.completed.values().flat_map(|c| &c.references).collect();
+        kept.extend(self.read_on.values().flatten());
         kept.extend(
             self.pending
                 .values()

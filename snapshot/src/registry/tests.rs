@@ -277,3 +277,23 @@ fn an_upload_under_way_is_never_condemned() {
         Code::SnapshotIncomplete
     );
 }
+
+#[test]
+fn a_reader_that_comes_while_its_checkpoint_goes_keeps_the_files() {
+    let mut registry = SharedRegistry::new(ME, 1);
+    for n in 1..=2 {
+        let id = CheckpointId(n);
+        registry.begin(id);
+        registry.upload_begins(id, mine(n, n)).unwrap();
+        registry.upload_ends(&mine(n, n));
+        registry.publish_begins(id, BTreeSet::from([mine(n, n)])).unwrap();
+        registry.published(id);
+    }
+    assert_eq!(registry.doomed().unwrap(), [CheckpointId(1)]);
+    // The metadata is being deleted, outside of the registry's lock.
+    registry.reader_came(CheckpointId(1));
+    registry.erased(CheckpointId(1));
+    assert_eq!(registry.condemn().unwrap(), []);
+    registry.reader_left(CheckpointId(1));
+    assert_eq!(registry.condemn().unwrap(), [mine(1, 1)]);
+}
