@@ -1,14 +1,21 @@
 //! What a backend makes of its handles: one checked stack of runs per family.
 //!
 //! Handles of several old subtasks become one by [`merge`], which is metadata alone: nothing is rewritten. What comes
-//! out is checked, because handles come from outside: known families, and no key in two tables of one run.
+//! out is checked, because handles come from outside: known families, no key in two tables of one run, one file to one
+//! content, seqnos that leave room.
 
 use crate::StateFamily;
 use keybed_format::{Code, Error, Result};
+use keybed_lsm::key::SEQNO_MAX;
 use keybed_snapshot::{
     Anchor, FamilyHandle, KeyGroupRange, KeyedHandle, RunHandle, TableHandle,
     rescale::{clip, merge},
 };
+use std::collections::BTreeMap;
+
+/// Largest next seqno that is taken from a snapshot: half of all there are, which no store lives to use up, so that
+/// the other half is left for what is written from now on.
+const NEXT_SEQNO_MAX: u64 = SEQNO_MAX / 2;
 
 /// What the handles of one subtask hold together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +30,8 @@ impl Runs {
     /// The runs of `handles`, clipped to `range`.
     ///
     /// # Errors
-    /// `SnapshotCorrupt` if a family is unknown or views of one run overlap.
+    /// `SnapshotCorrupt` if a family is unknown, views of one run overlap, two files claim to be one content, or the
+    /// next seqno is impossible.
     pub(crate) fn combine(handles: &[KeyedHandle], range: KeyGroupRange) -> Result<Self> {
         let part = |handle: &KeyedHandle| Some(clip(handle, handle.range.intersection(range)?));
         let parts: Vec<_> = handles.iter().filter_map(part).collect();
@@ -42,6 +50,11 @@ impl Runs {
                 }
             }
         }
+        if runs.next_seqno > NEXT_SEQNO_MAX {
+            return Err(Error::new(Code::SnapshotCorrupt, "the next seqno is impossible")
+                .expected_found(format_args!("at most {NEXT_SEQNO_MAX}"), runs.next_seqno));
+        }
+        check_contents(&runs)?;
         Ok(runs)
     }
 
@@ -66,6 +79,22 @@ impl Runs {
     pub(crate) fn tables(&self) -> impl Iterator<Item = &TableHandle> {
         self.families.iter().flatten().flat_map(|run| &run.tables)
     }
+}
+
+/// Local files and cached blocks are found by content, so one content must be one sequence of bytes.
+fn check_contents(runs: &Runs) -> Result {
+    let mut known = BTreeMap::new();
+    for file in runs.tables().map(|table| &table.file) {
+        let facts = (file.length, file.digest);
+        if *known.entry(file.content).or_insert(facts) != facts {
+            return Err(Error::new(
+                Code::SnapshotCorrupt,
+                "two files of one content have different lengths or digests",
+            )
+            .in_file(file.object.as_str()));
+        }
+    }
+    Ok(())
 }
 
 /// Tables of a run come in key order and show disjoint ranges.

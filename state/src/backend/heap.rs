@@ -10,7 +10,7 @@
 
 use super::{
     BackendOptions, BackendStats, Change, Changer, EntryScan, KeyedBackend, ScanEntry, heap_snapshot::Chain,
-    ledger::Ledger, work_dir,
+    ledger::Ledger, seqno_too_low, work_dir,
 };
 use crate::{PendingSnapshot, StateFamily, current::group_of_entry, processor::RunMerge, runs::Runs};
 use keybed_format::{Error, Result, Sink};
@@ -83,6 +83,9 @@ impl HeapBackend {
         let mut backend = Self::over(options, range, epoch, None)?;
         for (family, runs) in StateFamily::ALL.into_iter().zip(&runs.families) {
             let mut merge = RunMerge::open(runs, files)?;
+            if merge.seqno_max() >= epoch {
+                return Err(seqno_too_low(epoch, merge.seqno_max() + 1));
+            }
             while let Some((key, value)) = merge.next_entry()? {
                 // Restored entries are older than the first epoch, so they belong to no delta.
                 backend.group_mut(family, key)?.put(epoch - 1, key, value);

@@ -5,16 +5,20 @@
 
 use super::{
     BackendOptions, BackendStats, Change, Changer, EntryScan, KeyedBackend, ScanEntry, ledger::Ledger,
-    lsm_snapshot::Held, work_dir,
+    lsm_snapshot::Held, seqno_too_low, work_dir,
 };
 use crate::{PendingSnapshot, StateFamily, current::PREFIX_BYTES, processor::verify_table, runs::Runs};
-use keybed_format::{Error, Result, Sink};
+use keybed_format::{Result, Sink};
 use keybed_lsm::{
     Durability, Family, FamilyOptions, KeyRange, MemtableKind, Mount, MountFamily, MountRun, MountTable,
     Range, Store, StoreOptions, TableId, Update,
 };
 use keybed_snapshot::{CheckpointId, KeyGroupRange, OpenFiles, RunHandle, SnapshotRequest};
-use std::{collections::BTreeMap, ops::Bound, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    path::Path,
+};
 
 /// Bytes of a key after whose change a table may end: the key group, so that few tables straddle two subtasks.
 const CUT_PREFIX: u8 = 2;
@@ -67,6 +71,9 @@ impl LsmBackend {
             next_seqno: runs.next_seqno,
         };
         let store = Store::mount(&options.dir, store_options(&options), mount)?;
+        if store.next_seqno() > runs.next_seqno {
+            return Err(seqno_too_low(runs.next_seqno, store.next_seqno()));
+        }
         let held = runs.may_be_carried_on().then(|| {
             runs.tables()
                 .map(|table| (table.file.content, table.file.clone()))
@@ -137,16 +144,9 @@ fn family_options(family: StateFamily) -> FamilyOptions {
 
 /// Brings every file of the runs into the work directory, once, and verifies it there.
 fn fetch(options: &BackendOptions, runs: &Runs, files: &dyn OpenFiles) -> Result {
-    let mut fetched = BTreeMap::new();
+    let mut fetched = BTreeSet::new();
     for file in runs.tables().map(|table| &table.file) {
-        if let Some(digest) = fetched.insert(file.content, file.digest) {
-            if digest != file.digest {
-                return Err(Error::new(
-                    keybed_format::Code::SnapshotCorrupt,
-                    "two files of one content have different digests",
-                )
-                .in_file(file.object.as_str()));
-            }
+        if !fetched.insert(file.content) {
             continue;
         }
         let path = work_dir::table_path(&options.dir, file.content);

@@ -27,9 +27,18 @@ pub use lsm::LsmBackend;
 pub use options::BackendOptions;
 
 use crate::{PendingSnapshot, StateFamily};
-use keybed_format::{Result, Sink};
+use keybed_format::{Code, Error, Result, Sink};
 use keybed_snapshot::{CheckpointId, SnapshotRequest};
 use std::fmt::Debug;
+
+/// A snapshot whose tables hold seqnos that it says are not given out yet: what is written next could hide below them.
+fn seqno_too_low(said: u64, needed: u64) -> Error {
+    Error::new(
+        Code::SnapshotCorrupt,
+        "the next seqno of the snapshot is not above those in its tables",
+    )
+    .expected_found(format_args!("at least {needed}"), said)
+}
 
 /// What to do with an entry after it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

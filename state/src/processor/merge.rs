@@ -3,7 +3,7 @@
 use crate::processor::verify_table;
 use keybed_format::{Code, Error, Result};
 use keybed_lsm::{
-    BlockCache, EntryKind, KeyRange, TableId,
+    BlockCache, EntryKind, KeyRange, Seqno, TableId,
     table::{BlockAccess, TableIter, TableReader, TableView},
 };
 use keybed_snapshot::{OpenFiles, RunHandle, TableHandle};
@@ -19,6 +19,7 @@ const CACHE_BYTES: usize = 1 << 20;
 pub(crate) struct RunMerge {
     /// Newest first; none stands behind its end.
     runs: Vec<RunCursor>,
+    seqno_max: Seqno,
     /// The entry last returned.
     key: Vec<u8>,
     value: Vec<u8>,
@@ -32,11 +33,16 @@ impl RunMerge {
     pub(crate) fn open(runs: &[RunHandle], files: &dyn OpenFiles) -> Result<Self> {
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
         let mut cursors = Vec::with_capacity(runs.len());
+        let mut seqno_max = 0;
         for run in runs {
             let views = run.tables.iter().map(|table| open_view(table, files, &cache));
+            let views = views.collect::<Result<Vec<_>>>()?;
+            seqno_max = views
+                .iter()
+                .fold(seqno_max, |max, view| max.max(view.reader.facts().seqno_max));
             let mut cursor = RunCursor {
                 at: None,
-                left: views.collect::<Result<Vec<_>>>()?.into_iter(),
+                left: views.into_iter(),
             };
             if cursor.next_table()? {
                 cursors.push(cursor);
@@ -44,9 +50,15 @@ impl RunMerge {
         }
         Ok(RunMerge {
             runs: cursors,
+            seqno_max,
             key: Vec::new(),
             value: Vec::new(),
         })
+    }
+
+    /// The highest seqno in the tables, visible or not.
+    pub(crate) fn seqno_max(&self) -> Seqno {
+        self.seqno_max
     }
 
     /// The next live entry.

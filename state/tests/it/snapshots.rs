@@ -246,3 +246,51 @@ fn a_snapshot_is_written_on_another_thread_while_the_job_goes_on() {
         assert_eq!(rounds, 19 * 200);
     }
 }
+
+/// Changes the handles of a completed checkpoint and tries to restore them; the work directory must be untouched.
+fn refused(kind: BackendKind, what: &str, change: &dyn Fn(&mut KeyedHandle)) {
+    let mut world = filled(kind);
+    write(&mut world, 7, 70_000);
+    world.checkpoint(1);
+    world.completed.iter_mut().for_each(change);
+    for restored_by in KINDS {
+        world.kind = restored_by;
+        let error = world.restore(2).map(drop).expect_err(what);
+        assert_eq!(
+            error.code(),
+            Code::SnapshotCorrupt,
+            "{kind:?} by {restored_by:?}, {what}: {error}"
+        );
+    }
+}
+
+#[test]
+fn handles_that_lie_are_refused() {
+    for kind in KINDS {
+        for next_seqno in [u64::MAX, 1 << 56, 1] {
+            refused(kind, "next seqno", &|handle| handle.next_seqno = next_seqno);
+        }
+        refused(kind, "the same run twice in one", &|handle| {
+            let tables = &mut handle.families[0].runs[0].tables;
+            tables.extend_from_slice(&tables.clone());
+        });
+        refused(kind, "an unknown family", &|handle| {
+            handle.families[0].name = "points".into();
+        });
+        refused(kind, "a wrong digest", &|handle| {
+            handle.families[0].runs[0].tables[0].file.digest ^= 1;
+        });
+        refused(kind, "another content", &|handle| {
+            handle.families[0].runs[0].tables[0].file.content ^= 1;
+        });
+        refused(kind, "another length", &|handle| {
+            handle.families[0].runs[0].tables[0].file.length += 1;
+        });
+        refused(kind, "two digests of one content", &|handle| {
+            let mut copy = handle.families[0].clone();
+            copy.name = "window".into();
+            copy.runs[0].tables[0].file.digest ^= 1;
+            handle.families.push(copy);
+        });
+    }
+}
