@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   write ──finished(id, what)──▶ waiting ──notify_complete(id)──▶ completed: the next checkpoint builds on it
-//!                                         `─notify_aborted(id)───▶ kept until a later one completes, or forgotten
+//!                                         `─notify_aborted(id)───▶ kept until a later one completes or fails too, or
+//!                                                                  forgotten
 //! ```
 
 use keybed_snapshot::CheckpointId;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,6 +21,8 @@ struct Pages<T> {
     completed: Option<Arc<T>>,
     /// Written, not completed yet.
     waiting: BTreeMap<CheckpointId, Arc<T>>,
+    /// Those waiting ones that never will, if the next one may build on them all the same.
+    failed: BTreeSet<CheckpointId>,
     /// The highest checkpoint that completed; whatever arrives later for it or below is stale.
     newest: Option<CheckpointId>,
 }
@@ -37,6 +40,7 @@ impl<T> Ledger<T> {
         Ledger(Arc::new(Mutex::new(Pages {
             completed,
             waiting: BTreeMap::new(),
+            failed: BTreeSet::new(),
             newest: None,
         })))
     }
@@ -69,9 +73,24 @@ impl<T> Ledger<T> {
         let mut pages = self.pages();
         let facts = pages.waiting.remove(&id)?;
         pages.waiting.retain(|other, _| *other > id);
+        pages.failed.retain(|other| *other > id);
         pages.newest = pages.newest.max(Some(id));
         pages.completed = Some(facts.clone());
         Some(facts)
+    }
+
+    /// A checkpoint that was written will not complete. Its facts stay, so that the next one need not repeat the work,
+    /// unless it could build on such facts itself and failed again: then they may be the reason.
+    pub(super) fn aborted(&self, id: CheckpointId) {
+        let pages = &mut *self.pages();
+        if pages.failed.is_empty() {
+            pages.failed.extend(pages.waiting.contains_key(&id).then_some(id));
+        } else {
+            pages.failed.insert(id);
+            for failed in std::mem::take(&mut pages.failed) {
+                pages.waiting.remove(&failed);
+            }
+        }
     }
 
     /// Forgets what was written for a checkpoint that will not complete.
@@ -101,5 +120,21 @@ mod tests {
         ledger.forget(CheckpointId(3));
         assert_eq!(ledger.complete(CheckpointId(3)), None);
         assert_eq!(ledger.completed().as_deref(), Some(&"two"));
+    }
+
+    #[test]
+    fn what_failed_is_built_on_once_and_what_is_still_pending_is_kept() {
+        let ledger = Ledger::new(Some("restored"));
+        for (id, facts) in [(1, "one"), (2, "two"), (3, "three")] {
+            ledger.finished(CheckpointId(id), facts);
+        }
+        ledger.aborted(CheckpointId(1));
+        assert_eq!(ledger.waiting().len(), 3);
+        ledger.aborted(CheckpointId(3));
+        assert_eq!(ledger.waiting().len(), 1);
+        assert_eq!(ledger.complete(CheckpointId(2)).as_deref(), Some(&"two"));
+        ledger.finished(CheckpointId(4), "four");
+        ledger.aborted(CheckpointId(4));
+        assert_eq!(ledger.waiting().len(), 1);
     }
 }

@@ -236,8 +236,9 @@ impl KeyedBackend for LsmBackend {
         self.ledger.complete(checkpoint);
     }
 
-    fn notify_aborted(&mut self, _: CheckpointId) {
+    fn notify_aborted(&mut self, checkpoint: CheckpointId) {
         // What was put stays in the storage until a later checkpoint completes without it, and may be used till then.
+        self.ledger.aborted(checkpoint);
     }
 
     fn stats(&self) -> BackendStats {

@@ -247,6 +247,36 @@ fn a_snapshot_is_written_on_another_thread_while_the_job_goes_on() {
     }
 }
 
+#[test]
+fn what_two_attempts_in_a_row_could_not_publish_is_put_again() {
+    let objects = |handles: &[KeyedHandle]| -> BTreeSet<_> {
+        handles
+            .iter()
+            .flat_map(KeyedHandle::files)
+            .map(|file| file.object.clone())
+            .collect()
+    };
+    for kind in KINDS {
+        let mut world = filled(kind);
+        let first = objects(&world.checkpoint(1));
+        write(&mut world, 7, 70_000);
+        let mut failed = BTreeSet::new();
+        for id in 2..=3 {
+            let attempt = world.prepare(id, SnapshotKind::Checkpoint);
+            failed.extend(objects(&world.write(attempt)));
+            world.abort(CheckpointId(id));
+        }
+        // The storage lost what the first of them put (a sync of the folder failed), so nothing can name it again.
+        let attempt = world.prepare(4, SnapshotKind::Checkpoint);
+        let fourth = objects(&world.write(attempt));
+        let named_again: Vec<_> = fourth
+            .intersection(&failed)
+            .filter(|o| !first.contains(o))
+            .collect();
+        assert!(named_again.is_empty(), "{kind:?}: {named_again:?}");
+    }
+}
+
 /// Changes the handles of a completed checkpoint and tries to restore them; the work directory must be untouched.
 fn refused(kind: BackendKind, what: &str, change: &dyn Fn(&mut KeyedHandle)) {
     let mut world = filled(kind);
