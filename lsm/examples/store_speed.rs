@@ -163,6 +163,23 @@ fn main() -> Result {
         }
         Ok(())
     })?;
+    let mut pins = Vec::new();
+    for round in 0..100 {
+        for n in 0..500 {
+            store.put(family, &key(round * 500 + n), &payload[..value_bytes(n)])?;
+        }
+        let (wall, (_, own)) = (Instant::now(), cpu_ns());
+        let pinning = store.pin()?;
+        pins.push((wall.elapsed().as_micros(), (cpu_ns().1 - own) / 1000));
+        drop(pinning.finish()?);
+    }
+    pins.sort_unstable();
+    println!(
+        "pin of {keys} keys, wall µs: median {}, worst {}; cpu µs with the clock's own: {}",
+        pins[50].0, pins[99].0, pins[50].1
+    );
+    println!("runs {} while merges go on", store.stats().runs_max);
+    Meter { ops: 1_000_000 }.run("merges to the end, per ms", || store.wait_for_background())?;
     println!("{:?}", store.stats());
     small.close()?;
     store.close()

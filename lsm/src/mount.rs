@@ -125,7 +125,7 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
             cut_prefix: family.options.cut_prefix,
         }));
         for (run, tier, tables) in numbered(&family.runs) {
-            for table in tables.iter().filter(|table| !table.visible.is_empty()) {
+            for table in &joined(tables) {
                 let record = match known.get(&table.id) {
                     Some(record) => record.clone(),
                     None => {
@@ -177,6 +177,23 @@ fn numbered(runs: &[MountRun]) -> Vec<(u64, u8, &[MountTable])> {
             tier => (count - at, tier, run.tables.as_slice()),
         })
         .collect()
+}
+
+/// The visible parts of a run in order, adjacent parts of one table as one: what was split by a rescale is whole
+/// again.
+fn joined(tables: &[MountTable]) -> Vec<MountTable> {
+    let mut parts: Vec<&MountTable> = tables.iter().filter(|table| !table.visible.is_empty()).collect();
+    parts.sort_by(|a, b| a.visible.start.cmp(&b.visible.start));
+    let mut joined: Vec<MountTable> = Vec::new();
+    for part in parts {
+        match joined.last_mut() {
+            Some(last) if last.id == part.id && last.visible.end.as_ref() == Some(&part.visible.start) => {
+                last.visible.end.clone_from(&part.visible.end);
+            }
+            _ => joined.push(part.clone()),
+        }
+    }
+    joined
 }
 
 /// Gives a file the name of its table.

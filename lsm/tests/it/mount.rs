@@ -45,3 +45,42 @@ fn a_view_that_shows_nothing_hides_nothing() {
     store.compact(family).unwrap();
     assert_eq!(store.prefix(family, b"").unwrap().count(), 10);
 }
+
+#[test]
+fn parts_of_one_table_that_touch_are_one_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path().join("old"), tiny()).unwrap();
+    let family = store.family("f").unwrap();
+    for n in 0..20_u8 {
+        store.put(family, &[n], &[n]).unwrap();
+    }
+    let pinned = store.pin().unwrap().finish().unwrap();
+    let target = dir.path().join("new");
+    let mut mount = pinned_content(&keybed_env::OsFs, &pinned, &target, |_| FamilyOptions::default());
+    let whole = mount.families[0].runs[0].tables[0].clone();
+    let part = |start: u8, end: Option<u8>| {
+        let visible = KeyRange {
+            start: vec![start],
+            end: end.map(|end| vec![end]),
+        };
+        keybed_lsm::MountTable {
+            visible,
+            ..whole.clone()
+        }
+    };
+    mount.families[0].runs[0].tables = vec![
+        part(15, None),
+        part(3, Some(7)),
+        part(7, Some(10)),
+        part(12, Some(15)),
+    ];
+    let mut store = Store::mount(&target, tiny(), mount).unwrap();
+    assert_eq!(store.stats().tables, 2);
+    let family = store.family("f").unwrap();
+    let keys: Vec<u8> = store
+        .range(family, ..)
+        .unwrap()
+        .map(|entry| entry.unwrap().0[0])
+        .collect();
+    assert_eq!(keys, (3..10).chain(12..20).collect::<Vec<_>>());
+}
