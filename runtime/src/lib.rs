@@ -116,7 +116,7 @@ pub use event::{JobEvent, JobReport, Outcome, SplitOffset};
 pub use job::{CheckpointTicket, Job};
 pub use metrics::NodeMetrics;
 pub use operator::{Context, KeyedOperator};
-pub use options::{Backend, Checkpoints, JobOptions};
+pub use options::{Backend, Checkpoints, JobOptions, OnEvent};
 pub use pipeline::Pipeline;
 pub use restart::RestartStrategy;
 pub use sink::FileSink;
