@@ -77,7 +77,7 @@ pub(crate) struct RunArgs {
     /// Where keyed state lives while the job runs.
     #[arg(long, value_enum, default_value_t = BackendName::Lsm)]
     pub(crate) backend: BackendName,
-    /// Memtable of one local store, for example 256KiB [default: 8MiB].
+    /// Bytes at which a subtask's memtable is flushed to a table, for example 256KiB [default: 64MiB].
     #[arg(long, value_name = "BYTES")]
     pub(crate) memtable: Option<bytesize::ByteSize>,
     /// What to do with a line that cannot be understood.

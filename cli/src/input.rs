@@ -30,15 +30,7 @@ impl Lines {
     /// `InputUnreadable` with the file: it is missing, is no file, may not be read, or is compressed and this
     /// build cannot decompress.
     pub(crate) fn open(path: &Path) -> Result<Lines> {
-        let file = File::open(path).map_err(|e| unreadable(path, "open", &e))?;
-        let facts = file.metadata().map_err(|e| unreadable(path, "stat", &e))?;
-        if !facts.is_file() {
-            return Err(Error::new(
-                Code::InputUnreadable,
-                "it is no regular file, so it cannot be read again from a position",
-            )
-            .in_file(path));
-        }
+        let file = open_file(path)?;
         let mut raw = BufReader::with_capacity(BUFFER_BYTES, file);
         let mut magic = Vec::with_capacity(ZSTD_MAGIC.len());
         raw.by_ref()
@@ -90,7 +82,22 @@ impl Lines {
     }
 }
 
-fn unreadable(path: &Path, what: &str, error: &io::Error) -> Error {
+/// Opens a regular file.
+///
+/// # Errors
+/// `InputUnreadable` with the file.
+pub(crate) fn open_file(path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(|e| unreadable(path, "open", &e))?;
+    let facts = file.metadata().map_err(|e| unreadable(path, "stat", &e))?;
+    if facts.is_file() {
+        return Ok(file);
+    }
+    let what = "it is no regular file, so it cannot be read again from a position";
+    Err(Error::new(Code::InputUnreadable, what).in_file(path))
+}
+
+/// The error of an input that cannot be read.
+pub(crate) fn unreadable(path: &Path, what: &str, error: &io::Error) -> Error {
     Error::new(Code::InputUnreadable, format!("{what}: {error}")).in_file(path)
 }
 

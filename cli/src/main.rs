@@ -7,12 +7,14 @@
 //! | [`snapshot`] | `keybed snapshot inspect`, `keybed snapshot verify` |
 //! | [`jobs`] | the jobs by name; [`jobs::flights`] is the main one |
 //! | [`input`] | numbered lines of a plain or compressed file |
+//! | [`input_identity`] | by which a changed input is noticed |
 //! | [`report`] | errors for people and for programs |
 //! | [`say`] | output that never fails |
 #![forbid(unsafe_code)]
 
 mod args;
 mod input;
+mod input_identity;
 mod jobs;
 mod report;
 mod run;

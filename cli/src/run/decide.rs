@@ -106,6 +106,7 @@ fn same<T: ToString>(what: &str, recorded: &T, named: Option<&T>) -> Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input_identity::InputIdentity;
     use keybed::snapshot::JobId;
 
     fn found(finished: bool) -> Option<Found> {
@@ -113,6 +114,7 @@ mod tests {
             job: "flights".into(),
             id: JobId(1),
             input: "/in".into(),
+            input_identity: InputIdentity::default(),
             out: "/out".into(),
         };
         Some(Found { record, finished })

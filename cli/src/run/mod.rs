@@ -9,12 +9,14 @@
 mod decide;
 mod events;
 mod log;
+mod places;
 mod record;
 mod summary;
 mod watch;
 
 use crate::{
     args::{BackendName, RunArgs},
+    input_identity::InputIdentity,
     jobs::{JobName, flights},
     say,
 };
@@ -23,12 +25,10 @@ use events::EventLog;
 use keybed::{
     Code, Error, Result,
     env::{Clock, Fs, OsFs, SystemClock, random::Ids},
-    runtime::{Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, Outcome},
-    snapshot::{
-        CheckpointStorage, FinishedRecord, JobId, LocalStorage, ObjectPath, OpenRoot, Place, SnapshotDir,
-        finished::FINISHED_BYTES_MAX, storage::layout,
-    },
+    runtime::{Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome},
+    snapshot::JobId,
 };
+use places::Places;
 use record::JobRecord;
 use serde_json::json;
 use std::{
@@ -56,10 +56,7 @@ const INCOMPLETE: u8 = 1;
 pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     let job = JobName::find(&args.job)?;
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let places = Places {
-        state_dir: args.state_dir.clone(),
-    };
+    let places = Places::new(args.state_dir.clone());
     let wanted = Wanted {
         job: job.as_str().to_owned(),
         input: args.input.as_deref().map(absolute).transpose()?,
@@ -70,75 +67,98 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
         (_, true) => Wish::Restart,
         _ => Wish::Nothing,
     };
+    let decided = |found| decide(found, wish, &wanted).map_err(|e| e.in_file(&args.state_dir));
     // Asked before anything is locked or written, so that a finished job is left as it is.
-    let start = places.found(&*fs).and_then(|found| decide(found, wish, &wanted));
-    if let Ok(Start::AlreadyFinished(record)) = start {
+    if let Ok(Start::AlreadyFinished(record)) = places.found(&*fs).and_then(decided) {
         say_already_finished(&record, json);
         return Ok(ExitCode::SUCCESS);
     }
 
-    fs.create_dir_all(&places.state_dir)?;
+    fs.create_dir_all(&args.state_dir)?;
     let _lock = fs
         .lock(&places.lock())
         .map_err(|e| e.context("the state directory is in use"))?;
     let found = places.found(&*fs)?;
-    let abandoned: Vec<JobId> = found
-        .iter()
-        .filter(|f| !f.finished)
-        .map(|f| f.record.id)
-        .collect();
-    let (record, resumed) = match decide(found, wish, &wanted)? {
+    let plan = match decided(found.clone())? {
         Start::AlreadyFinished(record) => {
             say_already_finished(&record, json);
             return Ok(ExitCode::SUCCESS);
         }
-        Start::Resume(record) => (record, true),
-        Start::Fresh => (fresh_record(&wanted)?, false),
+        Start::Resume(record) => {
+            record.check_input()?;
+            places.verify_newest(fs.clone(), record.id)?;
+            Plan {
+                record,
+                resumed: true,
+                replaced: None,
+            }
+        }
+        Start::Fresh => Plan {
+            record: fresh_record(&wanted)?,
+            resumed: false,
+            replaced: found,
+        },
     };
-    let log = Arc::new(EventLog::open(&*fs, clock.clone(), &places.state_dir)?);
-    let watch = Watch::new(json);
+    start_and_watch(job, args, &plan, &places, &fs, json)
+}
+
+/// What was decided.
+struct Plan {
+    record: JobRecord,
+    resumed: bool,
+    /// What a fresh start replaces.
+    replaced: Option<Found>,
+}
+
+fn start_and_watch(
+    job: JobName,
+    args: &RunArgs,
+    plan: &Plan,
+    places: &Places,
+    fs: &Arc<dyn Fs>,
+    json: bool,
+) -> Result<ExitCode> {
+    let Plan { record, resumed, .. } = plan;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let log = Arc::new(EventLog::open(&**fs, clock.clone(), places.state_dir())?);
     if !resumed {
-        record.write(&*fs, &places.state_dir)?;
-    }
-    if resumed {
-        verify_newest(fs.clone(), &places.job_root(record.id), record.id)?;
+        record.write(&**fs, places.state_dir())?;
     }
     log.append(
         "run",
         &json!({
             "job": record.job,
             "job_id": record.id.to_string(),
-            "mode": if resumed { "resume" } else { "fresh" },
+            "mode": if *resumed { "resume" } else { "fresh" },
             "pid": std::process::id(),
             "parallelism": args.parallelism,
             "backend": format!("{:?}", args.backend).to_lowercase(),
         }),
     )?;
-
     let (notes, inbox) = mpsc::channel();
     on_ctrl_c(notes.clone())?;
+    let watch = Watch::new(json);
+    let mut options = options(args, record, places, fs.clone(), clock);
+    options.abandoned = plan
+        .replaced
+        .iter()
+        .filter(|f| !f.finished)
+        .map(|f| f.record.id)
+        .collect();
+    options.on_event = Some(listener(log, watch.clone(), notes));
     let pipeline = match job {
         JobName::Flights => flights::pipeline(record.input.clone(), &record.out, args.on_bad_record),
     };
-    let mut options = options(args, &record, &places, fs, clock);
-    options.abandoned = if resumed { Vec::new() } else { abandoned };
-    let broken_log = AtomicBool::new(false);
-    let (events, lines) = (log.clone(), watch.clone());
-    options.on_event = Some(Arc::new(move |event: &JobEvent| {
-        if let Err(error) = events.job_event(event)
-            && !broken_log.swap(true, Ordering::Relaxed)
-        {
-            lines.line(&format!("the event log cannot be written any more: {error}"));
+    let running = match pipeline.start(options) {
+        Ok(running) => running,
+        Err(error) => {
+            undo_record(plan, &**fs, places.state_dir());
+            return Err(error);
         }
-        lines.event(event);
-        if matches!(event, JobEvent::Ended { .. }) {
-            let _ = notes.send(Note::Ended); // nobody listens any more: it has been noticed otherwise
-        }
-    }));
-    let running = pipeline.start(options)?;
+    };
     let report = watch_to_the_end(&running, &inbox, &watch)?;
     let job_root = places.job_root(record.id);
-    let summary = Summary::of(&record, &report, &job_root);
+    let summary = Summary::of(record, &report, &job_root);
     if json {
         say::out(summary.object());
     } else {
@@ -147,6 +167,33 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     Ok(match report.outcome {
         Some(Outcome::Finished) => ExitCode::SUCCESS,
         _ => ExitCode::from(INCOMPLETE),
+    })
+}
+
+/// A run that never started leaves the state directory as it found it; if that fails, the next one is asked whether
+/// it resumes or restarts.
+fn undo_record(plan: &Plan, fs: &dyn Fs, state_dir: &Path) {
+    if !plan.resumed {
+        let _ = match &plan.replaced {
+            Some(found) => found.record.write(fs, state_dir),
+            None => JobRecord::remove(fs, state_dir),
+        };
+    }
+}
+
+/// Tells log, screen and main thread of events.
+fn listener(log: Arc<EventLog>, watch: Watch, notes: mpsc::Sender<Note>) -> OnEvent {
+    let broken_log = AtomicBool::new(false);
+    Arc::new(move |event: &JobEvent| {
+        if let Err(error) = log.job_event(event)
+            && !broken_log.swap(true, Ordering::Relaxed)
+        {
+            watch.line(&format!("the event log cannot be written any more: {error}"));
+        }
+        watch.event(event);
+        if matches!(event, JobEvent::Ended { .. }) {
+            let _ = notes.send(Note::Ended); // nobody listens any more: it has been noticed otherwise
+        }
     })
 }
 
@@ -214,69 +261,16 @@ fn options(
     }
 }
 
-/// Where things lie in the state directory. Page: docs/format/state-dir.md.
-struct Places {
-    state_dir: PathBuf,
-}
-
-impl Places {
-    fn lock(&self) -> PathBuf {
-        self.state_dir.join("LOCK")
-    }
-
-    fn work(&self) -> PathBuf {
-        self.state_dir.join("work")
-    }
-
-    fn checkpoints(&self) -> PathBuf {
-        self.state_dir.join("checkpoints")
-    }
-
-    fn job_root(&self, job: JobId) -> PathBuf {
-        self.checkpoints().join(job.to_string())
-    }
-
-    /// What an earlier run left.
-    fn found(&self, fs: &dyn Fs) -> Result<Option<Found>> {
-        let Some(record) = JobRecord::read(fs, &self.state_dir)? else {
-            return Ok(None);
-        };
-        let storage = LocalStorage::at(Arc::new(OsFs), self.job_root(record.id));
-        let finished = match storage.read(&ObjectPath::Finished, FINISHED_BYTES_MAX) {
-            Ok(bytes) => FinishedRecord::decode(&bytes)
-                .map(|_| true)
-                .map_err(|e| e.in_file(storage.describe(&ObjectPath::Finished)))?,
-            Err(e) if e.code() == Code::NotFound => false,
-            Err(e) => return Err(e),
-        };
-        Ok(Some(Found { record, finished }))
-    }
-}
-
-/// Reads every byte of the checkpoint that a resume goes on from, before anything starts. See
-/// docs/decisions/resume-verifies-everything.md.
-fn verify_newest(fs: Arc<dyn Fs>, job_root: &Path, job: JobId) -> Result {
-    if fs.facts(job_root)?.is_none() {
-        return Ok(()); // killed before the root was made: the run starts at the beginning
-    }
-    let storage = Arc::new(LocalStorage::at(fs.clone(), job_root));
-    let Some(newest) = OpenRoot::open(storage, job)?.latest()? else {
-        return Ok(());
-    };
-    let directory = layout::directory(job_root, Place::Checkpoint(newest.checkpoint));
-    let snapshot = SnapshotDir::open(fs, &directory)?;
-    crate::snapshot::verify::check(&snapshot)
-        .map_err(|e| e.context(format!("checkpoint {} cannot be resumed from", newest.checkpoint)))
-}
-
 fn fresh_record(wanted: &Wanted) -> Result<JobRecord> {
     let or = |named: &Option<PathBuf>, default: &str| {
         named.clone().map_or_else(|| absolute(Path::new(default)), Ok)
     };
+    let input = or(&wanted.input, flights::INPUT)?;
     Ok(JobRecord {
         job: wanted.job.clone(),
         id: JobId(Ids::Entropy.fresh()?),
-        input: or(&wanted.input, flights::INPUT)?,
+        input_identity: InputIdentity::of(&input)?,
+        input,
         out: or(&wanted.out, "out")?,
     })
 }

@@ -3,6 +3,7 @@
 //! `job.json` in the state directory, replaced atomically when a run starts anew. Its job id names the job root in
 //! the checkpoint root; whether that job finished is recorded there, not here. Layout: docs/format/state-dir.md.
 
+use crate::input_identity::InputIdentity;
 use keybed::{Code, Error, Result, env::Fs, snapshot::JobId};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ pub(crate) struct JobRecord {
     pub(crate) id: JobId,
     /// The input, absolute.
     pub(crate) input: PathBuf,
+    /// By which a changed input is noticed.
+    pub(crate) input_identity: InputIdentity,
     /// The directory of the output, absolute.
     pub(crate) out: PathBuf,
 }
@@ -70,6 +73,13 @@ impl JobRecord {
                 .parse()
                 .map_err(|e: Error| damaged(e.message().to_owned()))?,
             input: text("input")?.into(),
+            input_identity: InputIdentity {
+                bytes: value["input_bytes"]
+                    .as_u64()
+                    .ok_or_else(|| damaged("`input_bytes` is missing".into()))?,
+                digest: u64::from_str_radix(&text("input_digest")?, 16)
+                    .map_err(|e| damaged(e.to_string()))?,
+            },
             out: text("out")?.into(),
         })
     }
@@ -88,6 +98,8 @@ impl JobRecord {
             "job": self.job,
             "job_id": self.id.to_string(),
             "input": text(&self.input)?,
+            "input_bytes": self.input_identity.bytes,
+            "input_digest": format!("{:016x}", self.input_identity.digest),
             "out": text(&self.out)?,
         });
         let temporary = state_dir.join(TEMPORARY);
@@ -102,6 +114,33 @@ impl JobRecord {
     }
 }
 
+impl JobRecord {
+    /// Removes the record.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn remove(fs: &dyn Fs, state_dir: &Path) -> Result {
+        fs.remove_file(&state_dir.join(NAME))?;
+        fs.sync_dir(state_dir)
+    }
+
+    /// Checks that the input is still the one that was read before: positions in another one mean other records.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it has changed; `InputUnreadable`.
+    pub(crate) fn check_input(&self) -> Result {
+        let now = InputIdentity::of(&self.input)?;
+        if now == self.input_identity {
+            return Ok(());
+        }
+        let what =
+            "the input is not the one any more that the interrupted run has read; start anew with --restart";
+        Err(Error::invalid(what)
+            .in_file(&self.input)
+            .expected_found(self.input_identity, now))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +151,10 @@ mod tests {
             job: "flights".into(),
             id: JobId(7),
             input: "/in.csv".into(),
+            input_identity: InputIdentity {
+                bytes: 3,
+                digest: 0xabc,
+            },
             out: "/out".into(),
         }
     }

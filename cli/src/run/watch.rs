@@ -25,8 +25,7 @@ impl Watch {
         if quiet || !stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        let style =
-            ProgressStyle::with_template("{spinner} {human_pos} records  {per_sec:.bold}  {elapsed}  {msg}");
+        let style = ProgressStyle::with_template("{spinner} {human_pos} records  {msg}  {elapsed}");
         if let Ok(style) = style {
             bar.set_style(style);
         }
@@ -42,6 +41,8 @@ impl Watch {
 
     /// Moves the bar.
     pub(crate) fn progress(&self, report: &JobReport) {
+        let rate = report.source_records as f64 / report.duration.as_secs_f64().max(f64::MIN_POSITIVE);
+        self.bar.set_message(format!("{rate:.0} records/s"));
         self.bar.set_position(report.source_records);
         self.bar.tick();
     }

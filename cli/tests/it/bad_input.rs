@@ -164,3 +164,47 @@ fn a_mistake_on_the_command_line_is_usage() {
     )
     .error("InvalidArgument", 2);
 }
+
+#[test]
+fn a_run_that_could_not_start_is_not_an_interrupted_one() {
+    // After a typing error in a path the right command would be refused.
+    let place = Place::new();
+    fs::write(place.path("plain.csv"), head(200)).unwrap();
+    fs::write(place.path("out"), "not a directory").unwrap();
+    place.run(&["--input", "nowhere.csv"]).error("InputUnreadable", 1);
+    place.run(&["--input", "plain.csv"]).error("OutputUnwritable", 1);
+    fs::remove_file(place.path("out")).unwrap();
+    place.run(&["--input", "plain.csv"]).summary();
+    place.assert_output(&fold::fold(&head(200)));
+}
+
+#[test]
+fn a_resume_over_a_changed_input_is_refused() {
+    // Positions would mean other records: state of one input mixed with that of another.
+    let place = Place::new();
+    fs::write(place.path("plain.csv"), head(20_000)).unwrap();
+    let mut child = place
+        .flights(&[
+            "--input",
+            "plain.csv",
+            "--throttle",
+            "5000",
+            "--checkpoint-interval",
+            "100ms",
+        ])
+        .spawn()
+        .unwrap();
+    place.wait_for(&mut child, "a checkpoint", |events| {
+        events.iter().any(|e| e["event"] == "completed")
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::write(place.path("plain.csv"), head(20_001)).unwrap();
+    let error = place
+        .run(&["--input", "plain.csv", "--resume"])
+        .error("InvalidArgument", 2);
+    assert!(error["file"].as_str().unwrap().ends_with("plain.csv"), "{error}");
+    fs::write(place.path("plain.csv"), head(20_000)).unwrap();
+    place.run(&["--input", "plain.csv", "--resume"]).summary();
+    place.assert_output(&fold::fold(&head(20_000)));
+}

@@ -1,0 +1,89 @@
+//! Where things lie in a state directory, and what an earlier run left there. Page: docs/format/state-dir.md.
+
+use super::{decide::Found, record::JobRecord};
+use keybed::{
+    Code, Result,
+    env::{Fs, OsFs},
+    snapshot::{
+        CheckpointStorage, FinishedRecord, JobId, LocalStorage, ObjectPath, OpenRoot, Place, SnapshotDir,
+        finished::FINISHED_BYTES_MAX, storage::layout,
+    },
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A state directory.
+pub(super) struct Places {
+    state_dir: PathBuf,
+}
+
+impl Places {
+    pub(super) fn new(state_dir: PathBuf) -> Places {
+        Places { state_dir }
+    }
+
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Held by the running process.
+    pub(super) fn lock(&self) -> PathBuf {
+        self.state_dir.join("LOCK")
+    }
+
+    /// Local stores.
+    pub(super) fn work(&self) -> PathBuf {
+        self.state_dir.join("work")
+    }
+
+    /// The checkpoint root.
+    pub(super) fn checkpoints(&self) -> PathBuf {
+        self.state_dir.join("checkpoints")
+    }
+
+    /// Where the checkpoints of a job lie.
+    pub(super) fn job_root(&self, job: JobId) -> PathBuf {
+        self.checkpoints().join(job.to_string())
+    }
+
+    /// What an earlier run left.
+    ///
+    /// # Errors
+    /// `ManifestCorrupt`, `SnapshotCorrupt` if a record is damaged.
+    pub(super) fn found(&self, fs: &dyn Fs) -> Result<Option<Found>> {
+        let Some(record) = JobRecord::read(fs, &self.state_dir)? else {
+            return Ok(None);
+        };
+        let storage = LocalStorage::at(Arc::new(OsFs), self.job_root(record.id));
+        let finished = match storage.read(&ObjectPath::Finished, FINISHED_BYTES_MAX) {
+            Ok(bytes) => FinishedRecord::decode(&bytes)
+                .map(|_| true)
+                .map_err(|e| e.in_file(storage.describe(&ObjectPath::Finished)))?,
+            Err(e) if e.code() == Code::NotFound => false,
+            Err(e) => return Err(e),
+        };
+        Ok(Some(Found { record, finished }))
+    }
+
+    /// Reads every byte of the checkpoint that a resume goes on from, before anything starts. See
+    /// docs/decisions/resume-verifies-everything.md.
+    ///
+    /// # Errors
+    /// `SnapshotCorrupt`, `SnapshotIncomplete`; `Locked` if somebody else has the job root.
+    pub(super) fn verify_newest(&self, fs: Arc<dyn Fs>, job: JobId) -> Result {
+        let job_root = self.job_root(job);
+        if fs.facts(&job_root)?.is_none() {
+            return Ok(()); // killed before the root was made: the run starts at the beginning
+        }
+        let storage = Arc::new(LocalStorage::at(fs.clone(), &job_root));
+        let Some(newest) = OpenRoot::open(storage, job)?.latest()? else {
+            return Ok(());
+        };
+        let directory = layout::directory(&job_root, Place::Checkpoint(newest.checkpoint));
+        let snapshot = SnapshotDir::open(fs, &directory)?;
+        crate::snapshot::verify::check(&snapshot)
+            .map_err(|e| e.context(format!("checkpoint {} cannot be resumed from", newest.checkpoint)))
+    }
+}
