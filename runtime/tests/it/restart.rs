@@ -2,7 +2,7 @@
 
 use crate::world::{Bomb, Machine, expected_output, input, pipeline};
 use keybed_env::{Fs, Random, fs::SimFs};
-use keybed_runtime::{Backend, Checkpoints, JobOptions, Outcome, RestartStrategy};
+use keybed_runtime::{Backend, Checkpoints, JobEvent, JobOptions, Outcome, RestartStrategy};
 use keybed_snapshot::JobId;
 use std::{sync::Arc, time::Duration};
 
@@ -81,4 +81,88 @@ fn panics_stops_and_other_parallelisms_do_not_change_the_output() {
         restarts > 100 && resumed > 50 && stopped > 50,
         "{restarts} {resumed} {stopped}"
     );
+}
+
+#[test]
+fn equal_seeds_give_equal_traces() {
+    let trace = |seed: u64| {
+        let mut random = Random::from_seed(seed);
+        let input = Arc::new(input(&mut random, 3, 60));
+        let machine = Machine::new(seed, Arc::new(SimFs::without_history()));
+        let bomb = Bomb::default();
+        bomb.arm(40);
+        let options = machine.options(JobId(7), 3, Backend::Lsm { memtable_bytes: 4096 });
+        let job = pipeline(&input, &bomb)
+            .start(with_checkpoints(options, &mut random))
+            .unwrap();
+        assert_eq!(machine.finish(&job).unwrap().attempts, 2);
+        machine.scheduler.trace_hash()
+    };
+    for seed in 0..20 {
+        assert_eq!(trace(seed), trace(seed), "seed {seed}");
+    }
+    assert_ne!(trace(1), trace(2));
+}
+
+#[test]
+fn what_an_abandoned_history_left_behind_is_removed_by_the_next() {
+    let input = Arc::new(input(&mut Random::from_seed(4), 2, 200));
+    let machine = Machine::new(4, Arc::new(SimFs::new()));
+    let options = |job| {
+        let options = machine.options(JobId(job), 2, Backend::Heap);
+        JobOptions {
+            checkpoints: Some(Checkpoints::every(Duration::from_micros(300), "ckpt")),
+            throttle: Some(30_000),
+            ..options
+        }
+    };
+    let job = pipeline(&input, &Bomb::default()).start(options(1)).unwrap();
+    machine
+        .scheduler
+        .run_until(|| job.status().checkpoints > 5, 1_000_000);
+    job.stop_gracefully().unwrap();
+    assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Stopped));
+    assert!(machine.output().contains_key("parts"));
+    let next = JobOptions {
+        abandoned: vec![JobId(1)],
+        ..options(2)
+    };
+    let job = pipeline(&input, &Bomb::default()).start(next).unwrap();
+    assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
+    assert_eq!(
+        machine.output(),
+        expected_output(&input),
+        "no folder of parts is left"
+    );
+}
+
+#[test]
+fn a_listener_that_panics_ends_the_job_and_leaves_no_task_behind() {
+    let input = Arc::new(input(&mut Random::from_seed(4), 2, 200));
+    let machine = Machine::new(4, Arc::new(SimFs::new()));
+    let mut options = with_checkpoints(
+        machine.options(JobId(7), 2, Backend::Heap),
+        &mut Random::from_seed(1),
+    );
+    options.on_event = Some(Arc::new(|event| {
+        if matches!(event, JobEvent::CheckpointCompleted { .. }) {
+            std::panic::resume_unwind(Box::new("planted panic"));
+        }
+    }));
+    let job = pipeline(&input, &Bomb::default()).start(options).unwrap();
+    let error = machine.finish(&job).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "JobFailed: the job's driver panicked: planted panic"
+    );
+    while machine.scheduler.run_one() {}
+    assert_eq!(machine.scheduler.deadlock(), Vec::<String>::new());
+    // The lock is free again.
+    let options = with_checkpoints(
+        machine.options(JobId(7), 2, Backend::Heap),
+        &mut Random::from_seed(1),
+    );
+    let job = pipeline(&input, &Bomb::default()).start(options).unwrap();
+    assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
+    assert_eq!(machine.output(), expected_output(&input));
 }

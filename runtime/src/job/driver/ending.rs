@@ -91,4 +91,20 @@ impl Driver {
             self.end_attempt(Next::End(Ok(Outcome::Stopped)));
         }
     }
+
+    /// The driver itself panicked: cancels what runs and says so. Nothing is waited for.
+    pub(super) fn give_up(&mut self, why: &str) {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Running(attempt) | Phase::Recording(attempt) | Phase::Ending(attempt, _) => {
+                attempt.tell(|| Mail::Cancel);
+            }
+            Phase::Restoring | Phase::Paused(_) | Phase::Over => {}
+        }
+        self.storage = Arc::new(NoStorage::default());
+        self.restored = None;
+        self.shared.progress.lock().ended = Some((Outcome::Failed, self.now()));
+        self.refuse_tickets(&Error::new(Code::Closed, "the job is over"));
+        let error = Error::new(Code::JobFailed, format!("the job's driver panicked: {why}"));
+        self.shared.end.keep(Err(error));
+    }
 }

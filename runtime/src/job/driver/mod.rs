@@ -31,10 +31,17 @@ use crate::{
     restart::{RestartStrategy, Restarts},
     task::{Report, What},
 };
-use keybed_env::{Random, Scheduler, Step, Task, Waker, sched::TaskBuilder};
+use keybed_env::{
+    Random, Scheduler, Step, Task, Waker,
+    sched::{TaskBuilder, panic_text},
+};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{CheckpointId, OpenFiles, SubtaskState};
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 /// What the driver is told.
 pub(crate) enum DriverMail {
@@ -292,6 +299,16 @@ impl Driver {
 
 impl Task for Driver {
     fn step(&mut self) -> Step {
+        // A listener's panic ends the job; it must not leave tasks behind that nobody can cancel.
+        catch_unwind(AssertUnwindSafe(|| self.move_on())).unwrap_or_else(|payload| {
+            self.give_up(&panic_text(&*payload));
+            Step::Done
+        })
+    }
+}
+
+impl Driver {
+    fn move_on(&mut self) -> Step {
         while let Some(mail) = self.inbox.take() {
             match mail {
                 DriverMail::Report(report) => self.on_report(report),
@@ -309,9 +326,7 @@ impl Task for Driver {
             return Step::Done;
         }
         let now = self.now();
-        Step::Park(
-            self.deadline()
-                .map(|at| at.saturating_sub(now).max(Duration::from_micros(50))),
-        )
+        let wait = |at: Duration| at.saturating_sub(now).max(Duration::from_micros(50));
+        Step::Park(self.deadline().map(wait))
     }
 }
