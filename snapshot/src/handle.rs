@@ -193,15 +193,47 @@ impl SubtaskState {
 
     /// Bytes of all files, each counted once, and of inline items.
     pub fn total_bytes(&self) -> u64 {
-        let files: BTreeMap<_, _> = self
-            .files()
-            .map(|f| ((f.anchor, f.folder, &f.object, f.offset), f.length))
-            .collect();
-        let inline = self
+        total_bytes([self])
+    }
+}
+
+/// Bytes of all files of some subtasks, each counted once however many of them see it, and of inline items.
+pub fn total_bytes<'a>(subtasks: impl IntoIterator<Item = &'a SubtaskState>) -> u64 {
+    let mut files = BTreeMap::new();
+    let mut inline = 0_u64;
+    for subtask in subtasks {
+        files.extend(
+            subtask
+                .files()
+                .map(|f| ((f.anchor, f.folder, &f.object, f.offset), f.length)),
+        );
+        let items = subtask
             .operator
             .iter()
             .flat_map(|o| &o.items)
             .map(|i| i.len() as u64);
-        files.into_values().chain(inline).fold(0, u64::saturating_add)
+        inline = items.fold(inline, u64::saturating_add);
+    }
+    files.into_values().fold(inline, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::sample;
+
+    #[test]
+    fn a_file_that_two_subtasks_see_counts_once() {
+        let subtasks = sample::metadata().operators.remove(0).subtasks;
+        let once = total_bytes(&subtasks);
+        assert_eq!(once, subtasks.iter().map(SubtaskState::total_bytes).sum::<u64>());
+        let inline: u64 = subtasks[1]
+            .operator
+            .iter()
+            .flat_map(|o| &o.items)
+            .map(|i| i.len() as u64)
+            .sum();
+        let twice = [&subtasks[0], &subtasks[1], &subtasks[1]];
+        assert_eq!(total_bytes(twice), once + inline);
     }
 }

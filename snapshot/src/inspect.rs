@@ -2,7 +2,7 @@
 
 use crate::{
     Anchor, FileHandle, Folder, KeyGroupRange, Metadata, OperatorSnapshot, OperatorStateMode, StateId,
-    StateKind, SubtaskState,
+    StateKind, SubtaskState, handle::total_bytes,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,24 +114,12 @@ pub fn sizes(metadata: &Metadata, others: &[Metadata]) -> Sizes {
 }
 
 fn inspect_operator(operator: &OperatorSnapshot) -> OperatorInspection {
-    let files: BTreeMap<Place<'_>, u64> = operator
-        .subtasks
-        .iter()
-        .flat_map(SubtaskState::files)
-        .map(|file| (place(file), file.length))
-        .collect();
-    let items = operator
-        .subtasks
-        .iter()
-        .flat_map(|s| &s.operator)
-        .flat_map(|o| &o.items)
-        .map(|i| i.len() as u64);
     let states = operator.catalogue.entries().iter();
     OperatorInspection {
         uid: operator.uid.to_string(),
         parallelism: operator.parallelism,
         max_parallelism: operator.max_parallelism,
-        total_bytes: files.into_values().chain(items).fold(0, u64::saturating_add),
+        total_bytes: total_bytes(&operator.subtasks),
         states: states
             .map(|e| (e.id, e.state.name.clone(), e.state.kind, e.dropped))
             .collect(),

@@ -9,7 +9,7 @@ use crate::{
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
     KeyedHandle, Metadata, OperatorSnapshot, StateCatalogue, SubtaskState, check_parallelism,
-    max_parallelism_default, rescale,
+    handle::total_bytes, max_parallelism_default, rescale,
 };
 use std::sync::Arc;
 
@@ -116,7 +116,7 @@ fn unmapped(operator: &OperatorSnapshot) -> Error {
         .iter()
         .map(|e| e.state.name.as_str())
         .collect();
-    let bytes: u64 = operator.subtasks.iter().map(SubtaskState::total_bytes).sum();
+    let bytes = total_bytes(&operator.subtasks);
     Error::new(
         Code::UnmappedOperatorState,
         "the snapshot holds state of an operator that the program lacks",

@@ -9,7 +9,7 @@ use crate::{
     task::Mail,
 };
 use keybed_format::{Code, Error};
-use keybed_snapshot::{CheckpointId, SubtaskState};
+use keybed_snapshot::{CheckpointId, SubtaskState, handle::total_bytes};
 use std::time::Duration;
 
 impl Driver {
@@ -59,7 +59,7 @@ impl Driver {
                     return;
                 };
                 let new_bytes = acks.iter().map(|a| a.new_bytes).sum();
-                let total_bytes = acks.iter().map(SubtaskState::total_bytes).sum();
+                let total_bytes = total_bytes(&acks);
                 let operators = attempt.operators(&self.nodes, acks);
                 self.publishing = Some((new_bytes, total_bytes, restore::offsets(operators.iter())));
                 let timestamp_ms = self.timestamp_ms;
