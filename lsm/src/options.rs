@@ -3,11 +3,7 @@
 use crate::{memtable::MemtableKind, merge_operator::MergeOperator, table::Compression};
 use keybed_env::{Fs, OsFs, Scheduler, ThreadScheduler, random::Ids};
 use keybed_format::{Error, Result};
-use parking_lot::Mutex;
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 /// Longest partition or cut prefix in bytes.
 pub const PREFIX_BYTES_MAX: u8 = 8;
@@ -38,7 +34,8 @@ pub enum Access {
 pub struct StoreOptions {
     /// The file system; default the operating system's.
     pub fs: Arc<dyn Fs>,
-    /// Runs flushes and compactions; default a pool of one thread shared by all stores opened with the default.
+    /// Runs flushes and compactions; default a pool of one thread of its own. Clones of these options share it: a
+    /// process with many stores clones one set of options.
     pub scheduler: Arc<dyn Scheduler>,
     /// Where table ids come from; default the system's entropy.
     pub ids: Ids,
@@ -73,23 +70,11 @@ pub struct StoreOptions {
     pub compaction: bool,
 }
 
-/// The pool of the stores that were opened with default options.
-fn default_scheduler() -> Arc<dyn Scheduler> {
-    // Guards the slot alone.
-    static POOL: Mutex<Weak<ThreadScheduler>> = Mutex::new(Weak::new());
-    let mut pool = POOL.lock();
-    pool.upgrade().unwrap_or_else(|| {
-        let fresh = Arc::new(ThreadScheduler::new(1));
-        *pool = Arc::downgrade(&fresh);
-        fresh
-    })
-}
-
 impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             fs: Arc::new(OsFs),
-            scheduler: default_scheduler(),
+            scheduler: Arc::new(ThreadScheduler::new(1)),
             ids: Ids::Entropy,
             memtable_bytes: 64 << 20,
             sealed_max: 3,
