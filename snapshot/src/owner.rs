@@ -157,6 +157,16 @@ fn read_record(bytes: &[u8]) -> Result<OwnerRecord> {
     })
 }
 
+/// An owner record must have been there and is gone.
+pub(crate) fn missing_record(generation: Generation) -> Error {
+    let name = format!("owner/{generation}");
+    Error::new(
+        Code::SnapshotIncomplete,
+        "an owner record of the job root is missing",
+    )
+    .with("missing", name)
+}
+
 /// All records of a root, by generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owners(BTreeMap<Generation, OwnerRecord>);
@@ -165,7 +175,8 @@ impl Owners {
     /// The records of one root.
     ///
     /// # Errors
-    /// `SnapshotCorrupt` if they do not belong to one job and root.
+    /// `SnapshotCorrupt` if they do not belong to one job and root; `SnapshotIncomplete` if one below the newest is
+    /// missing: without it nobody knows what is void and what continues what.
     pub fn new(records: impl IntoIterator<Item = OwnerRecord>) -> Result<Self> {
         let owners = Owners(
             records
@@ -183,6 +194,10 @@ impl Owners {
                 Code::SnapshotCorrupt,
                 "owner records of several jobs or roots lie in one root",
             ));
+        }
+        let generations = owners.0.keys().map(|generation| generation.0);
+        if let Some((missing, _)) = (1..).zip(generations).find(|(expected, found)| expected != found) {
+            return Err(missing_record(Generation(missing)));
         }
         Ok(owners)
     }

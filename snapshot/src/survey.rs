@@ -5,7 +5,7 @@ use crate::{
     Place, RootId,
     finished::FINISHED_BYTES_MAX,
     metadata::{METADATA_BYTES_MAX, decode},
-    owner::{OWNER_BYTES_MAX, Owners},
+    owner::{OWNER_BYTES_MAX, Owners, missing_record},
 };
 use keybed_env::fs::FileKind;
 use keybed_format::{Code, Error, Result};
@@ -41,7 +41,8 @@ impl Survey {
     /// Reads the root of `job`.
     ///
     /// # Errors
-    /// Errors of the storage; `SnapshotCorrupt` if an owner or FINISHED record is damaged or of another job.
+    /// Errors of the storage; `SnapshotCorrupt` if an owner or FINISHED record is damaged or of another job;
+    /// `SnapshotIncomplete` if an owner record is missing.
     pub fn read(storage: &dyn CheckpointStorage, job: JobId) -> Result<Survey> {
         let mut survey = Survey {
             owners: Owners::default(),
@@ -81,7 +82,13 @@ impl Survey {
         for place in [Place::Shared, Place::TaskOwned] {
             survey.read_objects(storage, place)?;
         }
-        Ok(survey)
+        // A generation publishes after its record is durable. Without the record its checkpoints would count as
+        // abandoned, and the job would go on from older state or from none.
+        let newest = survey.owners.newest().map(|owner| owner.generation);
+        match survey.published().into_values().max() {
+            published if published > newest => Err(missing_record(published.unwrap_or_default())),
+            _ => Ok(survey),
+        }
     }
 
     /// The id of the root, given by its first generation.

@@ -66,7 +66,7 @@ impl OpenRoot {
     ///
     /// # Errors
     /// `Locked` with field `pid` while another process owns it; `SnapshotCorrupt` if a record is damaged or of
-    /// another job.
+    /// another job; `SnapshotIncomplete` if an owner record is missing.
     pub fn open(storage: Arc<dyn CheckpointStorage>, job: JobId) -> Result<OpenRoot> {
         let lock = storage.lock()?;
         let survey = Survey::read(&*storage, job)?;
@@ -194,6 +194,9 @@ impl OpenRoot {
         // may rest on them before they are: neither our record nor the deletion of older checkpoints.
         for id in survey.published().into_keys() {
             storage.sync(Place::Checkpoint(id))?;
+        }
+        if survey.owners.newest().is_some() {
+            storage.sync(Place::Owner)?;
         }
         let restored = match restore {
             None => RestoreSource::Nothing,

@@ -359,3 +359,26 @@ fn a_checkpoint_that_a_hand_removed_blocks_no_cleanup() {
     assert!(report.error.is_none(), "{report:?}");
     assert_eq!(kept(&sim.tree()), needed(&sim.tree()));
 }
+
+#[test]
+fn a_missing_owner_record_is_an_error_and_no_older_or_empty_state() {
+    let sim = disk();
+    let fs = on(&sim);
+    for seed in 2..=3 {
+        let mut job = TinyJob::new(fs.clone(), resume(&fs, 9, seed).unwrap());
+        job.checkpoint(1, 2).unwrap();
+    }
+    let newest = open(&fs).unwrap().latest().unwrap().unwrap();
+    assert_eq!(newest.checkpoint, CheckpointId(5));
+    for missing in [&[1][..], &[2], &[3], &[1, 2, 3]] {
+        let image = sim.live_image();
+        for generation in missing {
+            image
+                .remove_file(&job_root().join(format!("owner/{generation}")))
+                .unwrap();
+        }
+        let error = open(&on(&image)).map(drop).unwrap_err();
+        assert_eq!(error.code(), Code::SnapshotIncomplete, "{missing:?}: {error}");
+        assert!(error.to_string().contains("owner"), "{error}");
+    }
+}
