@@ -4,6 +4,7 @@ mod engine;
 mod faults;
 mod files;
 mod fixture;
+mod hostile;
 mod model;
 mod random_programs;
 mod snapshots;
