@@ -43,6 +43,8 @@ struct Pending {
     base: BTreeSet<ObjectPath>,
     /// What its metadata names, once it is being published.
     references: BTreeSet<ObjectPath>,
+    /// Its metadata may be on its way into the storage: only the outcome of that ends it.
+    is_publishing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +140,7 @@ impl SharedRegistry {
             Pending {
                 base,
                 references: BTreeSet::new(),
+                is_publishing: false,
             },
         );
     }
@@ -208,6 +211,7 @@ impl SharedRegistry {
         let places = references.iter().filter(new).map(ObjectPath::place).collect();
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.references = references;
+            pending.is_publishing = true;
         }
         Ok(places)
     }
@@ -229,8 +233,14 @@ impl SharedRegistry {
         self.settle(id, Standing::Timeline);
         self.completed_max = self.completed_max.max(Some(id));
         self.published_max = self.published_max.max(Some(id));
-        let subsumed: Vec<CheckpointId> = self.pending.range(..id).map(|(id, _)| *id).collect();
-        self.pending.retain(|pending, _| *pending > id);
+        let older = self
+            .pending
+            .range(..id)
+            .filter(|(_, pending)| !pending.is_publishing);
+        let subsumed: Vec<CheckpointId> = older.map(|(id, _)| *id).collect();
+        for id in &subsumed {
+            self.pending.remove(id);
+        }
         subsumed
     }
 
@@ -255,7 +265,18 @@ impl SharedRegistry {
         );
     }
 
-    /// The checkpoint failed or was aborted before it was published.
+    /// Nobody wants the checkpoint any more. Nothing happens if it is being published: that decides.
+    pub fn given_up(&mut self, id: CheckpointId) {
+        if self
+            .pending
+            .get(&id)
+            .is_some_and(|pending| !pending.is_publishing)
+        {
+            self.aborted(id);
+        }
+    }
+
+    /// It is certain that the checkpoint was not published and will not be.
     pub fn aborted(&mut self, id: CheckpointId) {
         self.pending.remove(&id);
     }

@@ -156,9 +156,9 @@ impl CheckpointRoot {
     }
 
     /// Gives a pending checkpoint up. What it uploaded can be referenced until the next checkpoint completes, then it
-    /// is swept.
+    /// is swept. Nothing happens to one that is being published.
     pub fn abort(&self, checkpoint: CheckpointId) {
-        self.shared.registry.lock().aborted(checkpoint);
+        self.shared.registry.lock().given_up(checkpoint);
     }
 
     /// Makes the checkpoint exist: writes `_metadata` durably, completely or not at all. Returns older pending

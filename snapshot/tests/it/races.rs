@@ -278,3 +278,42 @@ fn a_finished_record_is_durable_before_the_last_checkpoint_goes() {
         "neither record nor checkpoint is left"
     );
 }
+
+#[test]
+fn a_checkpoint_that_is_given_up_while_it_is_published_keeps_its_files() {
+    let memory = MemoryStorage::new();
+    let storage = Arc::new(Paused {
+        inner: memory,
+        before_metadata: Mutex::new(None),
+    });
+    let mut job = owner(storage.clone(), 1);
+    job.checkpoint(1, 3).unwrap();
+    for subsumed in [false, true] {
+        let id = job.root.allocate(SnapshotKind::Checkpoint, 5).unwrap().checkpoint;
+        let metadata = job.fill(id, 1, 3).unwrap();
+        let next = job.root.allocate(SnapshotKind::Checkpoint, 5).unwrap().checkpoint;
+        let newer = job.fill(next, 1, 3).unwrap();
+        let other = job.root.clone();
+        *storage.before_metadata.lock().unwrap() = Some(Box::new(move || {
+            if subsumed {
+                assert_eq!(
+                    other.publish(&newer).unwrap(),
+                    [],
+                    "what is being published is not subsumed"
+                );
+            } else {
+                other.abort(id);
+                other.abort(next);
+            }
+        }));
+        job.root.publish(&metadata).unwrap();
+        job.root.cleanup();
+        assert!(job.root.completed().contains(&id), "subsumed {subsumed}");
+        for id in job.root.completed() {
+            verify(&job.root.load(id).unwrap(), &*job.root.open_files(id))
+                .verdict()
+                .unwrap_or_else(|e| panic!("subsumed {subsumed}: {e}"));
+        }
+        job.tables.clear();
+    }
+}
