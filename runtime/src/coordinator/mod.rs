@@ -349,8 +349,8 @@ impl<P> Coordinator<P> {
             self.ready = false;
             commands.push(Command::FailAttempt(why));
         } else if self.ready {
-            if purpose == Purpose::Final {
-                // The job cannot finish without it; how often it is tried is bounded by the failures borne, and
+            if purpose.ends_the_job() {
+                // The job cannot end without it, and its sources may have stopped already; how often it is tried is bounded by the failures borne, and
                 // declines that do not count cannot repeat at the end of input.
                 self.asked.push(purpose);
             }

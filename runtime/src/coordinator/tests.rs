@@ -207,28 +207,30 @@ fn nothing_follows_the_checkpoint_that_ends_the_job() {
 }
 
 #[test]
-fn a_final_checkpoint_that_fails_is_tried_again_as_long_as_failures_are_borne() {
-    let mut c: Coordinator<()> = Coordinator::new(
-        Timing {
-            interval: None,
-            tolerable_failures: 1,
-            ..timing()
-        },
-        1,
-        at(0),
-    );
-    c.begin_attempt(1);
-    c.on_ready(at(0));
-    c.request(at(0), Purpose::Final);
-    let commands = c.on_storage_failed(at(1), "no space".into());
-    assert_eq!(commands[1], Command::Allot(Purpose::Final));
-    c.on_allotted(at(1), id(2));
-    c.on_ack(1, 0, id(2), ());
-    let commands = c.on_storage_failed(at(1), "no space".into());
-    assert!(
-        matches!(commands[..], [Command::Abort(..), Command::FailAttempt(_)]),
-        "{commands:?}"
-    );
+fn a_checkpoint_that_ends_the_job_is_tried_again_as_long_as_failures_are_borne() {
+    for purpose in [Purpose::Stop, Purpose::Final] {
+        let mut c: Coordinator<()> = Coordinator::new(
+            Timing {
+                interval: None,
+                tolerable_failures: 1,
+                ..timing()
+            },
+            1,
+            at(0),
+        );
+        c.begin_attempt(1);
+        c.on_ready(at(0));
+        c.request(at(0), purpose);
+        let commands = c.on_storage_failed(at(1), "no space".into());
+        assert_eq!(commands[1], Command::Allot(purpose));
+        c.on_allotted(at(1), id(2));
+        c.on_ack(1, 0, id(2), ());
+        let commands = c.on_storage_failed(at(1), "no space".into());
+        assert!(
+            matches!(commands[..], [Command::Abort(..), Command::FailAttempt(_)]),
+            "{commands:?}"
+        );
+    }
 }
 
 #[test]

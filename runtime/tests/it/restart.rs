@@ -1,6 +1,6 @@
 //! If this fails, a crash of user code, a stop or a change of parallelism loses or doubles records.
 
-use crate::world::{Bomb, Machine, expected_output, input, pipeline};
+use crate::world::{Bomb, Machine, checkpoints, expected_output, input, pipeline};
 use keybed_env::{Fs, Random, fs::SimFs};
 use keybed_runtime::{Backend, Checkpoints, JobEvent, JobOptions, Outcome, RestartStrategy};
 use keybed_snapshot::JobId;
@@ -11,11 +11,14 @@ fn with_checkpoints(options: JobOptions, random: &mut Random) -> JobOptions {
         attempts: 1000,
         delay: Duration::from_micros(random.below(500)),
     };
+    let mut checkpoints = Checkpoints::every(Duration::from_micros(50 + random.below(500)), "ckpt");
+    if random.one_in(3) {
+        // Many expire; their barriers, acknowledgements and files come late.
+        checkpoints.timeout = Duration::from_micros(500 + random.below(1500));
+        checkpoints.tolerable_failures = u32::MAX;
+    }
     JobOptions {
-        checkpoints: Some(Checkpoints::every(
-            Duration::from_micros(50 + random.below(500)),
-            "ckpt",
-        )),
+        checkpoints: Some(checkpoints),
         restart: Some(restart),
         // Slow enough for checkpoints in the middle of the input, fast enough for full channels.
         throttle: Some(20_000 + random.below(1_000_000)),
@@ -36,7 +39,7 @@ fn backend(random: &mut Random) -> Backend {
 
 #[test]
 fn panics_stops_and_other_parallelisms_do_not_change_the_output() {
-    let (mut restarts, mut resumed, mut stopped) = (0, 0, 0);
+    let (mut restarts, mut resumed, mut stopped, mut expired) = (0, 0, 0, 0);
     for seed in 0..1000 {
         let mut random = Random::from_seed(seed);
         let (splits, orders) = (1 + random.index(5), random.index(300));
@@ -68,17 +71,25 @@ fn panics_stops_and_other_parallelisms_do_not_change_the_output() {
             restarts += report.attempts - 1;
             let events = machine.events.lock().unwrap();
             resumed += u64::from(events.iter().any(|e| e.contains("restored: Some")));
+            expired += events
+                .iter()
+                .filter(|e| e.contains("longer than its timeout"))
+                .count();
             match report.outcome {
                 Some(Outcome::Finished) => break,
-                Some(Outcome::Stopped) => stopped += 1,
+                Some(Outcome::Stopped) => {
+                    stopped += 1;
+                    assert!((1..=3).contains(&checkpoints(&*fs)), "seed {seed}");
+                }
                 _ => {}
             }
         }
         let machine = Machine::new(seed, fs);
         assert_eq!(machine.output(), expected_output(&input), "seed {seed}");
     }
+    println!("{restarts} restarts, {resumed} resumed, {stopped} stopped, {expired} expired");
     assert!(
-        restarts > 100 && resumed > 50 && stopped > 50,
+        expired > 50 && restarts > 100 && resumed > 50 && stopped > 50,
         "{restarts} {resumed} {stopped}"
     );
 }

@@ -360,3 +360,26 @@ pub(crate) fn expected_output(input: &Input) -> BTreeMap<String, String> {
         .map(|(name, text)| (name.to_owned(), text))
         .collect()
 }
+
+/// Number of published checkpoints of job 7 below `ckpt`. Panics unless the objects in `shared/` are exactly those
+/// that they name; walks the files by itself, without the registry.
+pub(crate) fn checkpoints(fs: &dyn Fs) -> usize {
+    let root = Path::new("ckpt").join(JobId(7).to_string());
+    let list = |dir: &Path| fs.list(dir).unwrap().into_iter().map(|e| e.name);
+    let found: BTreeSet<String> = list(&root.join("shared")).collect();
+    let published: Vec<_> = list(&root)
+        .filter(|name| name.starts_with("chk-"))
+        .map(|name| root.join(name).join("_metadata"))
+        .filter(|path| fs.facts(path).unwrap().is_some())
+        .collect();
+    let mut named = BTreeSet::new();
+    for path in &published {
+        let metadata = keybed_snapshot::metadata::decode(&fs.read(path, 1 << 24).unwrap()).unwrap();
+        named.extend(metadata.files().map(|file| file.object.to_string()));
+    }
+    assert_eq!(
+        found, named,
+        "what lies in shared/ and what is named by {published:?}"
+    );
+    published.len()
+}

@@ -117,7 +117,8 @@ pub(super) struct Driver {
     /// Highest id that was allotted or restored.
     newest: CheckpointId,
     attempts: u64,
-    restored: Option<(CheckpointId, Arc<dyn OpenFiles>)>,
+    /// Keeps the files of the restored snapshot until all tasks have taken up their state.
+    restored: Option<Arc<dyn OpenFiles>>,
 }
 
 impl Driver {
@@ -207,6 +208,8 @@ impl Driver {
             What::Ready => {
                 attempt.ready.insert(task);
                 if attempt.all(&attempt.ready) {
+                    // The tasks have what they need of the snapshot; retention may have it.
+                    self.restored = None;
                     self.coordinate(|c| c.on_ready(now));
                     self.ask_to_end();
                 }
@@ -274,8 +277,10 @@ impl Driver {
                     let (fs, dir) = (options.fs.clone(), options.work_dir.clone());
                     // The next start tries again.
                     self.store(
-                        move |_| {
+                        move |storage| {
                             let _ = work_dir::wipe(&*fs, &dir);
+                            // Late parts of checkpoints that were given up.
+                            let _ = storage.clean();
                             Ok(())
                         },
                         |_: Result| Stored::Wiped,

@@ -80,15 +80,15 @@ impl Driver {
             Arc::new(move |checkpoint| storage.place(checkpoint)) as PlaceOf
         });
         let offsets = restore::offsets(restored.iter().flat_map(|r| &r.metadata.operators));
-        self.restored = restored.map(|r| (r.metadata.checkpoint, r.files));
-        let checkpoint = self.restored.as_ref().map(|r| r.0);
+        let checkpoint = restored.as_ref().map(|r| r.metadata.checkpoint);
+        self.restored = restored.map(|r| r.files);
         self.newest = self.newest.max(checkpoint.unwrap_or_default());
         let around = Surroundings {
             place: &self.shared.place,
             scheduler: &self.scheduler,
             inbox: &self.inbox,
             place_of,
-            files: self.restored.as_ref().map(|r| r.1.clone()),
+            files: self.restored.clone(),
             settled: self.newest,
         };
         let now = self.now();
