@@ -5,6 +5,7 @@ mod chain;
 mod crash;
 mod damage;
 mod faults;
+mod forged;
 mod ownership;
 mod power_loss;
 mod processes;
