@@ -165,8 +165,8 @@ impl CheckpointRoot {
     /// checkpoints that are subsumed by it. Afterwards call [`CheckpointRoot::cleanup`] in the background.
     ///
     /// # Errors
-    /// `Fenced`; `CheckpointDeclined` if it was aborted or subsumed; `SnapshotIncomplete` naming referenced objects
-    /// that are not there; errors of the storage. The checkpoint is then certain not to exist, unless
+    /// `InvalidArgument` for a savepoint, which must lie outside; `Fenced`; `CheckpointDeclined` if it was aborted or
+    /// subsumed; `SnapshotIncomplete` naming referenced objects that are not there; errors of the storage. The checkpoint is then certain not to exist, unless
     /// [`CheckpointRoot::is_unknown`] says otherwise: then nothing of it is deleted before it was read again, and
     /// whoever restores next may find it. The job should restart from [`CheckpointRoot::latest`].
     pub fn publish(&self, metadata: &Metadata) -> Result<Vec<CheckpointId>> {

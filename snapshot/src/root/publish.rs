@@ -8,7 +8,7 @@
 //! ```
 
 use super::Shared;
-use crate::{CheckpointId, Metadata, ObjectPath, Place, metadata};
+use crate::{CheckpointId, Metadata, ObjectPath, Place, SnapshotOwner, metadata};
 use keybed_format::{Code, Error, Result};
 use std::collections::BTreeSet;
 
@@ -51,6 +51,12 @@ fn prepare(shared: &Shared, snapshot: &Metadata) -> Result<Vec<u8>> {
             Error::invalid("the metadata names another job, root or generation")
                 .with("generation", snapshot.generation),
         );
+    }
+    if snapshot.kind.owner() != SnapshotOwner::Job {
+        return Err(Error::invalid(
+            "a savepoint belongs to the user, and what is published here is deleted by retention",
+        )
+        .with("kind", format_args!("{:?}", snapshot.kind)));
     }
     // A newer owner sweeps what we uploaded: say so before stumbling over it, and look again before writing.
     shared.demand_newest()?;

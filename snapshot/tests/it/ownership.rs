@@ -4,7 +4,7 @@ use crate::support::*;
 use keybed_env::{Fs, SimFs};
 use keybed_format::Code;
 use keybed_snapshot::{
-    Candidate, CandidateStanding, CheckpointId, Generation, RestoreSource, SnapshotKind, verify,
+    Candidate, CandidateStanding, CheckpointId, Generation, Metadata, RestoreSource, SnapshotKind, verify,
 };
 use std::{path::Path, sync::Arc};
 
@@ -189,4 +189,19 @@ fn a_finished_job_says_so() {
     let opened = open(&fs).unwrap();
     assert_eq!(opened.finished(), Some(&record));
     assert_eq!(kept(&sim.tree()).len(), 0, "its own checkpoints are gone");
+}
+
+#[test]
+fn a_savepoint_is_not_put_where_retention_would_delete_it() {
+    let (_, fs) = sim();
+    let mut job = TinyJob::new(fs.clone(), resume(&fs, 1, 1).unwrap());
+    for kind in [SnapshotKind::NativeSavepoint, SnapshotKind::CanonicalSavepoint] {
+        let id = job.root.allocate(kind, 5).unwrap().checkpoint;
+        let metadata = Metadata {
+            kind,
+            ..job.fill(id, 1, 1).unwrap()
+        };
+        let error = job.root.publish(&metadata).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    }
 }
