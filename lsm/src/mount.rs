@@ -3,7 +3,7 @@
 
 use crate::{
     cache::BlockCache,
-    key::{KeyRange, Seqno, TableId},
+    key::{KeyRange, SEQNO_MAX, Seqno, TableId},
     open::{self, Locked},
     options::{FamilyOptions, StoreOptions},
     shared::{block_access, table_path},
@@ -74,8 +74,8 @@ impl Store {
     ///
     /// # Errors
     /// `TargetExists` if there is a store in `dir`; `TableMissing`, `TableCorrupt`; `InvalidArgument` if a table
-    /// lies elsewhere, ranges of a run overlap, or an option is out of its bounds; `Locked`; errors of the file
-    /// system.
+    /// lies elsewhere, ranges of a run overlap, no seqnos are left, or an option is out of its bounds; `Locked`;
+    /// errors of the file system.
     pub fn mount(dir: impl AsRef<Path>, options: StoreOptions, mount: Mount) -> Result<Store> {
         let dir = dir.as_ref();
         options.check()?;
@@ -158,6 +158,11 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
                 edit.changes.push(Change::AddTable(id, record));
             }
         }
+    }
+    // A manifest with more could not be read again.
+    if next_seqno > SEQNO_MAX {
+        return Err(Error::invalid("no seqnos are left for what is written next")
+            .expected_found(format_args!("at most {SEQNO_MAX}"), next_seqno));
     }
     edit.changes.push(Change::NextSeqno(next_seqno));
     let mut set = VersionSet::default();

@@ -2,7 +2,7 @@
 
 use crate::support::{Map, content, disk, pinned_content, simulated, tiny};
 use keybed_env::{Fs, Random, SimFs};
-use keybed_lsm::{FamilyOptions, KeyRange, Store};
+use keybed_lsm::{FamilyOptions, KeyRange, Store, key::SEQNO_MAX};
 use std::{path::Path, sync::Arc};
 
 fn numbers(store: &mut Store, random: &mut Random, count: u64, model: &mut Map) {
@@ -200,6 +200,11 @@ fn what_cannot_be_mounted_is_refused() {
     let table = twice.families[0].runs[0].tables[0].clone();
     twice.families[0].runs[0].tables.push(table);
     assert_eq!(code("b", twice), keybed_format::Code::InvalidArgument);
+    for (dir, next_seqno) in [("b1", SEQNO_MAX + 1), ("b2", u64::MAX)] {
+        let mut used_up = mount(dir);
+        used_up.next_seqno = next_seqno;
+        assert_eq!(code(dir, used_up), keybed_format::Code::InvalidArgument);
+    }
     let missing = mount("c");
     fs.remove_file(&missing.families[0].runs[0].tables[0].path)
         .unwrap();
