@@ -6,10 +6,12 @@
 //! figures count. See README.md beside this crate for what is equal and what cannot be.
 
 mod engine;
+#[cfg(feature = "fjall")]
 mod fjall_engine;
 mod keybed_engine;
 mod measure;
 mod report;
+#[cfg(feature = "rocksdb")]
 mod rocksdb_engine;
 mod workload;
 
@@ -21,18 +23,22 @@ type Open = fn(&Path) -> Box<dyn Engine>;
 
 /// Name, peer group (RocksDB's configurations count as one peer, the best taken) and constructor.
 fn engines() -> Vec<(&'static str, &'static str, Open)> {
-    vec![
-        ("keybed", "keybed", |dir| {
-            Box::new(keybed_engine::Keybed::open(dir))
-        }),
-        ("rocksdb-flink", "rocksdb", |dir| {
+    let mut engines: Vec<(&'static str, &'static str, Open)> = Vec::new();
+    engines.push(("keybed", "keybed", |dir| {
+        Box::new(keybed_engine::Keybed::open(dir))
+    }));
+    #[cfg(feature = "rocksdb")]
+    {
+        engines.push(("rocksdb-flink", "rocksdb", |dir| {
             Box::new(rocksdb_engine::RocksDb::flink(dir))
-        }),
-        ("rocksdb-tuned", "rocksdb", |dir| {
+        }));
+        engines.push(("rocksdb-tuned", "rocksdb", |dir| {
             Box::new(rocksdb_engine::RocksDb::tuned(dir))
-        }),
-        ("fjall", "fjall", |dir| Box::new(fjall_engine::Fjall::open(dir))),
-    ]
+        }));
+    }
+    #[cfg(feature = "fjall")]
+    engines.push(("fjall", "fjall", |dir| Box::new(fjall_engine::Fjall::open(dir))));
+    engines
 }
 
 const USAGE: &str =
