@@ -14,6 +14,8 @@ const KILLS: usize = 20;
 const PARALLELISM: [&str; 4] = ["1", "3", "2", "7"];
 /// Records per second; with this the kills are about a second of work apart.
 const THROTTLE: &str = "24000";
+/// Kills that must fall inside a checkpoint.
+const INSIDE_MIN: usize = 3;
 const RECORDS: u64 = 336_776;
 
 /// Draws from a seed, without a crate: the next of a linear congruential sequence.
@@ -64,7 +66,7 @@ fn kill_after(place: &Place, child: &mut Child, nth: usize, offset: u64, inside:
     }
     if inside {
         let met = Instant::now();
-        while !inside_a_checkpoint(&place.events()) && met.elapsed() < Duration::from_secs(1) {
+        while !inside_a_checkpoint(&place.last_events(4)) && met.elapsed() < Duration::from_secs(1) {
             std::thread::yield_now();
         }
     }
@@ -79,6 +81,7 @@ fn twenty_kills_with_changing_parallelism_leave_the_output_byte_identical() {
     println!("seed {seed}");
     let mut draw = Draw(seed);
     let place = Place::new();
+    let mut inside_so_far = 0;
     let mut killed_at = Vec::new(); // number of events in the log when the process had died
     for kill in 0..KILLS {
         let mut words = vec![
@@ -96,8 +99,11 @@ fn twenty_kills_with_changing_parallelism_leave_the_output_byte_identical() {
         // Uniform over the run: one kill in each of its twentieths, the last one before the end.
         let twentieth = RECORDS * 19 / 20 / KILLS as u64;
         let target = twentieth * kill as u64 + 1 + draw.below(twentieth);
-        kill_after(&place, &mut child, kill + 1, target, kill % 2 == 1, &mut draw);
-        killed_at.push(place.events().len());
+        let inside = kill % 2 == 1 || (kill > KILLS / 2 && inside_so_far < INSIDE_MIN);
+        kill_after(&place, &mut child, kill + 1, target, inside, &mut draw);
+        let events = place.events();
+        inside_so_far += usize::from(inside_a_checkpoint(&events));
+        killed_at.push(events.len());
     }
     let last = Run::of(place.flights(&["-p", "2", "--resume"]).output().unwrap()).summary();
     assert_eq!(last["state"], "finished");
@@ -124,7 +130,7 @@ fn assert_kills_were_real(events: &[Value], killed_at: &[usize]) {
         .iter()
         .filter(|at| inside_a_checkpoint(&events[..**at]))
         .count();
-    assert!(inside >= 3, "{inside} kills fell inside a checkpoint");
+    assert!(inside >= INSIDE_MIN, "{inside} kills fell inside a checkpoint");
     let starts: Vec<&Value> = events.iter().filter(|e| e["event"] == "started").collect();
     assert_eq!(starts.len(), KILLS + 1, "one start per process");
     assert_eq!(starts[0]["offset"], 0);

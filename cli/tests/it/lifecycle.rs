@@ -24,7 +24,10 @@ fn a_fresh_run_equals_the_fold() {
         (&summary["state"], &summary["records"]),
         (&"finished".into(), &336_776.into())
     );
-    assert_eq!(summary["bad_records"], 0);
+    assert_eq!(
+        (&summary["bad_records"], &summary["late_records"]),
+        (&0.into(), &0.into())
+    );
     place.assert_output(&fold::expected());
 }
 
@@ -176,5 +179,66 @@ fn ctrl_c_takes_a_last_checkpoint_and_resume_goes_on_from_it() {
         .filter(|e| e["event"] == "started")
         .collect();
     assert!(starts.last().unwrap()["offset"].as_u64().unwrap() > 0);
+    place.assert_output(&fold::expected());
+}
+
+#[test]
+fn off_the_terminal_there_are_plain_lines_one_per_checkpoint_and_a_summary() {
+    // A log file would be full of control characters, or empty.
+    let place = Place::new();
+    let words = [
+        "run",
+        "flights",
+        "--state-dir",
+        "state",
+        "--checkpoint-interval",
+        "200ms",
+        "--input",
+    ];
+    let run = Run::of(place.command(&words).arg(fold::input()).output().unwrap());
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    assert!(
+        run.stdout.chars().all(|c| c == '\n' || !c.is_control()),
+        "{:?}",
+        run.stdout
+    );
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    let checkpoints = lines
+        .iter()
+        .filter(|line| line.starts_with("checkpoint "))
+        .count();
+    assert_eq!(checkpoints, completed(&place.events()), "{}", run.stdout);
+    for line in lines.iter().filter(|line| line.starts_with("checkpoint ")) {
+        assert!(
+            line.contains(" ms ") && line.contains("new ") && line.contains("total "),
+            "{line}"
+        );
+    }
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("flights finished in ") && line.contains("336776 records"))
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("out/aircraft.csv (4043 rows")),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once_and_resume_still_goes_on() {
+    // A job that hangs in its last checkpoint could only be killed.
+    let place = Place::new();
+    let mut child = place.flights(SLOW).spawn().unwrap();
+    place.wait_for(&mut child, "a completed checkpoint", |events| {
+        completed(events) > 0
+    });
+    signal(&child, "INT");
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    place.run(&["--resume"]).summary();
     place.assert_output(&fold::expected());
 }

@@ -70,14 +70,23 @@ impl Place {
 
     /// The whole lines of the event log.
     pub(crate) fn events(&self) -> Vec<Value> {
+        self.last_events(usize::MAX)
+    }
+
+    /// The last whole lines of the event log, quickly.
+    pub(crate) fn last_events(&self, count: usize) -> Vec<Value> {
         let Ok(text) = fs::read_to_string(self.state_dir().join("events.jsonl")) else {
             return Vec::new();
         };
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
+        let lines = whole
             .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+            .rev()
+            .take(count)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev();
+        lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Waits until the events fulfil a condition; the child must live meanwhile.
@@ -156,13 +165,10 @@ impl Run {
     }
 }
 
-/// Sends a signal by the system's `kill`.
+/// Sends a signal by the shell's `kill`.
 pub(crate) fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(child.id().to_string())
-        .status()
-        .unwrap();
+    let kill = format!("kill -{name} {}", child.id());
+    let status = Command::new("sh").args(["-c", &kill]).status().unwrap();
     assert!(status.success());
 }
 
