@@ -6,7 +6,7 @@
 use keybed::{
     Code,
     format::{envelope, frame},
-    lsm::fuzzing::{filter_block, sst_block, sst_footer_index},
+    lsm::fuzzing::{filter_block, manifest, sst_block, sst_footer_index},
     snapshot::metadata,
     state::codec::{decode_key, encode_key},
 };
@@ -19,6 +19,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("checkpoint_metadata", checkpoint_metadata),
     ("frame_log", frame_log),
     ("key_codec", key_codec),
+    ("manifest", manifest),
     ("sst_block", sst_block),
     ("sst_footer_index", sst_footer_index),
     ("filter_block", filter_block),
