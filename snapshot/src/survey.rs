@@ -33,7 +33,7 @@ pub struct Survey {
     pub objects: Vec<ObjectPath>,
     /// Names that are not ours, with their folder: never touched.
     pub unknown: Vec<String>,
-    /// Whether and how the job ended.
+    /// Whether and how the job ended, by the newest generation.
     pub finished: Option<FinishedRecord>,
 }
 
@@ -72,7 +72,9 @@ impl Survey {
                 (FileKind::File, _, Some(path @ ObjectPath::Finished)) => {
                     let record = FinishedRecord::decode(&storage.read(&path, FINISHED_BYTES_MAX)?)
                         .and_then(|record| survey.demand_ours(record, job));
-                    survey.finished = Some(record.map_err(|e| e.in_file(storage.describe(&path)))?);
+                    let record = record.map_err(|e| e.in_file(storage.describe(&path)))?;
+                    // That of an older generation was written by a fenced owner, or the job was gone on with.
+                    survey.finished = (Some(record.generation) == survey.generation()).then_some(record);
                 }
                 (FileKind::File, _, Some(path)) => survey.objects.push(path),
                 _ if Place::Root.is_fixture(&listed.name) => {}
@@ -84,9 +86,10 @@ impl Survey {
         }
         // A generation publishes after its record is durable. Without the record its checkpoints would count as
         // abandoned, and the job would go on from older state or from none.
-        let newest = survey.owners.newest().map(|owner| owner.generation);
         match survey.published().into_values().max() {
-            published if published > newest => Err(missing_record(published.unwrap_or_default())),
+            published if published > survey.generation() => {
+                Err(missing_record(published.unwrap_or_default()))
+            }
             _ => Ok(survey),
         }
     }
@@ -94,6 +97,11 @@ impl Survey {
     /// The id of the root, given by its first generation.
     pub fn root(&self) -> Option<RootId> {
         self.owners.newest().map(|owner| owner.root)
+    }
+
+    /// The newest generation; `None` for a new root.
+    fn generation(&self) -> Option<Generation> {
+        self.owners.newest().map(|owner| owner.generation)
     }
 
     /// Generation of every published checkpoint.
@@ -124,6 +132,9 @@ impl Survey {
 
     /// A FINISHED record ends the job that it names, in the root that it names.
     fn demand_ours(&self, record: FinishedRecord, job: JobId) -> Result<FinishedRecord> {
+        if Some(record.generation) > self.generation() && record.job == job {
+            return Err(missing_record(record.generation));
+        }
         if record.job == job && self.root().is_none_or(|root| root == record.root) {
             return Ok(record);
         }

@@ -203,20 +203,10 @@ impl CheckpointRoot {
             checkpoint,
             timestamp_ms,
         };
-        let temporary = self.shared.temporary(checkpoint.unwrap_or_default())?;
-        match self
-            .shared
-            .storage
-            .put_new(&ObjectPath::Finished, &record.encode(), &temporary)
-        {
-            Err(e) if e.code() == Code::TargetExists => {
-                let storage = &self.shared.storage;
-                // The attempt that wrote it may have failed before its name was durable; checkpoints go next.
-                storage.sync(Place::Root)?;
-                FinishedRecord::decode(&storage.read(&ObjectPath::Finished, FINISHED_BYTES_MAX)?)
-            }
-            other => other.map(|()| record),
-        }
+        let written = self.shared.write_finished(record)?;
+        // Whoever took over meanwhile does not count the record: it is of an older generation.
+        self.shared.demand_newest()?;
+        Ok(written)
     }
 
     /// After [`CheckpointRoot::finish`]: the next cleanup deletes the job's own checkpoints. Those of abandoned
@@ -227,6 +217,29 @@ impl CheckpointRoot {
 }
 
 impl Shared {
+    /// Writes the FINISHED record, or finds the one that an earlier attempt of this generation wrote.
+    fn write_finished(&self, record: FinishedRecord) -> Result<FinishedRecord> {
+        let path = ObjectPath::Finished;
+        let put = || {
+            let temporary = self.temporary(record.checkpoint.unwrap_or_default())?;
+            self.storage.put_new(&path, &record.encode(), &temporary)
+        };
+        match put() {
+            Err(e) if e.code() == Code::TargetExists => {}
+            other => return other.map(|()| record),
+        }
+        let found = FinishedRecord::decode(&self.storage.read(&path, FINISHED_BYTES_MAX)?)
+            .map_err(|e| e.in_file(self.storage.describe(&path)))?;
+        if found.generation == record.generation {
+            // The attempt that wrote it may have failed before its name was durable; checkpoints go next.
+            return self.storage.sync(Place::Root).map(|()| found);
+        }
+        // An older generation wrote it: fenced, or its job was gone on with. It says nothing about this one.
+        self.demand_newest()?;
+        self.storage.delete(&path)?;
+        put().map(|()| record)
+    }
+
     /// Re-reads which owner record is the newest.
     ///
     /// # Errors

@@ -19,10 +19,10 @@ use std::{
 
 type Pause = Box<dyn FnOnce() + Send>;
 
-/// A storage without working locks that does something else first when `_metadata` is written.
+/// A storage without working locks that does something else first when `_metadata` or FINISHED is written.
 struct Paused {
     inner: MemoryStorage,
-    before_metadata: Mutex<Option<Pause>>,
+    before_document: Mutex<Option<Pause>>,
 }
 
 impl fmt::Debug for Paused {
@@ -42,8 +42,8 @@ impl CheckpointStorage for Paused {
     }
 
     fn put_new(&self, path: &ObjectPath, bytes: &[u8], temporary: &ObjectName) -> Result {
-        if matches!(path, ObjectPath::Metadata(_)) {
-            let pause = self.before_metadata.lock().unwrap().take();
+        if matches!(path, ObjectPath::Metadata(_) | ObjectPath::Finished) {
+            let pause = self.before_document.lock().unwrap().take();
             pause.into_iter().for_each(|pause| pause());
         }
         self.inner.put_new(path, bytes, temporary)
@@ -104,7 +104,7 @@ fn an_owner_that_wakes_between_fence_and_write_is_told_and_its_checkpoint_is_nev
     let storage = || {
         Arc::new(Paused {
             inner: memory.clone(),
-            before_metadata: Mutex::new(None),
+            before_document: Mutex::new(None),
         })
     };
     let first = storage();
@@ -114,7 +114,7 @@ fn an_owner_that_wakes_between_fence_and_write_is_told_and_its_checkpoint_is_nev
     }
     let tables = old.tables.clone();
     let second = storage();
-    *first.before_metadata.lock().unwrap() = Some(Box::new(move || {
+    *first.before_document.lock().unwrap() = Some(Box::new(move || {
         let mut new = owner(second, 2);
         new.root.cleanup();
         new.tables = tables;
@@ -148,14 +148,14 @@ fn an_owner_that_wakes_before_the_newer_one_published_is_told_so_too() {
     let storage = || {
         Arc::new(Paused {
             inner: memory.clone(),
-            before_metadata: Mutex::new(None),
+            before_document: Mutex::new(None),
         })
     };
     let first = storage();
     let mut old = owner(first.clone(), 1);
     old.checkpoint(1, 3).unwrap();
     let second = storage();
-    *first.before_metadata.lock().unwrap() = Some(Box::new(move || drop(owner(second, 2))));
+    *first.before_document.lock().unwrap() = Some(Box::new(move || drop(owner(second, 2))));
     assert_eq!(old.checkpoint(1, 3).unwrap_err().code(), Code::Fenced);
     assert!(
         old.root.is_unknown(CheckpointId(2)),
@@ -284,7 +284,7 @@ fn a_checkpoint_that_is_given_up_while_it_is_published_keeps_its_files() {
     let memory = MemoryStorage::new();
     let storage = Arc::new(Paused {
         inner: memory,
-        before_metadata: Mutex::new(None),
+        before_document: Mutex::new(None),
     });
     let mut job = owner(storage.clone(), 1);
     job.checkpoint(1, 3).unwrap();
@@ -294,7 +294,7 @@ fn a_checkpoint_that_is_given_up_while_it_is_published_keeps_its_files() {
         let next = job.root.allocate(SnapshotKind::Checkpoint, 5).unwrap().checkpoint;
         let newer = job.fill(next, 1, 3).unwrap();
         let other = job.root.clone();
-        *storage.before_metadata.lock().unwrap() = Some(Box::new(move || {
+        *storage.before_document.lock().unwrap() = Some(Box::new(move || {
             if subsumed {
                 assert_eq!(
                     other.publish(&newer).unwrap(),
@@ -316,4 +316,41 @@ fn a_checkpoint_that_is_given_up_while_it_is_published_keeps_its_files() {
         }
         job.tables.clear();
     }
+}
+
+#[test]
+fn a_fenced_owner_that_wakes_late_does_not_end_the_job() {
+    let memory = MemoryStorage::new();
+    let storage = || {
+        Arc::new(Paused {
+            inner: memory.clone(),
+            before_document: Mutex::new(None),
+        })
+    };
+    let first = storage();
+    let mut old = owner(first.clone(), 1);
+    let last = old.checkpoint(1, 3).unwrap();
+    let second = storage();
+    let living = Arc::new(Mutex::new(None));
+    let (place, there) = (living.clone(), second.clone());
+    *first.before_document.lock().unwrap() =
+        Some(Box::new(move || *place.lock().unwrap() = Some(owner(there, 2))));
+    let error = old.root.finish(Some(last), 6).unwrap_err();
+    assert_eq!(error.code(), Code::Fenced, "{error}");
+    let opened = OpenRoot::open(storage(), JOB).unwrap();
+    assert_eq!(opened.finished(), None, "the living owner has not finished");
+    // When the living owner does, its record counts.
+    let mut new = living.lock().unwrap().take().unwrap();
+    let last = new.checkpoint(1, 3).unwrap();
+    let record = new.root.finish(Some(last), 7).unwrap();
+    assert_eq!(
+        (record.generation, record.checkpoint),
+        (new.root.generation(), Some(last))
+    );
+    assert_eq!(
+        new.root.finish(Some(last), 8).unwrap(),
+        record,
+        "doing it again changes nothing"
+    );
+    assert_eq!(OpenRoot::open(storage(), JOB).unwrap().finished(), Some(&record));
 }
