@@ -8,6 +8,7 @@ use crate::{
     options::{FamilyOptions, StoreOptions},
     shared::{block_access, table_path},
     store::Store,
+    table::TableFacts,
     version::{
         edit::{BOTTOM, Change, DRAINING, Edit, FamilyRecord, Origin, TableRecord},
         manifest,
@@ -142,20 +143,29 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
                             digest: facts.digest,
                             entries: facts.entries,
                             seqno_max: facts.seqno_max,
-                            visible: KeyRange::all(),
+                            visible: keys_of(facts),
                         };
                         known.insert(table.id, record.clone());
                         record
                     }
                 };
                 next_seqno = next_seqno.max(record.seqno_max + 1);
-                let record = TableRecord {
-                    run,
-                    tier,
-                    visible: table.visible.clone(),
-                    ..record
+                // Merges put tables between those of the bottom, by their keys: there a range must not claim more
+                // than the keys it shows. Parts of other origins may come with the range of all they own.
+                let visible = if tier == BOTTOM {
+                    table.visible.clip(&record.visible)
+                } else {
+                    table.visible.clone()
                 };
-                edit.changes.push(Change::AddTable(id, record));
+                if !visible.is_empty() {
+                    let record = TableRecord {
+                        run,
+                        tier,
+                        visible,
+                        ..record
+                    };
+                    edit.changes.push(Change::AddTable(id, record));
+                }
             }
         }
     }
@@ -169,6 +179,14 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
     set.apply(&edit)
         .map_err(|error| error.recode_malformed(Code::InvalidArgument))?;
     Ok(set)
+}
+
+/// The range from a table's first key to its last.
+fn keys_of(facts: &TableFacts) -> KeyRange {
+    KeyRange {
+        start: facts.smallest.clone(),
+        end: Some([&facts.largest[..], &[0]].concat()),
+    }
 }
 
 /// Runs with their numbers (larger is newer, the bottom is 0) and tiers.

@@ -84,3 +84,28 @@ fn parts_of_one_table_that_touch_are_one_again() {
         .collect();
     assert_eq!(keys, (3..10).chain(12..20).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_bottom_that_claims_more_than_its_keys_takes_merges_between_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path().join("old"), tiny()).unwrap();
+    let family = store.family("f").unwrap();
+    store.put(family, b"c", b"old").unwrap();
+    let pinned = store.pin().unwrap().finish().unwrap();
+    let target = dir.path().join("new");
+    let mut mount = pinned_content(&keybed_env::OsFs, &pinned, &target, |_| FamilyOptions::default());
+    // As a rescale makes it of a part that has no bottom and one that has: the flushed table shows all its part owns.
+    mount.families[0].runs[0].tier = keybed_lsm::BOTTOM;
+    let mut store = Store::mount(&target, tiny(), mount).unwrap();
+    let family = store.family("f").unwrap();
+    for key in [b"a", b"x"] {
+        store.put(family, key, b"new").unwrap();
+        store.compact(family).unwrap();
+    }
+    let keys: Vec<_> = store
+        .range(family, ..)
+        .unwrap()
+        .map(|entry| entry.unwrap().0)
+        .collect();
+    assert_eq!(keys, [b"a", b"c", b"x"]);
+}
