@@ -86,7 +86,6 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
         }
         Start::Resume(record) => {
             record.check_input()?;
-            places.verify_newest(fs.clone(), record.id)?;
             Plan {
                 record,
                 resumed: true,

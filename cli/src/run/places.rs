@@ -5,8 +5,7 @@ use keybed::{
     Code, Result,
     env::{Fs, OsFs},
     snapshot::{
-        CheckpointStorage, FinishedRecord, JobId, LocalStorage, ObjectPath, OpenRoot, Place, SnapshotDir,
-        finished::FINISHED_BYTES_MAX, storage::layout,
+        CheckpointStorage, FinishedRecord, JobId, LocalStorage, ObjectPath, finished::FINISHED_BYTES_MAX,
     },
 };
 use std::{
@@ -65,25 +64,5 @@ impl Places {
             Err(e) => return Err(e),
         };
         Ok(Some(Found { record, finished }))
-    }
-
-    /// Reads every byte of the checkpoint that a resume goes on from, before anything starts. See
-    /// docs/decisions/resume-verifies-everything.md.
-    ///
-    /// # Errors
-    /// `SnapshotCorrupt`, `SnapshotIncomplete`; `Locked` if somebody else has the job root.
-    pub(super) fn verify_newest(&self, fs: Arc<dyn Fs>, job: JobId) -> Result {
-        let job_root = self.job_root(job);
-        if fs.facts(&job_root)?.is_none() {
-            return Ok(()); // killed before the root was made: the run starts at the beginning
-        }
-        let storage = Arc::new(LocalStorage::at(fs.clone(), &job_root));
-        let Some(newest) = OpenRoot::open(storage, job)?.latest()? else {
-            return Ok(());
-        };
-        let directory = layout::directory(&job_root, Place::Checkpoint(newest.checkpoint));
-        let snapshot = SnapshotDir::open(fs, &directory)?;
-        crate::snapshot::verify::check(&snapshot)
-            .map_err(|e| e.context(format!("checkpoint {} cannot be resumed from", newest.checkpoint)))
     }
 }

@@ -15,7 +15,8 @@ use std::{collections::BTreeSet, path::Path, process::ExitCode};
 /// `SnapshotCorrupt` with file and offset, `SnapshotIncomplete` with the missing files, `NotASnapshot`.
 pub(crate) fn run(path: &Path, json: bool) -> Result<ExitCode> {
     let snapshot = open(path)?;
-    check(&snapshot)?;
+    snapshot.check_root()?;
+    verify(snapshot.metadata(), &snapshot).verdict()?;
     let files = files(&snapshot);
     let total: u64 = files.iter().map(|(_, bytes)| bytes).sum();
     if json {
@@ -38,15 +39,6 @@ pub(crate) fn run(path: &Path, json: bool) -> Result<ExitCode> {
         ));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Reads every byte of a snapshot.
-///
-/// # Errors
-/// As [`run`].
-pub(crate) fn check(snapshot: &SnapshotDir) -> Result {
-    snapshot.check_root()?;
-    verify(snapshot.metadata(), snapshot).verdict()
 }
 
 /// Every file with its bytes, `_metadata` first.
