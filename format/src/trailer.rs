@@ -163,27 +163,25 @@ fn read_with_sums(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<(Trailer,
     if version == 0 {
         return Err(corrupt("the trailer has no version", tail_at + 36));
     }
+    let sums = verified_sums((content_id, content_bytes, kind, found), tail_at, read_at);
     if version != VERSION {
-        return Err(Error::new(
-            Code::UnsupportedFormatVersion,
-            "the trailer's version is not known",
-        )
-        .at(tail_at + 36)
-        .expected_found(VERSION, version));
+        // What verifies as this version is not newer: the word was damaged.
+        return Err(match sums {
+            Ok(_) => corrupt(
+                "the trailer's version is another one than was written",
+                tail_at + 36,
+            )
+            .expected_found(VERSION, version),
+            Err(e) if e.code() != Code::Malformed => e,
+            Err(_) => Error::new(
+                Code::UnsupportedFormatVersion,
+                "the trailer's version is not known",
+            )
+            .at(tail_at + 36)
+            .expected_found(VERSION, version),
+        });
     }
-    if content_bytes > tail_at || tail_at - content_bytes != sums_bytes(content_bytes) {
-        return Err(
-            corrupt("the trailer belongs to a file of another length", tail_at + 16)
-                .expected_found(tail_at, content_bytes),
-        );
-    }
-    let mut sums = vec![0; (tail_at - content_bytes) as usize];
-    read_at(content_bytes, &mut sums)?;
-    let expected = digest(&sums, content_id, content_bytes, kind);
-    if expected != found {
-        return Err(corrupt("the digest of the trailer differs", tail_at + 24)
-            .expected_found(format_args!("{expected:016x}"), format_args!("{found:016x}")));
-    }
+    let sums = sums?;
     let mut c = Cursor::new(&sums);
     let mut list = Vec::with_capacity(sums.len() / 8);
     while !c.is_empty() {
@@ -198,6 +196,28 @@ fn read_with_sums(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<(Trailer,
         },
         list,
     ))
+}
+
+/// The bytes of the sums that the tail at `tail_at` vouches for.
+fn verified_sums(
+    (content_id, content_bytes, kind, found): (u128, u64, u32, u64),
+    tail_at: u64,
+    read_at: &mut ReadAt<'_>,
+) -> Result<Vec<u8>> {
+    if content_bytes > tail_at || tail_at - content_bytes != sums_bytes(content_bytes) {
+        return Err(
+            corrupt("the trailer belongs to a file of another length", tail_at + 16)
+                .expected_found(tail_at, content_bytes),
+        );
+    }
+    let mut sums = vec![0; (tail_at - content_bytes) as usize];
+    read_at(content_bytes, &mut sums)?;
+    let expected = digest(&sums, content_id, content_bytes, kind);
+    if expected == found {
+        return Ok(sums);
+    }
+    Err(corrupt("the digest of the trailer differs", tail_at + 24)
+        .expected_found(format_args!("{expected:016x}"), format_args!("{found:016x}")))
 }
 
 /// Reads the whole file and checks every byte of it.
@@ -272,7 +292,7 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(check(&bad).is_err(), "bit {bit}");
+            assert_eq!(check(&bad).unwrap_err().code(), Code::Malformed, "bit {bit}");
         }
     }
 
@@ -285,13 +305,24 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_version_is_damage_and_another_one_is_news() {
-        for (version, code) in [(0, Code::Malformed), (2, Code::UnsupportedFormatVersion)] {
-            let (mut bytes, _) = file(b"some content");
-            let at = bytes.len() - 12;
-            bytes[at] = version;
-            assert_eq!(check(&bytes).unwrap_err().code(), code);
+    fn a_damaged_version_is_damage_and_a_newer_one_is_news() {
+        let (good, _) = file(b"some content");
+        let (version_at, digest_at) = (good.len() - 12, good.len() - 24);
+        for version in [0, 2, 3, 0x81] {
+            let mut bad = good.clone();
+            bad[version_at] = version;
+            let error = check(&bad).unwrap_err();
+            assert_eq!(
+                (error.code(), error.offset()),
+                (Code::Malformed, Some(version_at as u64)),
+                "{version}"
+            );
         }
+        // A newer writer covers its own version by the digest.
+        let mut newer = good;
+        newer[version_at] = 2;
+        newer[digest_at] ^= 0xff;
+        assert_eq!(check(&newer).unwrap_err().code(), Code::UnsupportedFormatVersion);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
 use serde_json::Value;
 use std::{fs, path::PathBuf};
 
-/// Offsets per file, besides the first and the last byte.
+/// Offsets per file, besides those of the first byte, the last one, and the version words of metadata and trailer.
 const SAMPLES: u64 = 4;
 
 /// A run killed after some checkpoints, and its newest checkpoint's directory relative to the place.
@@ -69,7 +69,7 @@ fn a_flipped_bit_in_every_file_is_named_by_verify_and_refused_by_resume() {
     for (number, file) in files.iter().enumerate() {
         let good = fs::read(file).unwrap();
         let length = good.len() as u64;
-        let offsets = [0, length - 1]
+        let offsets = [0, length - 1, 8, length - 12]
             .into_iter()
             .chain((1..=SAMPLES).map(|i| length * i / (SAMPLES + 1)));
         for (sample, offset) in offsets.enumerate() {
@@ -79,7 +79,7 @@ fn a_flipped_bit_in_every_file_is_named_by_verify_and_refused_by_resume() {
             let error = verify(&place, &checkpoint).error("SnapshotCorrupt", 3);
             assert_names(&error, file);
             // A resume costs a process with a whole pipeline: one sample per file.
-            if sample == number % 6 {
+            if sample == number % 8 {
                 let error = place.run(&["--resume"]).error("SnapshotCorrupt", 3);
                 assert_names(&error, file);
             }
