@@ -87,17 +87,11 @@ impl Store {
         }
         let set = settle(&*fs, dir, &options, &mount)?;
         // The files have new names now.
-        drop(locked.files);
-        let files = fs.list(dir)?.into_iter().map(|entry| entry.name).collect();
-        let mut store = open::create(
-            dir,
-            options,
-            Locked {
-                lock: locked.lock,
-                files,
-            },
-            set,
-        )?;
+        let locked = Locked {
+            files: open::files(&*fs, dir)?,
+            ..locked
+        };
+        let mut store = open::create(dir, options, locked, set)?;
         for family in mount.families {
             store.family_with(&family.name, family.options)?;
         }
@@ -175,10 +169,13 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
             .expected_found(format_args!("at most {SEQNO_MAX}"), next_seqno));
     }
     edit.changes.push(Change::NextSeqno(next_seqno));
-    let mut set = VersionSet::default();
-    set.apply(&edit)
-        .map_err(|error| error.recode_malformed(Code::InvalidArgument))?;
-    Ok(set)
+    // What the manifest's reader would refuse must not get into a manifest: the store could never be opened again.
+    Edit::decode(&edit.encode(), 0)
+        .and_then(|edit| {
+            let mut set = VersionSet::default();
+            set.apply(&edit).map(|()| set)
+        })
+        .map_err(|error| error.recode_malformed(Code::InvalidArgument))
 }
 
 /// The range from a table's first key to its last.

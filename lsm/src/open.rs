@@ -45,15 +45,17 @@ pub(crate) struct Locked {
 pub(crate) fn lock(fs: &dyn Fs, dir: &Path) -> Result<Locked> {
     fs.create_dir_all(dir)?;
     let lock: Arc<dyn FileLock> = fs.lock(&dir.join(LOCK))?.into();
-    let files = fs
-        .list(dir)?
-        .into_iter()
-        .filter(|entry| entry.kind == FileKind::File)
-        .map(|entry| entry.name);
     Ok(Locked {
         lock,
-        files: files.collect(),
+        files: files(fs, dir)?,
     })
+}
+
+/// Names of the regular files in `dir`: the only ones that are ever removed.
+pub(crate) fn files(fs: &dyn Fs, dir: &Path) -> Result<Vec<String>> {
+    let entries = fs.list(dir)?.into_iter();
+    let files = entries.filter(|entry| entry.kind == FileKind::File);
+    Ok(files.map(|entry| entry.name).collect())
 }
 
 impl Store {
@@ -71,7 +73,10 @@ impl Store {
         match manifest::read_current(&*fs, dir)? {
             Some(name) => {
                 let found = manifest::recover(&*fs, dir, &name)?;
-                let number = found.number + 1;
+                let number = found.number.checked_add(1).ok_or_else(|| {
+                    Error::new(Code::ManifestCorrupt, "the numbers of manifests are used up")
+                        .in_file(dir.join(name))
+                })?;
                 let start = Start {
                     number,
                     store_id: found.store_id,

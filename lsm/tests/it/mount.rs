@@ -1,7 +1,8 @@
 //! If this fails, a restored job does not see keys that are in its tables.
 
 use crate::support::{pinned_content, tiny};
-use keybed_lsm::{FamilyOptions, KeyRange, MountRun, Store};
+use keybed_format::Code;
+use keybed_lsm::{FamilyOptions, KeyRange, Mount, MountRun, Store, TableId, key::SEQNO_MAX};
 
 #[test]
 fn a_view_that_shows_nothing_hides_nothing() {
@@ -108,4 +109,38 @@ fn a_bottom_that_claims_more_than_its_keys_takes_merges_between_them() {
         .map(|entry| entry.unwrap().0)
         .collect();
     assert_eq!(keys, [b"a", b"c", b"x"]);
+}
+
+#[test]
+fn what_could_not_be_opened_again_is_not_mounted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path().join("old"), tiny()).unwrap();
+    let family = store.family("f").unwrap();
+    store.put(family, b"k", b"v").unwrap();
+    let pinned = store.pin().unwrap().finish().unwrap();
+    let spoils: [fn(&mut Mount); 4] = [
+        |mount| mount.next_seqno = SEQNO_MAX + 1,
+        |mount| mount.families[0].name = "f".repeat(256),
+        |mount| mount.families[0].runs[0].tables[0].visible.end = Some(vec![b'z'; 70_000]),
+        |_| {},
+    ];
+    for (number, spoil) in spoils.into_iter().enumerate() {
+        let target = dir.path().join(number.to_string());
+        let mut mount = pinned_content(&keybed_env::OsFs, &pinned, &target, |_| FamilyOptions::default());
+        spoil(&mut mount);
+        // Foreign directories are not touched, whatever they are called.
+        let foreign = Store::table_path(&target, TableId(7));
+        std::fs::create_dir(&foreign).unwrap();
+        let mounted = Store::mount(&target, tiny(), mount);
+        if number < 3 {
+            let code = mounted.map(drop).unwrap_err().code();
+            assert_eq!(code, Code::InvalidArgument, "{number}");
+        } else {
+            mounted.unwrap().close().unwrap();
+            let mut store = Store::open(&target, tiny()).unwrap();
+            let family = store.family("f").unwrap();
+            assert_eq!(store.get(family, b"k").unwrap().unwrap(), b"v");
+        }
+        assert!(foreign.is_dir(), "{number}");
+    }
 }
