@@ -14,7 +14,7 @@ use crate::{
     memtable::Sealed,
     shared::{Shared, State},
     store::{LONG, Store},
-    version::{LiveTable, LiveView, Version, edit::DRAINING},
+    version::{LiveTable, Version, edit::DRAINING},
     wait::read_only,
 };
 use keybed_env::fs::FileLock;
@@ -55,6 +55,8 @@ pub struct PinnedTable {
     /// Newest version in the file.
     pub seqno_max: Seqno,
     _live: Arc<LiveTable>,
+    /// Without it another owner could open the directory and remove the file as nobody's.
+    _lock: Arc<dyn FileLock>,
 }
 
 impl fmt::Debug for PinnedTable {
@@ -87,7 +89,8 @@ pub struct PinnedFamily {
 }
 
 /// Immutable files that together hold a store's content at one moment. They stay on disk until this is dropped;
-/// until then the directory stays locked, even after the store was closed.
+/// until then (and until clones of its tables are dropped) the directory stays locked, even after the store was
+/// closed.
 #[derive(Debug)]
 pub struct PinnedFiles {
     /// In the order of the families' creation.
@@ -183,7 +186,11 @@ impl Pinning {
         });
         result?;
         Ok(PinnedFiles {
-            families: self.families.iter().map(PinningFamily::pinned).collect(),
+            families: self
+                .families
+                .iter()
+                .map(|family| family.pinned(&self.lock))
+                .collect(),
             next_seqno: self.next_seqno,
             shared: self.shared,
             _lock: self.lock,
@@ -210,22 +217,23 @@ impl Pinning {
 }
 
 impl PinningFamily {
-    fn pinned(&self) -> PinnedFamily {
+    fn pinned(&self, lock: &Arc<dyn FileLock>) -> PinnedFamily {
         let flushed = self
             .sealed
             .iter()
             .filter_map(|sealed| sealed.flushed.get()?.as_ref());
         let flushed = flushed.map(|table| PinnedRun {
             tier: 0,
-            tables: vec![pinned(&LiveView::new(
-                table.clone(),
-                table.record.visible.clone(),
-            ))],
+            tables: vec![pinned(table, &table.record.visible, lock)],
         });
         let runs = self.version.runs.iter().map(|run| PinnedRun {
             // Half-drained runs are ordinary upper runs to whoever mounts them.
             tier: if run.tier == DRAINING { 1 } else { run.tier },
-            tables: run.tables.iter().map(pinned).collect(),
+            tables: run
+                .tables
+                .iter()
+                .map(|live| pinned(&live.table, &live.view.visible, lock))
+                .collect(),
         });
         PinnedFamily {
             name: self.name.to_string(),
@@ -234,16 +242,17 @@ impl PinningFamily {
     }
 }
 
-fn pinned(live: &LiveView) -> PinnedTable {
-    let record = &live.table.record;
+fn pinned(table: &Arc<LiveTable>, visible: &KeyRange, lock: &Arc<dyn FileLock>) -> PinnedTable {
+    let record = &table.record;
     PinnedTable {
         id: record.id,
-        path: live.table.path.clone(),
+        path: table.path.clone(),
         bytes: record.bytes,
         digest: record.digest,
         entries: record.entries,
-        visible: live.view.visible.clone(),
+        visible: visible.clone(),
         seqno_max: record.seqno_max,
-        _live: live.table.clone(),
+        _live: table.clone(),
+        _lock: lock.clone(),
     }
 }

@@ -224,3 +224,24 @@ fn what_cannot_be_mounted_is_refused() {
     assert_eq!(code("e", mount("e")), keybed_format::Code::TargetExists);
     let _: Arc<SimFs> = fs;
 }
+
+#[test]
+fn a_clone_of_a_pinned_table_keeps_its_file() {
+    let fs = disk();
+    let mut store = Store::open("s", simulated(fs.clone(), 1)).unwrap();
+    let (mut random, mut model) = (Random::from_seed(1), Map::new());
+    numbers(&mut store, &mut random, 500, &mut model);
+    let pinned = store.pin().unwrap().finish().unwrap();
+    let table = pinned.tables().next().unwrap().clone();
+    drop(pinned);
+    let family = store.family("f").unwrap();
+    store.compact(family).unwrap();
+    store.close().unwrap();
+    let again = Store::open("s", simulated(fs.clone(), 2)).map(drop);
+    assert_eq!(again.unwrap_err().code(), keybed_format::Code::Locked);
+    assert!(fs.facts(&table.path).unwrap().is_some());
+    drop(table);
+    let mut store = Store::open("s", simulated(fs.clone(), 3)).unwrap();
+    let family = store.family("f").unwrap();
+    assert_eq!(content(&store, family).unwrap(), model);
+}
