@@ -9,10 +9,12 @@
 //! | delete … | nothing | the delete |
 //! | merges, then put or delete | a put: the fold | a put: the fold |
 //! | merges, then nothing | a put: the fold on nothing | the merges, combined where the operator can |
+//!
+//! A fold or combination that would be longer than a value may be is not made: operands and base stay apart.
 
 use crate::{
     iter::MergeIter,
-    key::{self, Entry, EntryKind, Seqno},
+    key::{self, Entry, EntryKind, Seqno, VALUE_BYTES_MAX},
     merge_operator::{self, MergeOperator},
     version::{Run, may_hold},
 };
@@ -93,12 +95,11 @@ impl Resolver<'_> {
     /// Handles a key whose newest version is an operand.
     fn merges(&self, merge: &mut MergeIter<'_>, key: &[u8], out: &mut impl Keep) -> Result {
         let mut operands: Vec<(Seqno, Vec<u8>)> = Vec::new();
-        let mut base = None;
+        let mut base: Option<(Seqno, EntryKind, Vec<u8>)> = None;
         while let Some(entry) = merge.top().filter(|entry| key::equal(entry.key, key)) {
             match entry.kind {
                 EntryKind::Merge => operands.push((entry.seqno, entry.value.to_vec())),
-                EntryKind::Put => base = Some(Some(entry.value.to_vec())),
-                EntryKind::Delete => base = Some(None),
+                kind => base = Some((entry.seqno, kind, entry.value.to_vec())),
             }
             if base.is_some() {
                 merge.skip(key)?;
@@ -111,7 +112,23 @@ impl Resolver<'_> {
             return self.keep_operands(key, operands, out);
         }
         let values: Vec<&[u8]> = operands.iter().map(|(_, operand)| operand.as_slice()).collect();
-        let value = merge_operator::fold(self.operator, base.flatten().as_deref(), &values)?;
+        let below = base.as_ref().filter(|(_, kind, _)| *kind == EntryKind::Put);
+        let below = below.map(|(_, _, value)| value.as_slice());
+        let value = merge_operator::fold(self.operator, below, &values)?;
+        if value.len() > VALUE_BYTES_MAX {
+            self.keep_operands(key, operands, out)?;
+            return match base {
+                Some((seqno, kind, value)) if kind == EntryKind::Put || self.may_be_older(key) => {
+                    out.keep(Entry {
+                        key,
+                        seqno,
+                        kind,
+                        value: &value,
+                    })
+                }
+                _ => Ok(()),
+            };
+        }
         out.keep(Entry {
             key,
             seqno: newest,
@@ -130,7 +147,7 @@ impl Resolver<'_> {
                 let combined = operator
                     .combine(older, &operand, &mut both)
                     .map_err(|error| merge_operator::failed(operator, error))?;
-                if combined {
+                if combined && both.len() <= VALUE_BYTES_MAX {
                     (*older_seqno, *older) = (seqno, both);
                     continue;
                 }

@@ -71,6 +71,48 @@ fn sizes_at_the_limits_are_kept_and_above_refused() {
 }
 
 #[test]
+fn operands_that_together_are_too_long_stay_apart() {
+    let options = StoreOptions {
+        memtable_bytes: 200 << 20,
+        ..simulated(disk(), 1)
+    };
+    let mut store = Store::open("s", options).unwrap();
+    let merge = FamilyOptions {
+        merge: Some(Arc::new(Append)),
+        ..Default::default()
+    };
+    let family = store.family_with("f", merge).unwrap();
+    let third = key::VALUE_BYTES_MAX * 2 / 5;
+    store.put(family, b"other", b"v").unwrap();
+    let mut expected = Vec::new();
+    for letter in 1..=4_u8 {
+        store.merge(family, b"k", &vec![letter; third]).unwrap();
+        expected.resize(expected.len() + third, letter);
+        store.flush().unwrap();
+        // First the base alone, then operands on it, then an operand on what could not be folded.
+        if letter != 2 {
+            store.compact(family).unwrap();
+        }
+    }
+    assert_eq!(store.stats().runs_max, 1);
+    assert!(store.get(family, b"k").unwrap().unwrap() == expected);
+    // A delete that operands stand on hides what is older.
+    store.delete(family, b"k").unwrap();
+    for letter in 5..=6_u8 {
+        store.flush().unwrap();
+        store.merge(family, b"k", &vec![letter; third]).unwrap();
+    }
+    store.flush().unwrap();
+    store.wait_for_background().unwrap();
+    let expected = [vec![5; third], vec![6; third]].concat();
+    assert!(store.get(family, b"k").unwrap().unwrap() == expected);
+    store.delete(family, b"k").unwrap();
+    store.compact(family).unwrap();
+    assert!(store.get(family, b"k").unwrap().is_none());
+    assert_eq!(store.get(family, b"other").unwrap().unwrap(), b"v");
+}
+
+#[test]
 fn tokens_and_options_that_cannot_be_meant_are_refused() {
     let fs = disk();
     let mut store = Store::open("s", simulated(fs.clone(), 1)).unwrap();
