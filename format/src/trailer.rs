@@ -225,10 +225,22 @@ fn verified_sums(
 /// # Errors
 /// As [`read`]; damage in the content is reported at the start of the damaged MiB.
 pub fn verify(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<Trailer> {
+    verify_parts(file_bytes, &[(0, u64::MAX)], read_at)
+}
+
+/// As [`verify`], for the MiBs that meet one of `parts` (start, end) of the content: what a reader of a part needs.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_parts(file_bytes: u64, parts: &[(u64, u64)], read_at: &mut ReadAt<'_>) -> Result<Trailer> {
     let (trailer, sums) = read_with_sums(file_bytes, read_at)?;
     let mut chunk = vec![0; CHUNK_BYTES.min(trailer.content_bytes as usize)];
     for (i, expected) in sums.into_iter().enumerate() {
         let offset = i as u64 * CHUNK_BYTES as u64;
+        let meets = |(start, end): &(u64, u64)| *start < offset + CHUNK_BYTES as u64 && *end > offset;
+        if !parts.iter().any(meets) {
+            continue;
+        }
         let length = (trailer.content_bytes - offset).min(CHUNK_BYTES as u64) as usize;
         read_at(offset, &mut chunk[..length])?;
         let found = checksum::bound(&chunk[..length], trailer.content_id, offset);
@@ -302,6 +314,22 @@ mod tests {
         for n in 0..good.len() {
             assert!(check(&good[..n]).is_err(), "length {n}");
         }
+    }
+
+    #[test]
+    fn parts_are_checked_without_the_rest() {
+        let (mut bytes, trailer) = file(&vec![5; 3 * CHUNK_BYTES]);
+        bytes[CHUNK_BYTES + 9] ^= 1;
+        let parts = |parts: &[(u64, u64)]| {
+            verify_parts(bytes.len() as u64, parts, &mut |offset, buffer| {
+                let start = offset as usize;
+                buffer.copy_from_slice(&bytes[start..start + buffer.len()]);
+                Ok(())
+            })
+        };
+        let mib = CHUNK_BYTES as u64;
+        assert_eq!(parts(&[(0, mib), (2 * mib, 2 * mib + 1)]).unwrap(), trailer);
+        assert_eq!(parts(&[(mib - 1, mib + 1)]).unwrap_err().offset(), Some(mib));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use super::Compression;
 use crate::key::TableId;
 use keybed_format::{Code, Cursor, Error, Result, checksum};
+use std::borrow::Cow;
 
 /// Bytes behind the payload.
 pub(crate) const TAIL_BYTES: usize = 13;
@@ -96,6 +97,36 @@ impl Compressor {
                 Some(ZSTD)
             }
         }
+    }
+}
+
+/// Makes stored blocks for other file formats that want the compression and the checksums of tables.
+#[derive(Debug)]
+pub struct BlockPacker(Compressor);
+
+impl BlockPacker {
+    /// A packer of one file.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the compression is out of its bounds or not in this build.
+    pub fn new(compression: Compression) -> Result<Self> {
+        Compressor::new(compression).map(BlockPacker)
+    }
+
+    /// Appends `raw` (below 4 GiB) as the stored block that lies at `offset` of the file named `id`.
+    pub fn pack(&mut self, raw: &[u8], id: u128, offset: u64, out: &mut Vec<u8>) {
+        self.0.store(raw, TableId(id), offset, out);
+    }
+}
+
+/// What [`BlockPacker::pack`] was given, its checksum being right; allocates at most 16 MiB.
+///
+/// # Errors
+/// `Malformed` with the offset; `UnsupportedFormatVersion` for zstd without its feature.
+pub fn unpack_block(stored: &[u8], id: u128, offset: u64) -> Result<Cow<'_, [u8]>> {
+    match open(stored, TableId(id), offset)? {
+        Stored::Raw(raw) => Ok(Cow::Borrowed(raw)),
+        Stored::Packed(packed) => packed.unpack().map(Cow::Owned),
     }
 }
 

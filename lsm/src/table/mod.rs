@@ -35,6 +35,7 @@ mod view;
 
 pub use block::Block;
 pub use builder::TableBuilder;
+pub use compress::{BlockPacker, unpack_block};
 pub use dump::TableDump;
 pub use iter::TableIter;
 pub use options::{Compression, TableFacts, TableOptions};

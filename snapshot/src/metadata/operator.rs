@@ -19,11 +19,7 @@ pub(super) fn encode(operator: &OperatorSnapshot, files: &FileTable, out: &mut S
     out.text(operator.uid.as_str())
         .u32(operator.parallelism)
         .u32(operator.max_parallelism);
-    let entries = operator.catalogue.entries();
-    out.count(entries.len());
-    for entry in entries {
-        encode_state(entry, out);
-    }
+    encode_catalogue(&operator.catalogue, out);
     out.count(operator.subtasks.len());
     for subtask in &operator.subtasks {
         encode_subtask(subtask, files, out);
@@ -34,13 +30,7 @@ pub(super) fn decode(c: &mut Cursor<'_>, files: &mut FileTable) -> Result<Operat
     let at = c.offset();
     let uid = OperatorUid::new(c.text(UID_BYTES_MAX)?).map_err(|e| e.recode(Code::Malformed).at(at))?;
     let (parallelism, max_parallelism) = (c.u32()?, c.u32()?);
-    let at = c.offset();
-    let count = c.count(2 + 2 + 1 + 1 + 4 + 1)?;
-    let mut entries = Vec::with_capacity(count);
-    for _ in 0..count {
-        entries.push(decode_state(c)?);
-    }
-    let catalogue = StateCatalogue::from_entries(entries).map_err(|e| e.at(at))?;
+    let catalogue = decode_catalogue(c)?;
     let count = c.count(4 + 1 + 1 + 1 + 1)?;
     let mut subtasks = Vec::with_capacity(count);
     for _ in 0..count {
@@ -53,6 +43,29 @@ pub(super) fn decode(c: &mut Cursor<'_>, files: &mut FileTable) -> Result<Operat
         catalogue,
         subtasks,
     })
+}
+
+/// Appends a catalogue: count varint, states.
+pub fn encode_catalogue(catalogue: &StateCatalogue, out: &mut Sink) {
+    let entries = catalogue.entries();
+    out.count(entries.len());
+    for entry in entries {
+        encode_state(entry, out);
+    }
+}
+
+/// Reads what [`encode_catalogue`] wrote.
+///
+/// # Errors
+/// `Malformed` with the offset.
+pub fn decode_catalogue(c: &mut Cursor<'_>) -> Result<StateCatalogue> {
+    let at = c.offset();
+    let count = c.count(2 + 2 + 1 + 1 + 4 + 1)?;
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        entries.push(decode_state(c)?);
+    }
+    StateCatalogue::from_entries(entries).map_err(|e| e.at(at))
 }
 
 fn encode_state(entry: &CatalogueEntry, out: &mut Sink) {
