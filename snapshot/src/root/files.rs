@@ -2,10 +2,11 @@
 
 use super::Shared;
 use crate::{
-    Anchor, Birth, CheckpointId, FileHandle, Folder, ObjectName, ObjectPath, OpenFiles, PutFiles, Scope, part,
+    Anchor, Birth, CheckpointId, FileHandle, Folder, ObjectName, ObjectPath, OpenFiles, PutFiles, Scope,
+    part, storage::take::Offered,
 };
 use keybed_env::{Fs, ReadFile};
-use keybed_format::{Code, Error, Result, trailer};
+use keybed_format::Result;
 use std::{path::Path, sync::Arc};
 
 #[derive(Debug)]
@@ -30,7 +31,14 @@ impl PutFiles for Putting {
         digest: u64,
         bytes: u64,
     ) -> Result<FileHandle> {
-        demand_announced(local, path, content, digest, bytes)?;
+        let offered = Offered {
+            fs: local,
+            path,
+            content,
+            digest,
+            bytes,
+        };
+        offered.demand_announced()?;
         let birth = Birth {
             generation: self.shared.generation,
             checkpoint: self.checkpoint,
@@ -59,29 +67,6 @@ impl PutFiles for Putting {
         self.shared.registry.lock().upload_ends(&target);
         put.map(|()| handle)
     }
-}
-
-/// Refuses a file whose trailer is not the one announced: a wrong handle must not reach the metadata.
-fn demand_announced(local: &dyn Fs, path: &Path, content: u128, digest: u64, bytes: u64) -> Result {
-    let file = local.open(path)?;
-    let found = trailer::read(file.len(), &mut |offset, buffer| {
-        file.read_exact_at(buffer, offset)
-    })
-    .map_err(|e| e.in_file(path))?;
-    if (found.content_id, found.digest, file.len()) == (content, digest, bytes) {
-        return Ok(());
-    }
-    Err(Error::new(Code::Malformed, "the file is not the one announced")
-        .in_file(path)
-        .expected_found(
-            format_args!("{content:032x}, digest {digest:016x}, {bytes} bytes"),
-            format_args!(
-                "{:032x}, digest {:016x}, {} bytes",
-                found.content_id,
-                found.digest,
-                file.len()
-            ),
-        ))
 }
 
 /// Reads the files of one completed checkpoint, which is not deleted meanwhile.

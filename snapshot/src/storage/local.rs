@@ -9,19 +9,19 @@
 //! Link never replaces, so of two processes exactly one wins.
 //! Once a sync of a linked file has failed, sources are copied instead, and the copy is checked by its trailer.
 
-use super::{CheckpointStorage, Listed, ObjectPath, Place, copy_out, layout};
+use super::{
+    CheckpointStorage, Listed, ObjectPath, Place, copy_out, layout,
+    take::{Intake, linked, links_impossible},
+};
 use crate::{CheckpointId, JobId, ObjectName};
 use keybed_env::{
     Fs, ReadFile,
     fs::{FileKind, FileLock},
 };
-use keybed_format::{Code, Error, Result, trailer};
+use keybed_format::{Code, Error, Result};
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 /// A job root in a directory of `fs`.
@@ -29,9 +29,7 @@ use std::{
 pub struct LocalStorage {
     fs: Arc<dyn Fs>,
     root: PathBuf,
-    /// A sync of a linked file failed: its source may have lost bytes that no later sync will write, though they
-    /// can still be read. From then on sources are copied and checked. Relaxed: nothing else hangs on it.
-    links_distrusted: AtomicBool,
+    intake: Intake,
 }
 
 impl LocalStorage {
@@ -43,7 +41,7 @@ impl LocalStorage {
         let storage = LocalStorage {
             fs,
             root: checkpoint_root.join(job.to_string()),
-            links_distrusted: AtomicBool::new(false),
+            intake: Intake::default(),
         };
         for place in [Place::Root, Place::Owner, Place::Shared, Place::TaskOwned] {
             storage
@@ -59,7 +57,7 @@ impl LocalStorage {
         LocalStorage {
             fs,
             root: job_root.into(),
-            links_distrusted: AtomicBool::new(false),
+            intake: Intake::default(),
         }
     }
 
@@ -106,24 +104,6 @@ impl LocalStorage {
             }
             Err(e) => Err(e),
         }
-    }
-}
-
-/// Whether a link failed because of the medium, so that a copy may do.
-fn links_impossible(error: &Error) -> bool {
-    use std::io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
-    matches!(
-        error.io_kind(),
-        Some(CrossesDevices | Unsupported | PermissionDenied | TooManyLinks)
-    )
-}
-
-/// Links `from` of `fs` to `to`; `false` if only a copy can do.
-fn linked(fs: &dyn Fs, from: &Path, to: &Path) -> Result<bool> {
-    match fs.link(from, to) {
-        Ok(()) => Ok(true),
-        Err(e) if links_impossible(&e) => Ok(false),
-        Err(e) => Err(e),
     }
 }
 
@@ -177,42 +157,9 @@ impl CheckpointStorage for LocalStorage {
 
     fn put_file(&self, path: &ObjectPath, local: &dyn Fs, from: &Path, bytes: u64) -> Result {
         let to = self.file(path)?;
-        let same = self.same_names(local);
-        let distrusted = self.links_distrusted.load(Ordering::Relaxed);
-        let shared = same && !distrusted && linked(&*self.fs, from, &to)?;
-        if !shared {
-            if same {
-                self.fs.copy(from, &to)?;
-            } else {
-                copy_out(&*local.open(from)?, &*self.fs, &to)?;
-            }
-        }
-        let settle = || {
-            let mut file = self.fs.append(&to)?;
-            if file.len() != bytes {
-                return Err(
-                    Error::new(Code::Malformed, "the file has another length than announced")
-                        .in_file(from)
-                        .expected_found(bytes, file.len()),
-                );
-            }
-            if distrusted {
-                let copy = self.fs.open(&to)?;
-                trailer::verify(copy.len(), &mut |offset, buffer| {
-                    copy.read_exact_at(buffer, offset)
-                })
-                .map_err(|e| e.in_file(from))?;
-            }
-            file.sync().inspect_err(|_| {
-                if shared {
-                    self.links_distrusted.store(true, Ordering::Relaxed);
-                }
-            })
-        };
-        settle().inspect_err(|_| {
-            // Abandoned: never synced again under this name.
-            let _ = self.fs.remove_file(&to);
-        })
+        self.intake
+            .take((local, from), bytes, (&*self.fs, &to), true)
+            .map(drop)
     }
 
     fn open(&self, path: &ObjectPath) -> Result<Arc<dyn ReadFile>> {

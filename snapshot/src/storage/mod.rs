@@ -17,6 +17,7 @@
 pub mod layout;
 mod local;
 mod memory;
+pub(crate) mod take;
 
 pub use layout::{ObjectPath, Place};
 pub use local::LocalStorage;

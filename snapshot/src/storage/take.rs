@@ -1,0 +1,132 @@
+//! Taking a finished local file in: linked or copied, of the announced length, its bytes durable.
+//!
+//! Once a sync of a linked file has failed, sources are copied instead, and the copy is checked by its trailer.
+
+use super::copy_out;
+use keybed_env::Fs;
+use keybed_format::{Code, Error, Result, trailer};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// A finished file that somebody offers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offered<'a> {
+    pub(crate) fs: &'a dyn Fs,
+    pub(crate) path: &'a Path,
+    pub(crate) content: u128,
+    pub(crate) digest: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Offered<'_> {
+    /// Refuses a file whose trailer is not the one announced: a wrong handle must not reach the metadata.
+    ///
+    /// # Errors
+    /// `Malformed`; errors of the file system.
+    pub(crate) fn demand_announced(&self) -> Result {
+        let file = self.fs.open(self.path)?;
+        let found = trailer::read(file.len(), &mut |offset, buffer| {
+            file.read_exact_at(buffer, offset)
+        })
+        .map_err(|e| e.in_file(self.path))?;
+        if (found.content_id, found.digest, file.len()) == (self.content, self.digest, self.bytes) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Malformed, "the file is not the one announced")
+            .in_file(self.path)
+            .expected_found(
+                format_args!(
+                    "{:032x}, digest {:016x}, {} bytes",
+                    self.content, self.digest, self.bytes
+                ),
+                format_args!(
+                    "{:032x}, digest {:016x}, {} bytes",
+                    found.content_id,
+                    found.digest,
+                    file.len()
+                ),
+            ))
+    }
+}
+
+/// Takes files in and remembers whether links can be trusted.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    /// A sync of a linked file failed: its source may have lost bytes that no later sync will write, though they
+    /// can still be read. From then on sources are copied and checked. Relaxed: nothing else hangs on it.
+    links_distrusted: AtomicBool,
+}
+
+impl Intake {
+    /// Makes `path` of `local`, `bytes` long, available as the new file `to` of `fs` with durable bytes: by link if
+    /// `may_link` and where that is possible, else by copy. Tells whether it is a link.
+    ///
+    /// # Errors
+    /// `TargetExists`; `Malformed` if the file has another length; errors of either side. On error `to` does not
+    /// exist or is garbage of this call, unless it was taken.
+    pub(crate) fn take(
+        &self,
+        (local, from): (&dyn Fs, &Path),
+        bytes: u64,
+        (fs, to): (&dyn Fs, &Path),
+        may_link: bool,
+    ) -> Result<bool> {
+        let same = fs.namespace().is_some() && fs.namespace() == local.namespace();
+        let distrusted = self.links_distrusted.load(Ordering::Relaxed);
+        let shared = may_link && same && !distrusted && linked(fs, from, to)?;
+        if !shared {
+            if same {
+                fs.copy(from, to)?;
+            } else {
+                copy_out(&*local.open(from)?, fs, to)?;
+            }
+        }
+        let settle = || {
+            let mut file = fs.append(to)?;
+            if file.len() != bytes {
+                return Err(
+                    Error::new(Code::Malformed, "the file has another length than announced")
+                        .in_file(from)
+                        .expected_found(bytes, file.len()),
+                );
+            }
+            if distrusted {
+                let copy = fs.open(to)?;
+                trailer::verify(copy.len(), &mut |offset, buffer| {
+                    copy.read_exact_at(buffer, offset)
+                })
+                .map_err(|e| e.in_file(from))?;
+            }
+            file.sync().inspect_err(|_| {
+                if shared {
+                    self.links_distrusted.store(true, Ordering::Relaxed);
+                }
+            })
+        };
+        settle().inspect_err(|_| {
+            // Abandoned: never synced again under this name.
+            let _ = fs.remove_file(to);
+        })?;
+        Ok(shared)
+    }
+}
+
+/// Whether a link failed because of the medium, so that a copy may do.
+pub(super) fn links_impossible(error: &Error) -> bool {
+    use std::io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+    matches!(
+        error.io_kind(),
+        Some(CrossesDevices | Unsupported | PermissionDenied | TooManyLinks)
+    )
+}
+
+/// Links `from` of `fs` to `to`; `false` if only a copy can do.
+pub(super) fn linked(fs: &dyn Fs, from: &Path, to: &Path) -> Result<bool> {
+    match fs.link(from, to) {
+        Ok(()) => Ok(true),
+        Err(e) if links_impossible(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
