@@ -2,7 +2,7 @@
 
 use crate::{
     Anchor, FileHandle, Folder, KeyGroupRange, Metadata, OperatorSnapshot, OperatorStateMode, StateId,
-    StateKind, SubtaskState, handle::total_bytes,
+    StateKind, SubtaskState, handle::total_bytes, savepoint::SHARES_STORAGE_WITH,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +28,9 @@ pub struct Inspection {
     pub operators: Vec<OperatorInspection>,
     /// Every directory outside of its own that the snapshot depends on, as (anchor, folder).
     pub depends_on: Vec<(Anchor, Folder)>,
+    /// Directories whose files it was hard-linked from when it was written: safe against their deletion, not against
+    /// damage in place. See [`SHARES_STORAGE_WITH`].
+    pub shares_storage_with: Vec<String>,
 }
 
 /// One operator.
@@ -81,10 +84,16 @@ pub fn inspect(metadata: &Metadata, others: &[Metadata]) -> Inspection {
         .filter(|file| file.anchor != Anchor::SelfDir)
         .map(|file| (file.anchor, file.folder))
         .collect();
+    let shares = metadata
+        .properties
+        .get(SHARES_STORAGE_WITH)
+        .map(String::as_str)
+        .into_iter();
     Inspection {
         sizes: sizes(metadata, others),
         operators: metadata.operators.iter().map(inspect_operator).collect(),
         depends_on: depends_on.into_iter().collect(),
+        shares_storage_with: shares.flat_map(str::lines).map(ToOwned::to_owned).collect(),
     }
 }
 

@@ -16,6 +16,7 @@
 //! | [`registry`] | which objects are needed and which may go |
 //! | [`survey`] | what lies in a job root |
 //! | [`root`] | the checkpoints of one job: take over, allocate, publish, clean up |
+//! | [`savepoint`] | savepoints: self-contained directories that belong to the user |
 //! | [`snapshot_dir`] | a snapshot by its path, with no job running |
 //! | [`mod@verify`] | every file of a snapshot to the byte |
 //! | [`mod@inspect`] | facts about a snapshot for people and programs |
@@ -44,6 +45,7 @@ mod part;
 pub mod registry;
 pub mod rescale;
 pub mod root;
+pub mod savepoint;
 pub mod snapshot_dir;
 pub mod storage;
 pub mod survey;
@@ -65,6 +67,7 @@ pub use object::{Birth, ObjectName};
 pub use owner::{ClaimMode, OwnerRecord, RestoreSource};
 pub use rescale::{Assignment, rescale};
 pub use root::{Candidate, CandidateStanding, CheckpointRoot, CleanupReport, OpenRoot, StartOptions};
+pub use savepoint::{SavepointTarget, SavepointWriter};
 pub use snapshot_dir::SnapshotDir;
 pub use storage::{CheckpointStorage, Listed, LocalStorage, MemoryStorage, ObjectPath, Place};
 pub use verify::{Verification, verify};

@@ -1,20 +1,22 @@
 //! A snapshot by its path, with no job running: for inspect, verify and restore from elsewhere.
 //!
-//! The path is the snapshot's directory or its `_metadata`. References resolve below two anchors only: the directory
-//! itself, and the job root around it (its parent) if that is the root the snapshot was written for. Nothing is
-//! written.
+//! The path is the snapshot's directory or its `_metadata`, wherever they were moved or copied to. References resolve
+//! below two anchors only: the directory itself, and the job root around it (its parent) if that is the root the
+//! snapshot was written for. A savepoint has the first alone: nothing around it is looked at. Nothing is written.
 
 use crate::{
     Anchor, CheckpointStorage, FileHandle, Folder, LocalStorage, Metadata, ObjectPath, OpenFiles,
-    OwnerRecord, Place,
+    OwnerRecord, Place, SnapshotOwner,
     metadata::{METADATA_BYTES_MAX, decode},
     owner::{OWNER_BYTES_MAX, Owners},
     part,
     storage::{copy_out, layout, read_whole},
+    verify::check_presence,
 };
 use keybed_env::{Fs, ReadFile, fs::FileKind};
 use keybed_format::{Code, Error, Result};
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -34,9 +36,14 @@ impl SnapshotDir {
     /// # Errors
     /// `NotASnapshot` if nothing there is one; `UnsupportedFormatVersion`; `SnapshotCorrupt` with file and offset.
     pub fn open(fs: Arc<dyn Fs>, path: &Path) -> Result<SnapshotDir> {
+        if path.file_name() == Some(layout::DISPOSING_NAME.as_ref()) {
+            return Err(Error::new(Code::NotASnapshot, DISPOSED).in_file(path));
+        }
         let kind = fs.facts(path)?.map(|facts| facts.kind);
         let (directory, file) = match kind {
-            Some(FileKind::Dir | FileKind::Other) => (path.to_path_buf(), path.join(layout::METADATA_NAME)),
+            Some(FileKind::Dir | FileKind::Other) => {
+                (path.to_path_buf(), layout::document(path, layout::METADATA_NAME))
+            }
             Some(FileKind::File) => (
                 path.parent().unwrap_or(Path::new("")).to_path_buf(),
                 path.to_path_buf(),
@@ -44,16 +51,17 @@ impl SnapshotDir {
             _ => return Err(Error::new(Code::NotASnapshot, "there is no file or directory").in_file(path)),
         };
         let opened = fs.open(&file).map_err(|e| match e.code() {
-            Code::NotFound => {
-                Error::new(Code::NotASnapshot, "the directory holds no _metadata").in_file(&directory)
-            }
+            Code::NotFound => no_metadata(&*fs, &directory),
             _ => e,
         })?;
         let bytes = read_whole(&*opened, METADATA_BYTES_MAX);
         let metadata = bytes.and_then(|bytes| decode(&bytes));
         let metadata = metadata.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt).in_file(&file))?;
+        // Users name their savepoints as they like.
+        let owned = metadata.kind.owner() == SnapshotOwner::Job;
         let name = directory.file_name().and_then(|name| name.to_str());
         if let Some(id) = name
+            .filter(|_| owned)
             .and_then(Place::checkpoint_of)
             .filter(|id| *id != metadata.checkpoint)
         {
@@ -111,21 +119,39 @@ impl SnapshotDir {
         Owners::new(records)
     }
 
+    /// Whether the job root around the snapshot says anything about it: a savepoint may lie anywhere.
+    fn has_root(&self) -> bool {
+        self.metadata.kind.owner() == SnapshotOwner::Job
+    }
+
     /// Checks that shared files are looked for in the root that the snapshot was written for: a copied checkpoint
     /// must never silently read another root.
     ///
     /// # Errors
-    /// `SnapshotIncomplete` if the root around it is another one; `Fenced` if the snapshot is void.
+    /// `SnapshotIncomplete` if the root around it is another one, naming the files that are not there; `Fenced` if
+    /// the snapshot is void.
     pub fn check_root(&self) -> Result {
+        if !self.has_root() {
+            return Ok(());
+        }
         let owners = self.owners()?;
-        let needs_root = self.metadata.files().any(|file| file.anchor == Anchor::Root);
+        let foreign: BTreeSet<&FileHandle> = self
+            .metadata
+            .files()
+            .filter(|file| file.anchor == Anchor::Root)
+            .collect();
         match owners.newest() {
-            Some(owner) if owner.root != self.metadata.root && needs_root => Err(Error::new(
-                Code::SnapshotIncomplete,
-                "the snapshot was written for another root, which has its files",
-            )
-            .in_file(&self.directory)
-            .expected_found(self.metadata.root, owner.root)),
+            Some(owner) if owner.root != self.metadata.root && !foreign.is_empty() => {
+                let missing: Vec<_> = foreign.iter().map(|file| self.describe(file)).collect();
+                Err(Error::new(
+                    Code::SnapshotIncomplete,
+                    "the snapshot was written for another root, which has its files",
+                )
+                .in_file(&self.directory)
+                .expected_found(self.metadata.root, owner.root)
+                .with("count", missing.len())
+                .with("missing", missing.join(", ")))
+            }
             Some(owner) if owner.root == self.metadata.root && self.is_void(&owners) => Err(Error::new(
                 Code::Fenced,
                 "the checkpoint was published by a fenced owner and is void",
@@ -135,17 +161,31 @@ impl SnapshotDir {
         }
     }
 
+    /// Checks that the snapshot can be restored from here, without reading contents: [`SnapshotDir::check_root`], and
+    /// every file is there with its length.
+    ///
+    /// # Errors
+    /// Those of [`SnapshotDir::check_root`]; `SnapshotIncomplete` with field `missing` naming every missing file;
+    /// `SnapshotCorrupt`.
+    pub fn check_complete(&self) -> Result {
+        self.check_root()?;
+        check_presence(&self.metadata, self).verdict()
+    }
+
     fn is_void(&self, owners: &Owners) -> bool {
         owners.is_void(self.metadata.generation, self.metadata.checkpoint)
     }
 
-    /// Metadata of the other readable snapshots of the same job root.
+    /// Metadata of the other readable snapshots of the same job root; none for a savepoint, which shares nothing.
     ///
     /// # Errors
     /// Errors of the file system; unreadable siblings are left out.
     pub fn siblings(&self) -> Result<Vec<Metadata>> {
-        let storage = LocalStorage::at(self.fs.clone(), self.root());
         let mut siblings = Vec::new();
+        if !self.has_root() {
+            return Ok(siblings);
+        }
+        let storage = LocalStorage::at(self.fs.clone(), self.root());
         for listed in storage.list(Place::Root)? {
             let Some(id) = Place::checkpoint_of(&listed.name) else {
                 continue;
@@ -197,14 +237,35 @@ impl SnapshotDir {
     }
 }
 
+const DISPOSED: &str = "the snapshot was being disposed of";
+
+/// What a directory without `_metadata` is.
+fn no_metadata(fs: &dyn Fs, directory: &Path) -> Error {
+    // If the question cannot be answered, the shorter sentence is true all the same.
+    let disposed = fs.facts(&layout::document(directory, layout::DISPOSING_NAME));
+    let sentence = match disposed {
+        Ok(Some(_)) => DISPOSED,
+        _ => "the directory holds no _metadata",
+    };
+    Error::new(Code::NotASnapshot, sentence).in_file(directory)
+}
+
 impl OpenFiles for SnapshotDir {
     fn open(&self, handle: &FileHandle) -> Result<Arc<dyn ReadFile>> {
         Ok(self.locate(handle)?.1)
     }
 
     fn fetch(&self, handle: &FileHandle, fs: &dyn Fs, to: &Path) -> Result {
-        // Always a copy: the snapshot may be foreign, and a link would share its bytes.
-        copy_out(&*self.locate(handle)?.1, fs, to)
+        // Never a link: the snapshot may be foreign, and a link would share its bytes.
+        let (path, file) = self.locate(handle)?;
+        part::fetch(handle, &*file, fs, to, || {
+            let same = self.fs.namespace().is_some() && self.fs.namespace() == fs.namespace();
+            if same {
+                fs.copy(&path, to)
+            } else {
+                copy_out(&*file, fs, to)
+            }
+        })
     }
 
     fn describe(&self, handle: &FileHandle) -> String {

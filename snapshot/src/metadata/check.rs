@@ -5,7 +5,11 @@ use super::{
     codec::{PROPERTY_BYTES_MAX, URL_BYTES_MAX},
     operator::NAME_BYTES_MAX,
 };
-use crate::{Anchor, FileHandle, Folder, key_group::check_parallelism};
+use crate::{
+    Anchor, FileHandle, FileSharing, Folder,
+    key_group::check_parallelism,
+    storage::layout::{DISPOSING_NAME, METADATA_NAME},
+};
 use keybed_format::{Code, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,13 +109,20 @@ fn check_operator(operator: &OperatorSnapshot) -> Result {
 }
 
 fn check_file(metadata: &Metadata, file: &FileHandle) -> Result {
+    if metadata.kind.sharing() == FileSharing::NoSharing && file.anchor != Anchor::SelfDir {
+        return Err(
+            Error::invalid("a savepoint references a file outside of its directory")
+                .with("object", &file.object),
+        );
+    }
     let fits = match (file.anchor, file.folder) {
         (Anchor::SelfDir, Folder::Private) => true,
         (Anchor::Root, folder) => folder != Folder::Private,
         (Anchor::External(id), _) => metadata.externals.iter().any(|external| external.id == id),
         (Anchor::SelfDir, _) => false,
     };
-    if fits && file.offset.checked_add(file.length).is_some() && file.object.as_str() != "_metadata" {
+    let ours = |name: &str| name == METADATA_NAME || name == DISPOSING_NAME;
+    if fits && file.offset.checked_add(file.length).is_some() && !ours(file.object.as_str()) {
         Ok(())
     } else {
         Err(Error::invalid("a reference cannot exist").with("object", &file.object))

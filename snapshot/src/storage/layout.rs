@@ -8,12 +8,14 @@
 //!                            taskowned/<object>
 //!                            chk-<n>/_metadata       publishes checkpoint n
 //!                            chk-<n>/<object>        private files of checkpoint n
+//!
+//! <savepoint target>/savepoint-<job 6>-<random 12>/_metadata, <object> …       page: docs/format/savepoint.md
 //! ```
 //! Names are typed: a number, a validated [`ObjectName`] or a constant. So no reference leaves its folder. Page:
 //! docs/format/job-root.md.
 
-use crate::{Anchor, Birth, CheckpointId, FileHandle, Folder, Generation, ObjectName};
-use keybed_format::{Code, Error, Result};
+use crate::{Anchor, Birth, CheckpointId, FileHandle, Folder, Generation, JobId, ObjectName};
+use keybed_format::{Code, Error, Result, hex};
 use std::path::{Path, PathBuf};
 
 /// Name of the document that publishes a snapshot.
@@ -22,7 +24,16 @@ pub const METADATA_NAME: &str = "_metadata";
 pub const LOCK_NAME: &str = "LOCK";
 /// Name of the record in the job root that says that the job has ended for good.
 pub const FINISHED_NAME: &str = "FINISHED";
+/// Name that `_metadata` gets while the snapshot is disposed of.
+pub const DISPOSING_NAME: &str = "_disposing";
+/// Name of the marker in a savepoint's directory that says that a job owns it.
+pub const CLAIMED_NAME: &str = "CLAIMED";
 const CHECKPOINT_PREFIX: &str = "chk-";
+const SAVEPOINT_PREFIX: &str = "savepoint-";
+/// Digits of the job id in the name of a savepoint.
+const SAVEPOINT_JOB_DIGITS: usize = 6;
+/// Random digits in the name of a savepoint.
+const SAVEPOINT_RANDOM_DIGITS: usize = 12;
 
 /// A folder of a job root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -203,6 +214,38 @@ pub fn private(directory: &Path, object: &ObjectName) -> PathBuf {
     join(directory, Place::Root, Some(object.as_str()))
 }
 
+/// A document of ours in a snapshot's own directory: [`METADATA_NAME`], [`DISPOSING_NAME`], [`CLAIMED_NAME`].
+pub(crate) fn document(directory: &Path, name: &'static str) -> PathBuf {
+    join(directory, Place::Root, Some(name))
+}
+
+/// A directory in a savepoint target, for a savepoint of `job`: `savepoint-<6 digits of the job>-<12 random digits>`.
+pub fn savepoint(target: &Path, job: JobId, random: u128) -> PathBuf {
+    let digits = |number: u128, count| hex::encode(number).chars().take(count).collect::<String>();
+    let (job, random) = (
+        digits(job.0, SAVEPOINT_JOB_DIGITS),
+        digits(random, SAVEPOINT_RANDOM_DIGITS),
+    );
+    join(
+        target,
+        Place::Root,
+        Some(&format!("{SAVEPOINT_PREFIX}{job}-{random}")),
+    )
+}
+
+/// Whether a directory has a name of [`savepoint`]: together with object names that tell their birth and no
+/// `_metadata`, it is a savepoint that is being written or was abandoned by a crash.
+pub fn is_savepoint_name(name: &str) -> bool {
+    let digits = |text: &str, count| {
+        text.len() == count && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    name.strip_prefix(SAVEPOINT_PREFIX)
+        .and_then(|rest| rest.split_once('-'))
+        .is_some_and(|(job, random)| {
+            digits(job, SAVEPOINT_JOB_DIGITS) && digits(random, SAVEPOINT_RANDOM_DIGITS)
+        })
+}
+
 /// The lock file of the root.
 pub fn lock(root: &Path) -> PathBuf {
     join(root, Place::Root, Some(LOCK_NAME))
@@ -252,5 +295,22 @@ mod tests {
             ObjectPath::Metadata(CheckpointId(7)).to_string(),
             "chk-7/_metadata"
         );
+    }
+
+    #[test]
+    fn a_savepoint_is_named_after_its_job_and_chance() {
+        let job = JobId(0xabcd_ef01 << 96);
+        let path = savepoint(Path::new("/sp"), job, 0x0123_4567_89ab_cdef << 64);
+        assert_eq!(path, Path::new("/sp/savepoint-abcdef-0123456789ab"));
+        assert!(is_savepoint_name("savepoint-abcdef-0123456789ab"));
+        for odd in [
+            "savepoint-abcdef-0123456789a",
+            "savepoint-abcdeF-0123456789ab",
+            "savepoint-abcdef-0123456789ab-copy",
+            "savepoint-abcdef",
+            "chk-1",
+        ] {
+            assert!(!is_savepoint_name(odd), "{odd}");
+        }
     }
 }

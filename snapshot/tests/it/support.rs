@@ -9,9 +9,10 @@ use keybed_format::{
     trailer::{Trailer, TrailerBuilder},
 };
 use keybed_snapshot::{
-    BackendKind, CheckpointId, CheckpointRoot, FamilyHandle, FileHandle, JobId, KeyGroupRange, KeyedHandle,
-    LocalStorage, Metadata, OpenRoot, OperatorSnapshot, OperatorUid, RunHandle, Scope, SnapshotKind,
-    StartOptions, StateCatalogue, SubtaskIndex, SubtaskState, TableHandle, metadata::decode,
+    BackendKind, Birth, CheckpointId, CheckpointRoot, FamilyHandle, FileHandle, JobId, KeyGroupRange,
+    KeyedHandle, LocalStorage, Metadata, OpenRoot, OperatorSnapshot, OperatorUid, PutFiles, RunHandle,
+    SavepointTarget, SavepointWriter, Scope, SnapshotDir, SnapshotKind, StartOptions, StateCatalogue,
+    SubtaskIndex, SubtaskState, TableHandle, metadata::decode, verify,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -102,6 +103,52 @@ impl TinyJob {
             visible_end: None,
             entries: 3,
         })
+    }
+
+    /// Puts one new table into a savepoint.
+    pub(crate) fn put_into(&mut self, savepoint: &SavepointWriter) -> Result<TableHandle> {
+        self.next += 1;
+        let path = Path::new(WORK).join(format!("{:x}.sst", self.next));
+        let content = self.next.to_le_bytes().repeat(3);
+        let trailer = write_table(&*self.fs, &path, self.next, &content)?;
+        let (digest, bytes) = (trailer.digest, trailer.file_bytes());
+        let file = savepoint.put_file(Scope::Exclusive, self.next, &*self.fs, &path, digest, bytes)?;
+        Ok(TableHandle {
+            file,
+            visible_start: Vec::new(),
+            visible_end: None,
+            entries: 3,
+        })
+    }
+
+    /// Creates the directory of a savepoint of this job under that id.
+    pub(crate) fn begin_savepoint(
+        &self,
+        target: &SavepointTarget,
+        id: CheckpointId,
+    ) -> Result<Arc<SavepointWriter>> {
+        let birth = Birth {
+            generation: self.root.generation(),
+            checkpoint: id,
+        };
+        target.begin(self.root.job(), birth, Ids::Seeded(Random::from_seed(id.0)))
+    }
+
+    /// Metadata of a native savepoint of these tables.
+    pub(crate) fn savepoint_metadata(&self, id: CheckpointId, tables: Vec<TableHandle>) -> Metadata {
+        Metadata {
+            kind: SnapshotKind::NativeSavepoint,
+            ..self.metadata(id, tables)
+        }
+    }
+
+    /// A native savepoint of two tables.
+    pub(crate) fn savepoint(&mut self, target: &SavepointTarget, id: u64) -> Result<PathBuf> {
+        let id = CheckpointId(id);
+        let writer = self.begin_savepoint(target, id)?;
+        let tables = vec![self.put_into(&writer)?, self.put_into(&writer)?];
+        writer.publish(&self.savepoint_metadata(id, tables))?;
+        Ok(writer.directory().to_path_buf())
     }
 
     pub(crate) fn metadata(&self, checkpoint: CheckpointId, tables: Vec<TableHandle>) -> Metadata {
@@ -199,4 +246,33 @@ pub(crate) fn kept(tree: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeSet<String> {
         .map(|path| path.display().to_string())
         .filter(|path| path.contains("/shared/") || path.contains("/chk-") || path.contains("/taskowned/"))
         .collect()
+}
+
+/// Opens a snapshot by its path as a restore does, and reads every byte.
+pub(crate) fn check_snapshot(fs: &Arc<dyn Fs>, path: &Path) -> Result<Metadata> {
+    let snapshot = SnapshotDir::open(fs.clone(), path)?;
+    snapshot.check_complete()?;
+    verify(snapshot.metadata(), &snapshot).verdict()?;
+    Ok(snapshot.metadata().clone())
+}
+
+/// Copies a directory of files.
+pub(crate) fn copy_dir(fs: &dyn Fs, from: &Path, to: &Path) {
+    fs.create_dir_all(to).unwrap();
+    for entry in fs.list(from).unwrap() {
+        fs.copy(&from.join(&entry.name), &to.join(&entry.name)).unwrap();
+    }
+}
+
+/// Removes whatever lies there.
+pub(crate) fn remove_tree(fs: &dyn Fs, path: &Path) {
+    use keybed_env::fs::FileKind;
+    for entry in fs.list(path).unwrap() {
+        let path = path.join(&entry.name);
+        match entry.kind {
+            FileKind::Dir => remove_tree(fs, &path),
+            _ => fs.remove_file(&path).unwrap(),
+        }
+    }
+    fs.remove_dir(path).unwrap();
 }

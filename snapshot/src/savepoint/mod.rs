@@ -1,0 +1,14 @@
+//! Savepoints: snapshots that belong to the user, each self-contained in a directory of its own.
+//!
+//! ```text
+//! resolve_target ─ SavepointTarget::begin ─ SavepointWriter: put files ─ publish ─▶ SnapshotDir::open, anywhere
+//!                    creates savepoint-…          └ abandon ─▶ no directory
+//! ```
+//! No registry is told and nothing is shared: a savepoint survives its job, and a job its savepoint. Page:
+//! docs/format/savepoint.md.
+
+mod target;
+mod writer;
+
+pub use target::{SHARES_STORAGE_WITH, SavepointTarget, resolve_target};
+pub use writer::SavepointWriter;
