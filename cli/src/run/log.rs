@@ -47,7 +47,7 @@ impl EventLog {
     }
 }
 
-/// Records behind which a position lies, over all splits… see [`crate::jobs`] for what a position counts.
+/// Sum of the positions of all splits; for `flights` that is the number of records read.
 fn offset(offsets: &[SplitOffset]) -> u64 {
     offsets.iter().map(|o| o.position).sum()
 }

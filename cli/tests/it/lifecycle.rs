@@ -32,6 +32,19 @@ fn a_fresh_run_equals_the_fold() {
 }
 
 #[test]
+fn without_a_word_the_main_job_runs_with_its_defaults() {
+    // The first command that a new user types would print a usage text.
+    let place = Place::new();
+    let data = place.path("examples/data");
+    fs::create_dir_all(&data).unwrap();
+    fs::copy(fold::input(), data.join("flights-2013.csv.zst")).unwrap();
+    let run = Run::of(place.command(&[]).output().unwrap());
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    place.assert_output(&fold::expected());
+    assert!(place.path("keybed-state/job.json").exists());
+}
+
+#[test]
 fn the_heap_backend_gives_the_same_output() {
     // The answer would depend on where state lives.
     let place = Place::new();
