@@ -3,26 +3,18 @@
 use super::storage::{Publication, Restored, Storage};
 use crate::options::Checkpoints;
 use keybed_env::{Clock, Fs, random::Ids};
-use keybed_format::{Code, Error, Result};
+use keybed_format::{Error, Result};
 use keybed_snapshot::{
     CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles, SnapshotKind,
     StartOptions, verify,
 };
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The root of a job, owned by this process.
 pub(super) struct RootStorage {
     root: CheckpointRoot,
     clock: Arc<dyn Clock>,
     keep_when_finished: bool,
-    /// Whether an attempt of this process has begun. Relaxed: one background job at a time reads it.
-    used: AtomicBool,
 }
 
 impl RootStorage {
@@ -58,7 +50,6 @@ impl RootStorage {
             root,
             clock,
             keep_when_finished,
-            used: AtomicBool::new(false),
         })
     }
 
@@ -70,13 +61,8 @@ impl RootStorage {
 
 impl Storage for RootStorage {
     fn latest(&self) -> Result<Option<Restored>> {
-        let first = !self.used.load(Ordering::Relaxed);
-        // A publication of this process whose outcome is unknown is looked for first: what it names must not be
-        // taken for garbage. What merely could not be deleted keeps nobody from starting.
-        match self.clean() {
-            Err(e) if !first && e.code() != Code::GcRefused => return Err(e),
-            _ => {}
-        }
+        // What could not be deleted keeps nobody from starting; it is tried again after the next checkpoint.
+        let _ = self.clean();
         let restored = self.root.latest()?.map(|metadata| {
             let files = self.root.open_files(metadata.checkpoint);
             (metadata, files)
@@ -85,7 +71,6 @@ impl Storage for RootStorage {
         if let Some((metadata, files)) = &restored {
             verify(metadata, &**files).verdict()?;
         }
-        self.used.store(true, Ordering::Relaxed);
         Ok(restored.map(|(metadata, files)| Restored { metadata, files }))
     }
 

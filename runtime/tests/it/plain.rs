@@ -67,6 +67,7 @@ fn a_job_on_threads_survives_panics_and_stops() {
                 }
             },
             work_dir: dir.path().join("work"),
+            throttle: Some(60_000),
             checkpoints: Some(Checkpoints::every(
                 Duration::from_millis(5),
                 dir.path().join("ckpt"),

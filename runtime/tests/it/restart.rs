@@ -1,10 +1,18 @@
 //! If this fails, a crash of user code, a stop or a change of parallelism loses or doubles records.
 
 use crate::world::{Bomb, Machine, checkpoints, expected_output, input, pipeline};
-use keybed_env::{Fs, Random, fs::SimFs};
+use keybed_env::{
+    Fs, Random,
+    fs::{Fault, FaultFs, FaultPlan, FsOp, SimFs},
+};
+use keybed_format::Code;
 use keybed_runtime::{Backend, Checkpoints, JobEvent, JobOptions, Outcome, RestartStrategy};
 use keybed_snapshot::JobId;
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 fn with_checkpoints(options: JobOptions, random: &mut Random) -> JobOptions {
     let restart = RestartStrategy::FixedDelay {
@@ -176,4 +184,98 @@ fn a_listener_that_panics_ends_the_job_and_leaves_no_task_behind() {
     let job = pipeline(&input, &Bomb::default()).start(options).unwrap();
     assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
     assert_eq!(machine.output(), expected_output(&input));
+}
+
+/// Publications whose outcome is unknown, failed uploads and panics, one after the other in one process.
+#[test]
+fn failures_in_a_row_with_a_failing_disk_do_not_change_the_output() {
+    let (mut attempts, mut met, mut uncertain) = (0, 0, 0);
+    for seed in 0..400 {
+        let mut random = Random::from_seed(seed);
+        let orders = 50 + random.index(150);
+        let input = Arc::new(input(&mut random, 3, orders));
+        let sim = SimFs::without_history();
+        let fs = FaultFs::new(Arc::new(sim.clone()));
+        let mut machine = Machine::new(seed, Arc::new(fs.clone()));
+        let bomb = Bomb::default();
+        let mut options = machine.options(JobId(7), 1 + random.below(3) as u32, backend(&mut random));
+        options = with_checkpoints(options, &mut random);
+        options.throttle = Some(5_000 + random.below(50_000));
+        let rearm = (bomb.clone(), fs.clone(), Mutex::new((random.fork(), 6)));
+        options.on_event = Some(Arc::new(move |event| {
+            let (random, left) = &mut *rearm.2.lock().unwrap();
+            match event {
+                JobEvent::Restarting { .. } if *left > 0 => rearm.0.arm(1 + random.below(300)),
+                JobEvent::CheckpointDeclined { .. } if *left > 0 => {}
+                _ => return,
+            }
+            *left -= 1;
+            if *left == 0 {
+                rearm.1.heal();
+            }
+        }));
+        let job = pipeline(&input, &bomb).start(options).unwrap();
+        let plan = FaultPlan::new(Fault::Eio, 1 + random.below(4));
+        fs.arm(match random.below(4) {
+            // The folder of a checkpoint: `_metadata` is there, whether for good nobody knows.
+            0 | 1 => plan
+                .only(&[FsOp::SyncDir])
+                .on_path(|p| p.to_string_lossy().contains("chk-"))
+                .forever(),
+            2 => plan.only(&[FsOp::Link, FsOp::Sync, FsOp::Rename, FsOp::Read]),
+            _ => plan,
+        });
+        let mut killed = None;
+        if random.one_in(2) {
+            // Soon after the fault the process dies, and another one finds what lies on the disk.
+            machine
+                .scheduler
+                .run_until(|| job.is_ended() || fs.triggered() > 0, 1_000_000);
+            machine.scheduler.run_until(|| job.is_ended(), random.below(1500));
+            killed = (!job.is_ended()).then(|| sim.live_image());
+            let last = job.status().last_checkpoint.map_or(0, |id| id.0);
+            uncertain += u64::from(
+                killed
+                    .as_ref()
+                    .is_some_and(|image| newest_published(image) > last),
+            );
+        }
+        let mut running = Ok(job);
+        if let Some(image) = killed {
+            bomb.arm(0);
+            machine = Machine::new(seed + 1, Arc::new(image));
+            let options = machine.options(JobId(7), 1 + random.below(3) as u32, backend(&mut random));
+            running = pipeline(&input, &bomb).start(with_checkpoints(options, &mut random));
+        }
+        match running {
+            Ok(job) => {
+                let report = machine
+                    .finish(&job)
+                    .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+                attempts += report.attempts;
+            }
+            // It died just after the last word.
+            Err(e) => assert_eq!(e.code(), Code::InvalidArgument, "seed {seed}: {e}"),
+        }
+        met += u64::from(fs.triggered() > 0);
+        let mut found = machine.output();
+        found.retain(|name, _| name != "parts" && name != ".pending");
+        assert_eq!(found, expected_output(&input), "seed {seed}");
+    }
+    println!("{met} faults, {attempts} attempts, {uncertain} killed with a publication of unknown outcome");
+    assert!(met > 300 && attempts > 500 && uncertain > 20);
+}
+
+/// The highest id under which metadata lies on the disk.
+fn newest_published(image: &SimFs) -> u64 {
+    let id = |path: &Path| {
+        let folder = path
+            .parent()?
+            .file_name()?
+            .to_str()?
+            .strip_prefix("chk-")?
+            .to_owned();
+        (path.file_name()? == "_metadata").then(|| folder.parse().ok())?
+    };
+    image.tree().keys().filter_map(|path| id(path)).max().unwrap_or(0)
 }
