@@ -50,13 +50,11 @@ impl SnapshotDir {
             ),
             _ => return Err(Error::new(Code::NotASnapshot, "there is no file or directory").in_file(path)),
         };
-        let opened = fs.open(&file).map_err(|e| match e.code() {
+        let read = read_metadata_file(&*fs, &file);
+        let (metadata, metadata_bytes) = read.map_err(|e| match e.code() {
             Code::NotFound => no_metadata(&*fs, &directory),
             _ => e,
         })?;
-        let bytes = read_whole(&*opened, METADATA_BYTES_MAX);
-        let metadata = bytes.and_then(|bytes| decode(&bytes));
-        let metadata = metadata.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt).in_file(&file))?;
         // Users name their savepoints as they like.
         let owned = metadata.kind.owner() == SnapshotOwner::Job;
         let name = directory.file_name().and_then(|name| name.to_str());
@@ -76,7 +74,7 @@ impl SnapshotDir {
             fs,
             directory,
             metadata,
-            metadata_bytes: opened.len(),
+            metadata_bytes,
         })
     }
 
@@ -97,9 +95,17 @@ impl SnapshotDir {
 
     /// The job root around the snapshot.
     fn root(&self) -> PathBuf {
-        match self.directory.file_name() {
-            Some(_) => self.directory.parent().unwrap_or(Path::new("")).to_path_buf(),
-            None => self.directory.join(".."),
+        Self::root_around(&self.directory)
+    }
+
+    /// Where the job root of a checkpoint in that directory would be.
+    pub(crate) fn root_around(directory: &Path) -> PathBuf {
+        match directory.file_name() {
+            Some(_) => {
+                let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+                parent.unwrap_or(Path::new(".")).to_path_buf()
+            }
+            None => directory.join(".."),
         }
     }
 
@@ -239,8 +245,19 @@ impl SnapshotDir {
 
 const DISPOSED: &str = "the snapshot was being disposed of";
 
+/// Reads a metadata file; tells its bytes, too.
+///
+/// # Errors
+/// `NotFound`; those of [`decode`] with the file's name.
+pub(crate) fn read_metadata_file(fs: &dyn Fs, file: &Path) -> Result<(Metadata, u64)> {
+    let opened = fs.open(file)?;
+    let metadata = read_whole(&*opened, METADATA_BYTES_MAX).and_then(|bytes| decode(&bytes));
+    let metadata = metadata.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt).in_file(file))?;
+    Ok((metadata, opened.len()))
+}
+
 /// What a directory without `_metadata` is.
-fn no_metadata(fs: &dyn Fs, directory: &Path) -> Error {
+pub(crate) fn no_metadata(fs: &dyn Fs, directory: &Path) -> Error {
     // If the question cannot be answered, the shorter sentence is true all the same.
     let disposed = fs.facts(&layout::document(directory, layout::DISPOSING_NAME));
     let sentence = match disposed {

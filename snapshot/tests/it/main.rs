@@ -11,6 +11,7 @@ mod power_loss;
 mod processes;
 mod races;
 mod savepoint_crash;
+mod savepoint_dispose;
 mod savepoint_places;
 mod savepoint_write;
 mod storages;
