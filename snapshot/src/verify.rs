@@ -1,6 +1,7 @@
 //! Checking every file of a snapshot to the byte.
 
 use crate::{FileHandle, Metadata, OpenFiles};
+use keybed_env::ReadFile;
 use keybed_format::{Code, Error, Result, trailer};
 use std::collections::BTreeSet;
 
@@ -77,11 +78,15 @@ fn each_file(metadata: &Metadata, check: impl Fn(&FileHandle) -> Result) -> Veri
 /// # Errors
 /// `SnapshotIncomplete` if it is missing; `SnapshotCorrupt` at the offset of the damage, to the MiB.
 pub fn verify_file(handle: &FileHandle, files: &dyn OpenFiles) -> Result {
-    let file = files.open(handle)?;
-    let name = |e: Error| {
-        e.recode_malformed(Code::SnapshotCorrupt)
-            .in_file(files.describe(handle))
-    };
+    verify_content(handle, &*files.open(handle)?, &files.describe(handle))
+}
+
+/// Reads every byte of an opened file, called `name`, and compares it with its trailer and with `handle`.
+///
+/// # Errors
+/// `SnapshotCorrupt` at the offset of the damage, to the MiB.
+pub(crate) fn verify_content(handle: &FileHandle, file: &dyn ReadFile, name: &str) -> Result {
+    let name = |e: Error| e.recode_malformed(Code::SnapshotCorrupt).in_file(name);
     let found = trailer::verify(file.len(), &mut |offset, buffer| {
         file.read_exact_at(buffer, offset)
     })

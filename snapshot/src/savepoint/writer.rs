@@ -11,9 +11,11 @@
 
 use super::{SHARES_STORAGE_WITH, SavepointTarget, target::remove_parents};
 use crate::{
-    Anchor, Birth, FileHandle, Folder, JobId, Metadata, ObjectName, PutFiles, Scope, SnapshotOwner,
+    Anchor, Birth, FileHandle, Folder, JobId, Metadata, ObjectName, OpenFiles, PutFiles, Scope, SnapshotDir,
+    SnapshotOwner,
     metadata::encode,
     storage::{layout, take::Offered},
+    verify::verify_content,
 };
 use keybed_env::{Fs, fs::FileKind, random::Ids};
 use keybed_format::{Code, Error, Result};
@@ -297,6 +299,38 @@ impl PutFiles for SavepointWriter {
             bytes,
         };
         offered.demand_announced()?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        self.put(offered.names(), folder, |to| {
+            let may_link = self.target.hard_links;
+            self.target
+                .intake
+                .take((local, path), bytes, (self.fs(), to), may_link)
+        })
+    }
+}
+
+impl SavepointWriter {
+    /// Copies a file of another snapshot in; the copy is read completely.
+    ///
+    /// # Errors
+    /// Those of opening it; `SnapshotCorrupt` naming the source if its bytes are not those of the handle.
+    pub(super) fn put_copy(&self, from: &SnapshotDir, handle: &FileHandle) -> Result<FileHandle> {
+        let names = (handle.content, handle.digest, handle.length);
+        self.put(names, from.directory(), |to| {
+            from.fetch(handle, self.fs(), to)?;
+            verify_content(handle, &*self.fs().open(to)?, &from.describe(handle))?;
+            self.fs().append(to)?.sync()?;
+            Ok(false)
+        })
+    }
+
+    /// Makes a new object of (content, digest, bytes) by `take`, which tells whether it is a link into `folder`.
+    fn put(
+        &self,
+        (content, digest, length): (u128, u64, u64),
+        folder: &Path,
+        take: impl FnOnce(&Path) -> Result<bool>,
+    ) -> Result<FileHandle> {
         let object = ObjectName::of(self.birth, self.ids.lock().fresh()?);
         {
             let mut state = self.state.lock();
@@ -307,35 +341,28 @@ impl PutFiles for SavepointWriter {
             state.names.insert(object.clone(), None);
             state.putting += 1;
         }
-        let to = layout::private(&self.directory, &object);
-        let taken = self
-            .target
-            .intake
-            .take((local, path), bytes, (self.fs(), &to), self.target.hard_links);
+        let taken = take(&layout::private(&self.directory, &object));
         let handle = FileHandle {
             content,
             anchor: Anchor::SelfDir,
             folder: Folder::Private,
             object,
             offset: 0,
-            length: bytes,
+            length,
             digest,
         };
-        self.ends(taken, handle, path)
+        self.ends(taken, handle, folder)
     }
-}
 
-impl SavepointWriter {
     /// The end of a put: takes note of the file, or removes it if it failed or came too late.
-    fn ends(&self, taken: Result<bool>, handle: FileHandle, from: &Path) -> Result<FileHandle> {
+    fn ends(&self, taken: Result<bool>, handle: FileHandle, folder: &Path) -> Result<FileHandle> {
         let (phase, putting) = {
             let mut state = self.state.lock();
             state.putting -= 1;
             if let (Ok(linked), Phase::Open) = (&taken, state.phase) {
                 state.names.insert(handle.object.clone(), Some(handle.clone()));
                 if *linked {
-                    let folder = from.parent().unwrap_or(Path::new("")).display().to_string();
-                    state.linked_from.insert(folder);
+                    state.linked_from.insert(folder.display().to_string());
                 }
                 return Ok(handle);
             }

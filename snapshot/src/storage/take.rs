@@ -21,6 +21,11 @@ pub(crate) struct Offered<'a> {
 }
 
 impl Offered<'_> {
+    /// Content id, digest and bytes.
+    pub(crate) fn names(&self) -> (u128, u64, u64) {
+        (self.content, self.digest, self.bytes)
+    }
+
     /// Refuses a file whose trailer is not the one announced: a wrong handle must not reach the metadata.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod processes;
 mod races;
 mod savepoint_crash;
 mod savepoint_dispose;
+mod savepoint_export;
 mod savepoint_places;
 mod savepoint_write;
 mod storages;
