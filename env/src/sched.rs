@@ -158,6 +158,10 @@ pub trait Scheduler: Send + Sync + Debug + 'static {
     /// Runs one waiting job on this thread if there is one. Whoever waits for a job calls this in his loop, so
     /// that waiting cannot deadlock a single-threaded scheduler.
     fn help(&self) -> bool;
+
+    /// As [`Scheduler::help`], but leaves jobs that go after `last` to others: who waits for a flush must not be
+    /// kept by a merge of minutes when the flush is long done.
+    fn help_up_to(&self, last: Priority) -> bool;
 }
 
 /// The message of a panic payload.
@@ -197,8 +201,9 @@ impl Debug for Queues {
 }
 
 impl Queues {
-    fn pop(&mut self) -> Option<Job> {
-        self.by_priority.iter_mut().find_map(VecDeque::pop_front)
+    fn pop(&mut self, last: Priority) -> Option<Job> {
+        let queues = self.by_priority.iter_mut().take(last as usize + 1);
+        queues.into_iter().find_map(VecDeque::pop_front)
     }
 }
 
@@ -225,7 +230,7 @@ impl Pool {
             let job = {
                 let mut queues = self.queues.lock();
                 loop {
-                    if let Some(job) = queues.pop() {
+                    if let Some(job) = queues.pop(Priority::Bottom) {
                         break job;
                     }
                     if queues.closed {
@@ -278,7 +283,11 @@ impl Scheduler for ThreadScheduler {
     }
 
     fn help(&self) -> bool {
-        let job = self.pool.queues.lock().pop();
+        self.help_up_to(Priority::Bottom)
+    }
+
+    fn help_up_to(&self, last: Priority) -> bool {
+        let job = self.pool.queues.lock().pop(last);
         job.map(run_job).is_some()
     }
 }

@@ -310,9 +310,14 @@ impl Scheduler for SimScheduler {
 
     /// The job that has waited longest among those that go first.
     fn help(&self) -> bool {
+        self.help_up_to(Priority::Bottom)
+    }
+
+    fn help_up_to(&self, last: Priority) -> bool {
         let job = {
             let mut state = self.state.lock();
-            let first = (0..state.jobs.len()).min_by_key(|i| (state.jobs[*i].0, *i));
+            let ready = (0..state.jobs.len()).filter(|i| state.jobs[*i].0 <= last);
+            let first = ready.min_by_key(|i| (state.jobs[*i].0, *i));
             first.map(|i| state.jobs.remove(i).1)
         };
         job.map(|job| self.run_job(job)).is_some()

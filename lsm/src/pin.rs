@@ -17,7 +17,7 @@ use crate::{
     version::{LiveTable, Version, edit::DRAINING},
     wait::read_only,
 };
-use keybed_env::fs::FileLock;
+use keybed_env::{Priority, fs::FileLock};
 use keybed_format::{Code, Error, Result};
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -164,7 +164,7 @@ impl Pinning {
         self.families.iter().flat_map(|family| &family.sealed)
     }
 
-    /// Waits for the flushes, helping the scheduler meanwhile.
+    /// Waits for the flushes, helping the scheduler with flushes meanwhile.
     ///
     /// # Errors
     /// `BackendReadOnly` if a memtable cannot be written; `Closed` if the store was closed or the family dropped
@@ -172,7 +172,7 @@ impl Pinning {
     pub fn finish(self) -> Result<PinnedFiles> {
         flush::schedule(&self.shared);
         let mut result = Ok(());
-        self.shared.wait(LONG, |state| {
+        self.shared.wait(Priority::Flush, LONG, |state| {
             if self.is_ready() {
                 return true;
             }

@@ -22,7 +22,7 @@ use crate::{
         set::VersionSet,
     },
 };
-use keybed_env::{Fs, Scheduler, fs::FileLock, random::Ids};
+use keybed_env::{Fs, Priority, Scheduler, fs::FileLock, random::Ids};
 use keybed_format::{Code, Error, Result, hex};
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -229,17 +229,23 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits until `done` says so: helps the scheduler, else sleeps until something changes.
+    /// Waits until `done` says so: helps the scheduler with jobs up to the priority `last`, which must include those
+    /// that are waited for, else sleeps until something changes.
     ///
     /// Returns false if `at_most` passed without.
-    pub(crate) fn wait(&self, at_most: Duration, mut done: impl FnMut(&mut State) -> bool) -> bool {
+    pub(crate) fn wait(
+        &self,
+        last: Priority,
+        at_most: Duration,
+        mut done: impl FnMut(&mut State) -> bool,
+    ) -> bool {
         // Counted in steps, so that no clock is needed here.
         let mut waited = Duration::ZERO;
         loop {
             if done(&mut self.state.lock()) {
                 return true;
             }
-            if self.scheduler.help() {
+            if self.scheduler.help_up_to(last) {
                 continue;
             }
             let mut state = self.state.lock();

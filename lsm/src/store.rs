@@ -199,9 +199,11 @@ impl Store {
             };
             let failed =
                 |state: &State| state.poisoned.is_some() || (state.flush_error.is_some() && !state.flushing);
-            let in_time = self.shared.wait(self.shared.options.write_wait_max, |state| {
-                has_room(state) || failed(state)
-            });
+            let in_time = self
+                .shared
+                .wait(Priority::Flush, self.shared.options.write_wait_max, |state| {
+                    has_room(state) || failed(state)
+                });
             self.refresh();
             if self.sealed_bytes() >= max {
                 return Err(self.why_no_room(in_time));
@@ -230,13 +232,14 @@ impl Store {
         }
         self.counters.stalls += 1;
         job::schedule(&self.shared);
-        self.shared.wait(options.write_wait_max, |state| {
-            !state.compacting
-                || state
-                    .families
-                    .iter()
-                    .all(|family| family.version.runs.len() <= max)
-        });
+        self.shared
+            .wait(Priority::Bottom, options.write_wait_max, |state| {
+                !state.compacting
+                    || state
+                        .families
+                        .iter()
+                        .all(|family| family.version.runs.len() <= max)
+            });
         self.refresh();
     }
 

@@ -9,6 +9,7 @@ use crate::{
     shared::State,
     store::{LONG, Store},
 };
+use keybed_env::Priority;
 use keybed_format::{Code, Error, Result};
 
 impl Store {
@@ -24,13 +25,14 @@ impl Store {
     fn wait_for_flush(&mut self) -> Result {
         flush::schedule(&self.shared);
         let mut result = Ok(());
-        self.shared.wait(LONG, |state| match flush_ended(state) {
-            Some(ended) => {
-                result = ended;
-                true
-            }
-            None => false,
-        });
+        self.shared
+            .wait(Priority::Flush, LONG, |state| match flush_ended(state) {
+                Some(ended) => {
+                    result = ended;
+                    true
+                }
+                None => false,
+            });
         self.refresh();
         result
     }
@@ -52,7 +54,7 @@ impl Store {
         }
         job::schedule(&self.shared);
         let mut result = Ok(());
-        self.shared.wait(LONG, |state| {
+        self.shared.wait(Priority::Bottom, LONG, |state| {
             if let Some(error) = state.compaction_error.as_ref().or(state.poisoned.as_ref()) {
                 result = Err(error.duplicate());
                 return !state.compacting;
@@ -78,7 +80,7 @@ impl Store {
         job::schedule(&self.shared);
         let mut result = Ok(());
         let shared = self.shared.clone();
-        self.shared.wait(LONG, |state| {
+        self.shared.wait(Priority::Bottom, LONG, |state| {
             if state.flushing || state.compacting || state.tidying > 0 {
                 return false;
             }
@@ -90,7 +92,8 @@ impl Store {
         });
         // The owner's old versions go now, and with them the files that only they held.
         self.refresh();
-        self.shared.wait(LONG, |state| state.tidying == 0);
+        self.shared
+            .wait(Priority::Bottom, LONG, |state| state.tidying == 0);
         self.shared.bury_the_dead();
         result
     }
@@ -114,7 +117,7 @@ impl Store {
         self.active_bytes_max = 0;
         self.shared.state.lock().closing = true;
         self.shared.announce();
-        self.shared.wait(LONG, |state| {
+        self.shared.wait(Priority::Bottom, LONG, |state| {
             !state.flushing && !state.compacting && state.tidying == 0
         });
         self.families.clear();

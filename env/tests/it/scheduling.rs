@@ -247,6 +247,36 @@ fn helping_runs_one_job_at_a_time_by_priority() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a worker is kept busy")]
+fn who_waits_for_a_flush_is_not_given_a_merge() {
+    let (free, blocked) = std::sync::mpsc::channel::<()>();
+    let threads = ThreadScheduler::new(1);
+    let (began, begun) = std::sync::mpsc::channel();
+    threads.submit(
+        Priority::Flush,
+        Box::new(move || {
+            began.send(()).unwrap();
+            let _ = blocked.recv();
+        }),
+    );
+    begun.recv().unwrap();
+    for scheduler in [&threads as &dyn Scheduler, &sim(1)] {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        for priority in [Priority::Bottom, Priority::Upper, Priority::Flush] {
+            let order = order.clone();
+            scheduler.submit(priority, Box::new(move || order.lock().unwrap().push(priority)));
+        }
+        assert!(scheduler.help_up_to(Priority::Flush));
+        assert!(!scheduler.help_up_to(Priority::Flush));
+        assert_eq!(*order.lock().unwrap(), [Priority::Flush]);
+        assert!(scheduler.help_up_to(Priority::Upper));
+        assert!(scheduler.help());
+        assert!(!scheduler.help());
+    }
+    free.send(()).unwrap();
+}
+
+#[test]
 fn threads_run_the_same_tasks() {
     let scheduler = ThreadScheduler::new(2);
     let (sum, tasks) = pipe(&scheduler, 1000, true);

@@ -12,7 +12,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -308,7 +308,8 @@ fn a_full_disk_stops_writes_after_the_bound_and_reads_go_on() {
 #[derive(Default)]
 struct Lazy {
     works: AtomicBool,
-    jobs: Mutex<VecDeque<Job>>,
+    merges: AtomicU64,
+    jobs: Mutex<VecDeque<(Priority, Job)>>,
 }
 
 impl std::fmt::Debug for Lazy {
@@ -322,16 +323,29 @@ impl Scheduler for Lazy {
         TaskHandle::pair().0
     }
 
-    fn submit(&self, _: Priority, job: Job) {
-        self.jobs.lock().unwrap().push_back(job);
+    fn submit(&self, priority: Priority, job: Job) {
+        self.jobs.lock().unwrap().push_back((priority, job));
     }
 
     fn help(&self) -> bool {
+        self.help_up_to(Priority::Bottom)
+    }
+
+    fn help_up_to(&self, last: Priority) -> bool {
         if !self.works.load(Ordering::Relaxed) {
             return false;
         }
-        let job = self.jobs.lock().unwrap().pop_front();
-        job.map(|job| job()).is_some()
+        let job = {
+            let mut jobs = self.jobs.lock().unwrap();
+            let at = jobs.iter().position(|(priority, _)| *priority <= last);
+            at.and_then(|at| jobs.remove(at))
+        };
+        let Some((priority, job)) = job else { return false };
+        if priority != Priority::Flush {
+            self.merges.fetch_add(1, Ordering::Relaxed);
+        }
+        job();
+        true
     }
 }
 
@@ -368,6 +382,32 @@ fn a_scheduler_that_runs_nothing_makes_writes_busy_not_stuck() {
     lazy.works.store(true, Ordering::Relaxed);
     store.put(family, b"k", b"v").unwrap();
     store.close().unwrap();
+}
+
+#[test]
+fn who_waits_for_a_flush_does_not_merge() {
+    let lazy = Arc::new(Lazy::default());
+    lazy.works.store(true, Ordering::Relaxed);
+    let options = StoreOptions {
+        scheduler: lazy.clone(),
+        memtable_bytes: 1 << 20,
+        ..simulated(disk(), 1)
+    };
+    let mut store = Store::open("s", options).unwrap();
+    let family = store.family("f").unwrap();
+    for n in 0..1000_u64 {
+        store.put(family, &n.to_be_bytes(), &[7; 100]).unwrap();
+    }
+    for n in 0..8_u64 {
+        store.put(family, &n.to_be_bytes(), b"again").unwrap();
+        drop(store.pin().unwrap().finish().unwrap());
+        store.put(family, &n.to_be_bytes(), b"and again").unwrap();
+        store.flush().unwrap();
+    }
+    assert_eq!(lazy.merges.load(Ordering::Relaxed), 0);
+    store.wait_for_background().unwrap();
+    assert!(lazy.merges.load(Ordering::Relaxed) > 0);
+    assert!(store.stats().compactions > 0);
 }
 
 #[test]
