@@ -9,7 +9,7 @@
 //! Whoever knows the key knows the tail's key, so an append is one look-up and never a scan; a list that fits one
 //! chunk (about 4 KiB) is read with one look-up. A list without a tail is empty, and the other way round.
 
-use keybed_format::{Cursor, Result, Sink};
+use keybed_format::{Code, Cursor, Error, Result, Sink};
 
 /// Chunk id of the tail: behind all sealed chunks in key order.
 pub(crate) const TAIL: u64 = u64::MAX;
@@ -75,6 +75,51 @@ impl<'a> Chunk<'a> {
             at,
             cursor: Cursor::with_base(rest, (HEADER_BYTES + at) as u64),
         }
+    }
+}
+
+/// Gathers the elements of a whole list in the chunks that appending them one by one would have made.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkBuilder {
+    number: u32,
+    count: u32,
+    elements: Sink,
+}
+
+impl ChunkBuilder {
+    /// Whether the element still belongs into this chunk.
+    pub(crate) fn has_room(&self, element: &[u8]) -> bool {
+        let chunk = Chunk {
+            number: self.number,
+            count: self.count,
+            elements: self.elements.as_slice(),
+        };
+        chunk.has_room(element)
+    }
+
+    pub(crate) fn push(&mut self, element: &[u8]) {
+        self.elements.bytes(element);
+        self.count += 1;
+    }
+
+    /// Writes the chunk's value.
+    pub(crate) fn write(&self, out: &mut Sink) {
+        out.u32(self.number).u32(self.count).raw(self.elements.as_slice());
+    }
+
+    /// Writes the chunk as a sealed one, whose id is returned, and begins the next.
+    ///
+    /// # Errors
+    /// `ValueTooLarge` if the list has as many chunks as it can have.
+    pub(crate) fn seal(&mut self, out: &mut Sink) -> Result<u32> {
+        self.write(out);
+        let id = self.number;
+        self.number = id.checked_add(1).ok_or_else(|| {
+            Error::new(Code::ValueTooLarge, "a list has as many chunks as it can have").with("chunks", id)
+        })?;
+        self.count = 0;
+        self.elements.clear();
+        Ok(id)
     }
 }
 

@@ -3,13 +3,16 @@
 use crate::{
     BackendOptions, BackendStats, Change, EntryScan, HeapBackend, KeyedBackend, LsmBackend, PendingSnapshot,
     StateFamily, Timer,
+    backend::Restored,
+    canonical::{self, CanonicalHeader, PendingCanonical},
     current::{Current, Slot, prefix_end},
     runs::Runs,
     timers::TimerQueue,
 };
 use keybed_format::{Result, Sink};
 use keybed_snapshot::{
-    BackendKind, CheckpointId, KeyGroupRange, KeyedHandle, OpenFiles, SnapshotRequest, StateCatalogue,
+    BackendKind, CheckpointId, KeyGroupRange, KeyedHandle, OpenFiles, SnapshotKind, SnapshotRequest,
+    StateCatalogue,
 };
 use std::sync::Arc;
 
@@ -72,10 +75,19 @@ impl KeyedState {
         handles: &[KeyedHandle],
         files: &dyn OpenFiles,
     ) -> Result<Self> {
-        let runs = Runs::combine(handles, range)?;
+        let (tables, canonical) = canonical::separate(handles, range)?;
+        let mut runs = Runs::combine(&tables, range)?;
+        if !canonical.is_empty() {
+            runs.next_seqno = runs.next_seqno.max(canonical::NEXT_SEQNO);
+        }
+        let content = Restored {
+            runs,
+            canonical: &canonical,
+            catalogue: &catalogue,
+        };
         let backend: Box<dyn KeyedBackend> = match options.kind {
-            BackendKind::Heap => Box::new(HeapBackend::restore(options, range, runs, files)?),
-            BackendKind::Lsm => Box::new(LsmBackend::restore(options, range, &runs, files)?),
+            BackendKind::Heap => Box::new(HeapBackend::restore(options, range, content, files)?),
+            BackendKind::Lsm => Box::new(LsmBackend::restore(options, range, &content, files)?),
         };
         Self::over(backend, range, max_parallelism, catalogue)
     }
@@ -202,8 +214,13 @@ impl KeyedState {
     /// of entries nor that of states.
     ///
     /// # Errors
-    /// `InvalidArgument` if this kind of snapshot is not offered; the store may be read-only.
+    /// The store may be closed or read-only.
     pub fn prepare(&mut self, request: &SnapshotRequest) -> Result<Box<dyn PendingSnapshot>> {
+        if request.kind == SnapshotKind::CanonicalSavepoint {
+            let catalogue = (*self.catalogue).clone();
+            let header = CanonicalHeader::new(self.range, self.max_parallelism, catalogue);
+            return Ok(Box::new(PendingCanonical::new(self.backend.capture()?, header)));
+        }
         self.backend.prepare(request)
     }
 

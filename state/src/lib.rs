@@ -20,6 +20,7 @@
 //! | [`family`] | the four families of a backend |
 //! | [`snapshot`] | a snapshot on its way out |
 //! | `runs` | several handles as one stack of runs: rescale without rewriting |
+//! | [`canonical`] | keyed state uniformly, whoever wrote it: canonical savepoints |
 //! | [`processor`] | reading state from a snapshot without a job; the logical digest |
 //! | [`backend`] | the ordered store under it all: heap and LSM |
 //!
@@ -53,6 +54,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod canonical;
 pub mod catalogue;
 mod chunk;
 pub mod codec;

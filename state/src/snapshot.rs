@@ -43,4 +43,8 @@ pub struct SnapshotStats {
     pub files_new: u32,
     /// Files of the last completed checkpoint that the handle names again.
     pub files_reused: u32,
+    /// Canonical savepoints only: most bytes of windows and timers that were in memory at once to be sorted.
+    pub sort_bytes_max: u64,
+    /// Canonical savepoints only: scratch files that the sort took.
+    pub sort_files: u32,
 }

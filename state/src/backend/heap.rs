@@ -9,10 +9,12 @@
 //! what changed since any earlier epoch, so an incremental snapshot needs no log of writes.
 
 use super::{
-    BackendOptions, BackendStats, Change, Changer, EntryScan, KeyedBackend, ScanEntry, heap_snapshot::Chain,
-    ledger::Ledger, seqno_too_low, work_dir,
+    BackendOptions, BackendStats, Captured, CapturedContent, Change, Changer, EntryScan, KeyedBackend,
+    ReadScans, Restored, ScanEntry, heap_snapshot::Chain, ledger::Ledger, seqno_too_low, work_dir,
 };
-use crate::{PendingSnapshot, StateFamily, current::group_of_entry, processor::RunMerge, runs::Runs};
+use crate::{
+    PendingSnapshot, StateFamily, canonical::stored_entries, current::group_of_entry, processor::RunMerge,
+};
 use keybed_format::{Error, Result, Sink};
 use keybed_lsm::key::check_sizes;
 use keybed_snapshot::{CheckpointId, KeyGroupRange, OpenFiles, SnapshotRequest};
@@ -76,9 +78,14 @@ impl HeapBackend {
     pub(crate) fn restore(
         options: BackendOptions,
         range: KeyGroupRange,
-        runs: Runs,
+        content: Restored<'_>,
         files: &dyn OpenFiles,
     ) -> Result<Self> {
+        let Restored {
+            runs,
+            canonical,
+            catalogue,
+        } = content;
         let epoch = runs.next_seqno;
         let mut backend = Self::over(options, range, epoch, None)?;
         for (family, runs) in StateFamily::ALL.into_iter().zip(&runs.families) {
@@ -91,12 +98,16 @@ impl HeapBackend {
                 backend.group_mut(family, key)?.put(epoch - 1, key, value);
             }
         }
+        stored_entries(catalogue, canonical, files, &mut |family, key, value| {
+            backend.group_mut(family, key)?.put(epoch - 1, key, value);
+            Ok(())
+        })?;
         for group in backend.families.iter_mut().flat_map(|family| &mut family.groups) {
             if let Some(group) = Arc::get_mut(group) {
                 group.changed = epoch - 1;
             }
         }
-        backend.tracks_removals = runs.may_be_carried_on();
+        backend.tracks_removals = canonical.is_empty() && runs.may_be_carried_on();
         backend.ledger = Ledger::new(backend.tracks_removals.then(|| Chain {
             epoch: epoch - 1,
             runs,
@@ -281,6 +292,15 @@ impl KeyedBackend for HeapBackend {
         Ok(Box::new(self.capture(request)?))
     }
 
+    fn capture(&mut self) -> Result<Captured> {
+        let options = BackendOptions {
+            ids: self.options.ids.fork(),
+            ..self.options.clone()
+        };
+        let content = Box::new(CapturedHeap(self.families.clone()));
+        Ok(Captured { content, options })
+    }
+
     fn notify_complete(&mut self, checkpoint: CheckpointId) {
         let Some(chain) = self.ledger.complete(checkpoint) else {
             return;
@@ -301,6 +321,27 @@ impl KeyedBackend for HeapBackend {
 
     fn stats(&self) -> BackendStats {
         BackendStats::default()
+    }
+}
+
+/// The groups of one moment; one that is written to meanwhile is copied.
+struct CapturedHeap([HeapFamily; 4]);
+
+impl fmt::Debug for CapturedHeap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CapturedHeap").finish_non_exhaustive()
+    }
+}
+
+impl CapturedContent for CapturedHeap {
+    fn read(self: Box<Self>, read: &mut ReadScans<'_>) -> Result {
+        read(self.0.each_ref().map(|family| {
+            let all: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
+            let groups = family.groups.iter();
+            let groups: Vec<_> = groups.map(|group| group.entries.range::<[u8], _>(all)).collect();
+            let entries = groups.into_iter().flatten();
+            Box::new(HeapScan { entries }) as Box<dyn EntryScan>
+        }))
     }
 }
 

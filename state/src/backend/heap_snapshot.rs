@@ -68,7 +68,9 @@ impl HeapBackend {
     /// Captures the groups that a snapshot needs and begins a new epoch.
     pub(super) fn capture(&mut self, request: &SnapshotRequest) -> Result<PendingHeap> {
         if request.kind == SnapshotKind::CanonicalSavepoint {
-            return Err(Error::invalid("canonical savepoints are not offered yet"));
+            return Err(Error::invalid(
+                "a canonical savepoint is written from captured content",
+            ));
         }
         let sharing = request.sharing();
         let chain = self

@@ -4,14 +4,22 @@
 //! the checkpoint are fetched, verified to the last byte and mounted through their visible ranges, without a rewrite.
 
 use super::{
-    BackendOptions, BackendStats, Change, Changer, EntryScan, KeyedBackend, ScanEntry, ledger::Ledger,
-    lsm_snapshot::Held, seqno_too_low, work_dir,
+    BackendOptions, BackendStats, Captured, Change, Changer, EntryScan, KeyedBackend, Restored, ScanEntry,
+    ledger::Ledger,
+    lsm_snapshot::{CapturedStore, Held},
+    seqno_too_low, work_dir,
 };
-use crate::{PendingSnapshot, StateFamily, current::PREFIX_BYTES, processor::verify_table, runs::Runs};
+use crate::{
+    PendingSnapshot, StateFamily,
+    canonical::ingest,
+    current::PREFIX_BYTES,
+    processor::{of_snapshot, verify_table},
+    runs::Runs,
+};
 use keybed_format::{Result, Sink};
 use keybed_lsm::{
-    Durability, Family, FamilyOptions, KeyRange, MemtableKind, Mount, MountFamily, MountRun, MountTable,
-    Range, Store, StoreOptions, TableId, Update,
+    BOTTOM, Durability, Family, FamilyOptions, KeyRange, MemtableKind, Mount, MountFamily, MountRun,
+    MountTable, Range, Store, StoreOptions, TableId, Update,
 };
 use keybed_snapshot::{CheckpointId, KeyGroupRange, OpenFiles, RunHandle, SnapshotRequest};
 use std::{
@@ -51,39 +59,42 @@ impl LsmBackend {
     /// # Errors
     /// `SnapshotCorrupt`, `SnapshotIncomplete`; those of the file system.
     pub(crate) fn restore(
-        options: BackendOptions,
+        mut options: BackendOptions,
         range: KeyGroupRange,
-        runs: &Runs,
+        content: &Restored<'_>,
         files: &dyn OpenFiles,
     ) -> Result<Self> {
         work_dir::wipe(&*options.fs, &options.dir)?;
+        let runs = &content.runs;
         fetch(&options, runs, files)?;
-        let families = StateFamily::ALL.into_iter().zip(&runs.families);
-        let families = families
-            .filter(|(_, runs)| !runs.is_empty())
-            .map(|(family, runs)| MountFamily {
-                name: family.name().into(),
-                options: family_options(family),
-                runs: runs.iter().map(|run| mount_run(run, &options.dir)).collect(),
-            });
-        let mount = Mount {
-            families: families.collect(),
-            next_seqno: runs.next_seqno,
-        };
-        let store = Store::mount(&options.dir, store_options(&options), mount)?;
+        let ingested = ingest(&mut options, content.catalogue, content.canonical, files)?;
+        let mut families = Vec::new();
+        for ((family, runs), tables) in StateFamily::ALL.into_iter().zip(&runs.families).zip(ingested) {
+            let mut runs: Vec<_> = runs.iter().map(|run| mount_run(run, &options.dir)).collect();
+            // No key is in both, so any place will do.
+            runs.extend((!tables.is_empty()).then_some(MountRun { tier: BOTTOM, tables }));
+            if !runs.is_empty() {
+                let (name, options) = (family.name().into(), family_options(family));
+                families.push((family, MountFamily { name, options, runs }));
+            }
+        }
+        let (mounted, families): (Vec<_>, Vec<_>) = families.into_iter().unzip();
+        let next_seqno = runs.next_seqno;
+        let mount = Mount { families, next_seqno };
+        // The files are as they were written, so what the store cannot read is the fault of the snapshot.
+        let store = Store::mount(&options.dir, store_options(&options), mount).map_err(of_snapshot)?;
         if store.next_seqno() > runs.next_seqno {
             return Err(seqno_too_low(runs.next_seqno, store.next_seqno()));
         }
-        let held = runs.may_be_carried_on().then(|| {
+        let carried_on = content.canonical.is_empty() && runs.may_be_carried_on();
+        let held = carried_on.then(|| {
             runs.tables()
                 .map(|table| (table.file.content, table.file.clone()))
                 .collect::<BTreeMap<_, _>>()
         });
         let mut backend = Self::over(store, options, range, held);
-        for (family, runs) in StateFamily::ALL.into_iter().zip(&runs.families) {
-            if !runs.is_empty() {
-                backend.family_mut(family)?;
-            }
+        for family in mounted {
+            backend.family_mut(family)?;
         }
         Ok(backend)
     }
@@ -230,6 +241,17 @@ impl KeyedBackend for LsmBackend {
 
     fn prepare(&mut self, request: &SnapshotRequest) -> Result<Box<dyn PendingSnapshot>> {
         Ok(Box::new(self.pin(request)?))
+    }
+
+    fn capture(&mut self) -> Result<Captured> {
+        let pinning = self.store.pin()?;
+        let options = BackendOptions {
+            ids: self.options.ids.fork(),
+            ..self.options.clone()
+        };
+        let fs = options.fs.clone();
+        let content = Box::new(CapturedStore { pinning, fs });
+        Ok(Captured { content, options })
     }
 
     fn notify_complete(&mut self, checkpoint: CheckpointId) {

@@ -8,11 +8,14 @@
 //! ```
 //! The files stay pinned until the handle is made.
 
-use super::{heap_snapshot::stats, ledger::Ledger, lsm::LsmBackend};
-use crate::{PendingSnapshot, WrittenSnapshot, runs::Runs};
+use super::{CapturedContent, EntryScan, ReadScans, heap_snapshot::stats, ledger::Ledger, lsm::LsmBackend};
+use crate::{PendingSnapshot, StateFamily, WrittenSnapshot, processor::RunMerge, runs::Runs};
 use keybed_env::Fs;
 use keybed_format::{Error, Result};
-use keybed_lsm::{PinnedRun, PinnedTable, Pinning};
+use keybed_lsm::{
+    BlockCache, PinnedRun, PinnedTable, Pinning,
+    table::{BlockAccess, TableReader, TableView},
+};
 use keybed_snapshot::{
     BackendKind, CheckpointId, FamilyHandle, FileHandle, FileSharing, KeyGroupRange, KeyedHandle, PutFiles,
     RunHandle, Scope, SnapshotKind, SnapshotRequest, TableHandle,
@@ -21,6 +24,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+/// Decoded blocks in memory while captured content is read; a merge reads every block once.
+const CACHE_BYTES: usize = 1 << 20;
 
 /// The files of a checkpoint, by content.
 pub(super) type Held = BTreeMap<u128, FileHandle>;
@@ -40,7 +46,9 @@ impl LsmBackend {
     /// Captures the store's content of this moment.
     pub(super) fn pin(&mut self, request: &SnapshotRequest) -> Result<PendingLsm> {
         if request.kind == SnapshotKind::CanonicalSavepoint {
-            return Err(Error::invalid("canonical savepoints are not offered yet"));
+            return Err(Error::invalid(
+                "a canonical savepoint is written from captured content",
+            ));
         }
         Ok(PendingLsm {
             pinning: self.store.pin()?,
@@ -50,6 +58,37 @@ impl LsmBackend {
             sharing: request.sharing(),
             ledger: self.ledger.clone(),
         })
+    }
+}
+
+/// The store's content of one moment.
+#[derive(Debug)]
+pub(super) struct CapturedStore {
+    pub(super) pinning: Pinning,
+    pub(super) fs: Arc<dyn Fs>,
+}
+
+impl CapturedContent for CapturedStore {
+    fn read(self: Box<Self>, read: &mut ReadScans<'_>) -> Result {
+        let pinned = self.pinning.finish()?;
+        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let open = |table: &PinnedTable| {
+            let access = BlockAccess::Cache(cache.clone());
+            let reader = TableReader::open(&*self.fs, &table.path, table.id, access)?;
+            Ok(TableView::new(reader, table.visible.clone()))
+        };
+        let open_run = |run: &PinnedRun| run.tables.iter().map(open).collect::<Result<Vec<_>>>();
+        let mut scans = Vec::new();
+        for family in StateFamily::ALL {
+            let pinned = pinned.families.iter().find(|pinned| pinned.name == family.name());
+            let runs = pinned.into_iter().flat_map(|pinned| &pinned.runs);
+            let merge = RunMerge::over(runs.map(open_run).collect::<Result<_>>()?)?;
+            scans.push(Box::new(merge) as Box<dyn EntryScan>);
+        }
+        match scans.try_into() {
+            Ok(scans) => read(scans),
+            Err(_) => unreachable!("there is one scan per family"),
+        }
     }
 }
 

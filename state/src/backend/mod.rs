@@ -25,10 +25,11 @@ mod work_dir;
 pub use heap::HeapBackend;
 pub use lsm::LsmBackend;
 pub use options::BackendOptions;
+pub(crate) use work_dir::table_path;
 
-use crate::{PendingSnapshot, StateFamily};
+use crate::{PendingSnapshot, StateFamily, canonical::CanonicalPart, runs::Runs};
 use keybed_format::{Code, Error, Result, Sink};
-use keybed_snapshot::{CheckpointId, SnapshotRequest};
+use keybed_snapshot::{CheckpointId, SnapshotRequest, StateCatalogue};
 use std::fmt::Debug;
 
 /// A snapshot whose tables hold seqnos that it says are not given out yet: what is written next could hide below them.
@@ -38,6 +39,16 @@ fn seqno_too_low(said: u64, needed: u64) -> Error {
         "the next seqno of the snapshot is not above those in its tables",
     )
     .expected_found(format_args!("at least {needed}"), said)
+}
+
+/// What a backend is restored from.
+pub(crate) struct Restored<'a> {
+    /// Tables.
+    pub(crate) runs: Runs,
+    /// Canonical files, by key group; the key groups of `runs` are others.
+    pub(crate) canonical: &'a [CanonicalPart],
+    /// The operator's states.
+    pub(crate) catalogue: &'a StateCatalogue,
 }
 
 /// What to do with an entry after it was looked at.
@@ -97,8 +108,15 @@ pub trait KeyedBackend: Send + Debug {
     /// Captures the state as it is now: the synchronous part of a snapshot, no I/O, pointers only.
     ///
     /// # Errors
-    /// `InvalidArgument` if this kind of snapshot is not offered; the store may be read-only.
+    /// `InvalidArgument` for canonical savepoints, which [`KeyedState`](crate::KeyedState) writes from what
+    /// [`KeyedBackend::capture`] returns; the store may be read-only.
     fn prepare(&mut self, request: &SnapshotRequest) -> Result<Box<dyn PendingSnapshot>>;
+
+    /// Captures the content of now, to be read on any thread while the state changes: no I/O, pointers only.
+    ///
+    /// # Errors
+    /// The store may be closed.
+    fn capture(&mut self) -> Result<Captured>;
 
     /// The checkpoint was published: later ones may reference its files.
     fn notify_complete(&mut self, checkpoint: CheckpointId);
@@ -124,6 +142,27 @@ pub struct BackendStats {
     /// Look-ups that went below the active memtable.
     pub table_gets: u64,
 }
+
+/// The content of a backend at one moment.
+#[derive(Debug)]
+pub struct Captured {
+    /// The content.
+    pub content: Box<dyn CapturedContent>,
+    /// What the backend was made from, with ids of its own: where scratch files may lie.
+    pub options: BackendOptions,
+}
+
+/// The content of one moment, whatever happens to the state meanwhile.
+pub trait CapturedContent: Send + Debug {
+    /// Calls `read` once with scans of all families, in the order of [`StateFamily::ALL`]. May wait for flushes.
+    ///
+    /// # Errors
+    /// Those of `read`; the store may be unable to flush.
+    fn read(self: Box<Self>, read: &mut ReadScans<'_>) -> Result;
+}
+
+/// Takes one scan per family.
+pub type ReadScans<'a> = dyn FnMut([Box<dyn EntryScan + '_>; 4]) -> Result + 'a;
 
 /// One entry of a scan: key and value, borrowed until the next one is asked for.
 pub type ScanEntry<'a> = (&'a [u8], &'a [u8]);

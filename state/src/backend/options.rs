@@ -20,8 +20,9 @@ pub struct BackendOptions {
     pub scheduler: Option<Arc<dyn Scheduler>>,
     /// Where ids of tables come from. Default: entropy; anything else is for simulation only.
     pub ids: Ids,
-    /// Write memory of the subtask in bytes, 4 KiB to 4 GiB; LSM only. Default 64 MiB. When it is used up the largest
-    /// memtable is flushed. Smaller: less memory, more and smaller tables to merge.
+    /// Write memory of the subtask in bytes, 4 KiB to 4 GiB; for writes LSM only. Default 64 MiB. When it is used up the largest
+    /// memtable is flushed. Smaller: less memory, more and smaller tables to merge. On both backends it also bounds
+    /// the memory in which a canonical savepoint sorts windows and timers, which is at most 32 MiB.
     pub memtable_bytes: usize,
 }
 

@@ -29,7 +29,7 @@ pub(super) fn wipe(fs: &dyn Fs, dir: &Path) -> Result {
 }
 
 /// Where the table with this content lies in a work directory.
-pub(super) fn table_path(dir: &Path, content: u128) -> PathBuf {
+pub(crate) fn table_path(dir: &Path, content: u128) -> PathBuf {
     dir.join(format!("{}.sst", keybed_format::hex::encode(content)))
 }
 

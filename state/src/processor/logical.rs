@@ -3,6 +3,7 @@
 use super::RunMerge;
 use crate::{
     StateFamily, Timer,
+    canonical::{self, CanonicalPart},
     chunk::{Chunk, TAIL},
     current::{PREFIX_BYTES, TIMERS, family_of, group_of_entry},
     runs::Runs,
@@ -42,7 +43,8 @@ pub fn read_entries(
     visit: &mut dyn FnMut(LogicalEntry) -> Result,
 ) -> Result {
     for handle in handles {
-        let runs = Runs::combine(std::slice::from_ref(handle), handle.range)?;
+        let (tables, parts) = canonical::separate(std::slice::from_ref(handle), handle.range)?;
+        let runs = Runs::combine(&tables, handle.range)?;
         for (family, runs) in StateFamily::ALL.into_iter().zip(&runs.families) {
             let mut reader = FamilyReader {
                 catalogue,
@@ -64,12 +66,34 @@ pub fn read_entries(
             }
             reader.list.end()?;
         }
+        read_canonical(catalogue, handle.range, &parts, files, visit)?;
     }
     Ok(())
 }
 
+/// The entries of canonical files, by key group and state.
+fn read_canonical(
+    catalogue: &StateCatalogue,
+    range: KeyGroupRange,
+    parts: &[CanonicalPart],
+    files: &dyn OpenFiles,
+    visit: &mut dyn FnMut(LogicalEntry) -> Result,
+) -> Result {
+    let mut readers = StateFamily::ALL.map(|family| FamilyReader {
+        catalogue,
+        range,
+        family,
+        list: OpenList::default(),
+    });
+    canonical::stored_entries(catalogue, parts, files, &mut |family, key, value| {
+        let read = readers[family.index()].read(key, value, visit);
+        read.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt))
+    })?;
+    readers.iter().try_for_each(|reader| reader.list.end())
+}
+
 /// Takes components, index and bytes of a list's element.
-type ElementVisitor<'a> = dyn FnMut(&[u8], u64, &[u8]) -> Result + 'a;
+pub(crate) type ElementVisitor<'a> = dyn FnMut(&[u8], u64, &[u8]) -> Result + 'a;
 
 struct FamilyReader<'a> {
     catalogue: &'a StateCatalogue,
@@ -79,8 +103,8 @@ struct FamilyReader<'a> {
 }
 
 /// The list whose chunks are being read.
-#[derive(Default)]
-struct OpenList {
+#[derive(Debug, Default)]
+pub(crate) struct OpenList {
     /// What all keys of its chunks start with; empty if no list is open.
     prefix: Vec<u8>,
     chunks: u64,
@@ -93,7 +117,7 @@ fn corrupt(message: &str) -> Error {
 
 impl OpenList {
     /// Between lists, and at the end, the last chunk must have been a tail.
-    fn end(&self) -> Result {
+    pub(crate) fn end(&self) -> Result {
         if self.prefix.is_empty() {
             Ok(())
         } else {
@@ -161,7 +185,11 @@ impl FamilyReader<'_> {
 }
 
 /// The state of that id, if its entries belong into this family.
-fn state_of(catalogue: &StateCatalogue, family: StateFamily, id: StateId) -> Result<&CatalogueEntry> {
+pub(crate) fn state_of(
+    catalogue: &StateCatalogue,
+    family: StateFamily,
+    id: StateId,
+) -> Result<&CatalogueEntry> {
     let index = usize::from(id.0).checked_sub(1);
     let known = index.and_then(|index| catalogue.entries().get(index));
     known
@@ -171,7 +199,7 @@ fn state_of(catalogue: &StateCatalogue, family: StateFamily, id: StateId) -> Res
 
 impl OpenList {
     /// Reads one chunk.
-    fn read(&mut self, key: &[u8], value: &[u8], visit: &mut ElementVisitor<'_>) -> Result {
+    pub(crate) fn read(&mut self, key: &[u8], value: &[u8], visit: &mut ElementVisitor<'_>) -> Result {
         let Some((prefix, id)) = key
             .split_last_chunk::<8>()
             .filter(|(prefix, _)| prefix.len() >= PREFIX_BYTES)

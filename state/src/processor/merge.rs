@@ -1,6 +1,6 @@
 //! The live entries of one family of a snapshot: runs merged, newest version wins, tombstones fall away.
 
-use crate::processor::verify_table;
+use crate::{EntryScan, ScanEntry, processor::verify_table};
 use keybed_format::{Code, Error, Result};
 use keybed_lsm::{
     BlockCache, EntryKind, KeyRange, Seqno, TableId,
@@ -20,6 +20,8 @@ pub(crate) struct RunMerge {
     /// Newest first; none stands behind its end.
     runs: Vec<RunCursor>,
     seqno_max: Seqno,
+    /// Whether the tables are part of a snapshot, and damage in them is called so.
+    of_snapshot: bool,
     /// The entry last returned.
     key: Vec<u8>,
     value: Vec<u8>,
@@ -32,11 +34,24 @@ impl RunMerge {
     /// `SnapshotCorrupt`, `SnapshotIncomplete`; errors of `files`.
     pub(crate) fn open(runs: &[RunHandle], files: &dyn OpenFiles) -> Result<Self> {
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let open_run = |run: &RunHandle| {
+            let views = run.tables.iter().map(|table| open_view(table, files, &cache));
+            views.collect::<Result<Vec<_>>>()
+        };
+        let runs = runs.iter().map(open_run).collect::<Result<_>>()?;
+        let mut merge = Self::over(runs).map_err(of_snapshot)?;
+        merge.of_snapshot = true;
+        Ok(merge)
+    }
+
+    /// Merges tables that are open already: runs newest first, the tables of a run in key order.
+    ///
+    /// # Errors
+    /// `TableCorrupt`; reading may fail.
+    pub(crate) fn over(runs: Vec<Vec<TableView>>) -> Result<Self> {
         let mut cursors = Vec::with_capacity(runs.len());
         let mut seqno_max = 0;
-        for run in runs {
-            let views = run.tables.iter().map(|table| open_view(table, files, &cache));
-            let views = views.collect::<Result<Vec<_>>>()?;
+        for views in runs {
             seqno_max = views
                 .iter()
                 .fold(seqno_max, |max, view| max.max(view.reader.facts().seqno_max));
@@ -51,6 +66,7 @@ impl RunMerge {
         Ok(RunMerge {
             runs: cursors,
             seqno_max,
+            of_snapshot: false,
             key: Vec::new(),
             value: Vec::new(),
         })
@@ -64,12 +80,23 @@ impl RunMerge {
     /// The next live entry.
     ///
     /// # Errors
-    /// `SnapshotCorrupt` if a table is damaged or holds what keyed state never writes.
+    /// `SnapshotCorrupt` (outside of snapshots `TableCorrupt`) if a table is damaged or holds what keyed state never
+    /// writes.
     pub(crate) fn next_entry(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        match self.advance() {
+            Ok(true) => Ok(Some((&self.key, &self.value))),
+            Ok(false) => Ok(None),
+            Err(error) if self.of_snapshot => Err(of_snapshot(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves to the next live entry; `false` behind the last.
+    fn advance(&mut self) -> Result<bool> {
         loop {
             // Newest first, so of equal keys the first run wins; within a run the newest version comes first.
             let Some(newest) = self.runs.iter().map(RunCursor::key).min() else {
-                return Ok(None);
+                return Ok(false);
             };
             self.key.clear();
             self.key.extend_from_slice(newest);
@@ -86,17 +113,23 @@ impl RunMerge {
             }
             self.runs.retain(|run| !run.is_done());
             match kind {
-                Some(EntryKind::Put) => return Ok(Some((&self.key, &self.value))),
+                Some(EntryKind::Put) => return Ok(true),
                 Some(EntryKind::Delete) | None => {}
                 Some(EntryKind::Merge) => {
                     return Err(Error::new(
-                        Code::SnapshotCorrupt,
+                        Code::TableCorrupt,
                         "a table of keyed state holds a merge operand",
                     )
                     .with("key", self.key.escape_ascii()));
                 }
             }
         }
+    }
+}
+
+impl EntryScan for RunMerge {
+    fn next_entry(&mut self) -> Result<Option<ScanEntry<'_>>> {
+        RunMerge::next_entry(self)
     }
 }
 
@@ -115,7 +148,7 @@ fn open_view(table: &TableHandle, files: &dyn OpenFiles, cache: &Arc<BlockCache>
 }
 
 /// Names a damaged table for what it is here: a part of a snapshot.
-fn of_snapshot(error: Error) -> Error {
+pub(crate) fn of_snapshot(error: Error) -> Error {
     if error.code() == Code::TableCorrupt {
         error.recode(Code::SnapshotCorrupt)
     } else {
@@ -136,7 +169,7 @@ impl RunCursor {
         self.at = None;
         for view in self.left.by_ref() {
             let mut iter = TableIter::streaming(view);
-            iter.seek_to_first().map_err(of_snapshot)?;
+            iter.seek_to_first()?;
             if iter.valid() {
                 self.at = Some(iter);
                 return Ok(true);
@@ -151,7 +184,7 @@ impl RunCursor {
 
     fn step(&mut self) -> Result {
         if let Some(iter) = &mut self.at {
-            iter.next().map_err(of_snapshot)?;
+            iter.next()?;
             if !iter.valid() {
                 self.next_table()?;
             }

@@ -14,5 +14,6 @@ mod verify;
 
 pub use digest::{LogicalDigest, logical_digest};
 pub use logical::{LogicalEntry, read_entries};
-pub(crate) use merge::RunMerge;
+pub(crate) use logical::{OpenList, state_of};
+pub(crate) use merge::{RunMerge, of_snapshot};
 pub(crate) use verify::verify_table;

@@ -16,6 +16,7 @@ use std::{
 pub(crate) struct TestFiles {
     objects: Mutex<BTreeMap<ObjectName, Arc<Vec<u8>>>>,
     put: AtomicU64,
+    read: Arc<AtomicU64>,
 }
 
 impl TestFiles {
@@ -27,6 +28,20 @@ impl TestFiles {
         let mut objects = self.objects.lock().unwrap();
         let bytes = Arc::make_mut(objects.get_mut(object).unwrap());
         bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+
+    /// Bytes that were read since the last call.
+    pub(crate) fn take_bytes_read(&self) -> u64 {
+        self.read.swap(0, Ordering::Relaxed)
+    }
+
+    pub(crate) fn bytes(&self, object: &ObjectName) -> Vec<u8> {
+        self.objects.lock().unwrap()[object].to_vec()
+    }
+
+    pub(crate) fn replace(&self, object: &ObjectName, bytes: Vec<u8>) {
+        let mut objects = self.objects.lock().unwrap();
+        *objects.get_mut(object).unwrap() = Arc::new(bytes);
     }
 
     pub(crate) fn remove(&self, object: &ObjectName) {
@@ -77,7 +92,7 @@ impl PutFiles for TestFiles {
 
 impl OpenFiles for TestFiles {
     fn open(&self, handle: &FileHandle) -> Result<Arc<dyn ReadFile>> {
-        Ok(Arc::new(TestFile(self.get(handle)?)))
+        Ok(Arc::new(TestFile(self.get(handle)?, self.read.clone())))
     }
 
     fn fetch(&self, handle: &FileHandle, fs: &dyn Fs, to: &Path) -> Result {
@@ -86,7 +101,7 @@ impl OpenFiles for TestFiles {
 }
 
 #[derive(Debug)]
-struct TestFile(Arc<Vec<u8>>);
+struct TestFile(Arc<Vec<u8>>, Arc<AtomicU64>);
 
 impl ReadFile for TestFile {
     fn len(&self) -> u64 {
@@ -94,6 +109,7 @@ impl ReadFile for TestFile {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result {
+        self.1.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         let start = offset as usize;
         let found = start
             .checked_add(buffer.len())

@@ -1,5 +1,6 @@
 //! Behaviour of keyed state on every backend.
 
+mod canonical;
 mod engine;
 mod faults;
 mod files;

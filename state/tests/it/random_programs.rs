@@ -250,9 +250,10 @@ impl Program {
     /// A checkpoint during whose asynchronous part the job goes on; some are aborted, some are full ones.
     fn checkpoint(&mut self) {
         self.checkpoint += 1;
-        let kind = match self.random.below(6) {
+        let kind = match self.random.below(8) {
             0 => SnapshotKind::FullCheckpoint,
             1 => SnapshotKind::NativeSavepoint,
+            2..=3 => SnapshotKind::CanonicalSavepoint,
             _ => SnapshotKind::Checkpoint,
         };
         let id = self.checkpoint;

@@ -190,22 +190,6 @@ fn another_table_in_its_place_is_found() {
 }
 
 #[test]
-fn canonical_savepoints_are_refused_by_name() {
-    for kind in KINDS {
-        let mut world = filled(kind);
-        let request = keybed_snapshot::SnapshotRequest {
-            checkpoint: CheckpointId(1),
-            kind: SnapshotKind::CanonicalSavepoint,
-            timestamp_ms: 0,
-        };
-        assert_eq!(
-            world.subtasks[0].prepare(&request).unwrap_err().code(),
-            Code::InvalidArgument
-        );
-    }
-}
-
-#[test]
 fn a_snapshot_is_written_on_another_thread_while_the_job_goes_on() {
     for kind in KINDS {
         let scheduler = Arc::new(ThreadScheduler::new(1));

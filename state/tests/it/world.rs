@@ -4,8 +4,8 @@ use crate::files::TestFiles;
 use keybed_env::{Fs, ManualClock, Scheduler, SimFs, SimScheduler};
 use keybed_format::Result;
 use keybed_snapshot::{
-    Anchor, Assignment, BackendKind, CheckpointId, FileHandle, KeyedHandle, SnapshotKind, SnapshotRequest,
-    StateCatalogue, SubtaskIndex, SubtaskState, key_group_of, rescale,
+    Anchor, Assignment, BackendKind, CheckpointId, FileHandle, KeyedHandle, SnapshotKind, SnapshotOwner,
+    SnapshotRequest, StateCatalogue, SubtaskIndex, SubtaskState, key_group_of, rescale,
 };
 use keybed_state::{
     BackendOptions, BackendStats, KeyCodec, KeyedState, ListState, MapState, PendingSnapshot, SnapshotStats,
@@ -199,8 +199,10 @@ impl World {
             self.stats.total_bytes += written.stats.total_bytes;
             self.stats.files_new += written.stats.files_new;
             self.stats.files_reused += written.stats.files_reused;
+            self.stats.sort_bytes_max = self.stats.sort_bytes_max.max(written.stats.sort_bytes_max);
+            self.stats.sort_files += written.stats.sort_files;
             let own = |file: &FileHandle| file.anchor == Anchor::SelfDir;
-            let savepoint = attempt.kind == SnapshotKind::NativeSavepoint;
+            let savepoint = attempt.kind.owner() == SnapshotOwner::User;
             assert!(
                 written.handle.files().all(|file| own(file) == savepoint),
                 "only savepoints own their files"

@@ -1,0 +1,252 @@
+//! Writing a canonical file. Page: docs/format/canonical.md.
+
+use super::{
+    CanonicalFacts, FOOTER_BYTES, FOOTER_MAGIC, HEAD_BYTES, KIND, MAGIC, VERSION, frame,
+    header::CanonicalHeader, layout::Parts,
+};
+use keybed_env::{Fs, WriteFile};
+use keybed_format::{
+    Error, Result, Sink,
+    checksum::{self, Hasher},
+    trailer::{CHUNK_BYTES, TrailerBuilder},
+};
+use keybed_lsm::{
+    key::check_sizes,
+    table::{BlockPacker, Compression},
+};
+use keybed_snapshot::{KeyGroup, KeyGroupRange, StateId};
+use std::path::{Path, PathBuf};
+
+/// A block is closed before it grows above this; only one of a single entry may be larger.
+const BLOCK_BYTES: usize = 64 << 10;
+/// Bytes collected before they are handed to the file.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// Writes the entries of one subtask, which come by key group, state id and components.
+///
+/// Equal entries under an equal header give equal bytes. In memory stay one block and a row per key group. A writer
+/// that met an error or is dropped leaves a file without trailer, which its caller removes.
+#[derive(Debug)]
+pub(crate) struct CanonicalWriter<'a> {
+    fs: &'a dyn Fs,
+    path: PathBuf,
+    file: Box<dyn WriteFile>,
+    packer: BlockPacker,
+    range: KeyGroupRange,
+    id: u128,
+    /// Bytes on their way to the file, and bytes of the file with them.
+    pending: Vec<u8>,
+    written: u64,
+    /// The checksums of all frames, from which the content's name is made.
+    names: [Hasher; 2],
+    block: Sink,
+    block_entries: u64,
+    /// State id and components of the last entry of the block.
+    last_key: Vec<u8>,
+    key: Vec<u8>,
+    /// Bytes and entries of the groups before the open one, which starts at `group_at`.
+    directory: Vec<(u64, u64)>,
+    group_at: u64,
+    group_entries: u64,
+    entries: u64,
+}
+
+impl<'a> CanonicalWriter<'a> {
+    /// Creates the file `path`, which must not exist.
+    ///
+    /// # Errors
+    /// Errors of `fs`; `InvalidArgument` for a compression that this build lacks.
+    pub(crate) fn create(
+        fs: &'a dyn Fs,
+        path: &Path,
+        header: &CanonicalHeader,
+        compression: Compression,
+    ) -> Result<Self> {
+        let packer = BlockPacker::new(compression)?;
+        let encoded = header.encode();
+        let mut name = [Hasher::new(), Hasher::new()];
+        name[1].update(&[1]);
+        let mut writer = CanonicalWriter {
+            fs,
+            path: path.into(),
+            file: fs.create(path)?,
+            packer,
+            range: header.range,
+            id: frame::HEADER_ID,
+            pending: Vec::new(),
+            written: 0,
+            names: name,
+            block: Sink::new(),
+            block_entries: 0,
+            last_key: Vec::new(),
+            key: Vec::new(),
+            directory: Vec::new(),
+            group_at: 0,
+            group_entries: 0,
+            entries: 0,
+        };
+        let mut head = Sink::new();
+        head.raw(&MAGIC).u32(VERSION).u32(0);
+        writer.write(head.as_slice())?;
+        writer.write_frame(&encoded)?;
+        writer.id = u128::from(checksum::hash(&encoded));
+        writer.group_at = writer.written;
+        Ok(writer)
+    }
+
+    /// Adds the next entry: of a list, the next element.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the group is none of the file's or comes too late; `KeyTooLarge`, `ValueTooLarge`;
+    /// `IoFailed`.
+    pub(super) fn add(
+        &mut self,
+        group: KeyGroup,
+        state: StateId,
+        components: &[u8],
+        parts: Option<Parts>,
+        value: &[u8],
+    ) -> Result {
+        check_sizes(components, value)?;
+        self.turn_to(group)?;
+        self.key.clear();
+        self.key.extend(state.0.to_be_bytes());
+        self.key.extend(components);
+        let bytes = self.key.len() + value.len() + 32;
+        if self.block_entries > 0 && self.block.len() + bytes > BLOCK_BYTES {
+            self.end_block()?;
+        }
+        let same = |(a, b): &(&u8, &u8)| a == b;
+        let shared = self.last_key.iter().zip(&self.key).take_while(same).count();
+        if self.block_entries == 0 {
+            self.block.u16(group.0);
+        }
+        self.block.count(shared).bytes(&self.key[shared..]);
+        if let Some(parts) = parts {
+            self.block.count(parts.key).count(parts.namespace);
+        }
+        self.block.bytes(value);
+        std::mem::swap(&mut self.key, &mut self.last_key);
+        self.block_entries += 1;
+        self.group_entries += 1;
+        self.entries += 1;
+        Ok(())
+    }
+
+    /// Writes bytes as a block of a group, whatever they are.
+    #[cfg(test)]
+    pub(super) fn forge(&mut self, group: KeyGroup, raw: &[u8], entries: u64) -> Result {
+        self.turn_to(group)?;
+        self.end_block()?;
+        self.group_entries += entries;
+        self.write_frame(raw)
+    }
+
+    /// Ends the groups before `group`.
+    fn turn_to(&mut self, group: KeyGroup) -> Result {
+        let index = group.0.checked_sub(self.range.first.0).map(usize::from);
+        match index.filter(|index| self.range.contains(group) && *index >= self.directory.len()) {
+            Some(index) if index == self.directory.len() => Ok(()),
+            Some(index) => {
+                self.end_block()?;
+                while self.directory.len() < index {
+                    self.end_group();
+                }
+                Ok(())
+            }
+            None => Err(
+                Error::invalid("a key group is none of the file's or comes too late")
+                    .expected_found(self.range, group.0),
+            ),
+        }
+    }
+
+    fn end_group(&mut self) {
+        let bytes = self.written - self.group_at;
+        self.directory.push((bytes, self.group_entries));
+        (self.group_at, self.group_entries) = (self.written, 0);
+    }
+
+    fn end_block(&mut self) -> Result {
+        if self.block_entries > 0 {
+            let mut block = std::mem::take(&mut self.block);
+            self.write_frame(block.as_slice())?;
+            block.clear();
+            self.block = block;
+            self.block_entries = 0;
+            self.last_key.clear();
+        }
+        Ok(())
+    }
+
+    fn write_frame(&mut self, raw: &[u8]) -> Result {
+        let start = self.pending.len();
+        frame::pack(&mut self.packer, raw, self.id, self.written, &mut self.pending);
+        self.written += (self.pending.len() - start) as u64;
+        // A frame ends in its checksum.
+        if let Some(sum) = self.pending.last_chunk::<8>() {
+            self.names.iter_mut().for_each(|name| name.update(sum));
+        }
+        self.push(WRITE_BYTES)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result {
+        self.pending.extend_from_slice(bytes);
+        self.written += bytes.len() as u64;
+        self.push(WRITE_BYTES)
+    }
+
+    fn push(&mut self, from: usize) -> Result {
+        if self.pending.len() >= from {
+            self.file.append(&self.pending)?;
+            self.pending.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes directory, footer and trailer. The content is named by its own checksums, so the sums of the trailer,
+    /// which are bound to that name, are made from the file once it is written.
+    ///
+    /// # Errors
+    /// `IoFailed`: the file must be abandoned.
+    pub(crate) fn finish(mut self) -> Result<CanonicalFacts> {
+        self.end_block()?;
+        while self.directory.len() < self.range.count() as usize {
+            self.end_group();
+        }
+        let directory_at = self.written;
+        let mut directory = Sink::new();
+        directory.count(self.directory.len());
+        for (bytes, entries) in &self.directory {
+            directory.varint(*bytes).varint(*entries);
+        }
+        self.write_frame(directory.as_slice())?;
+        let mut footer = Sink::new();
+        footer.u64(directory_at).u32(VERSION).u32(0).raw(&FOOTER_MAGIC);
+        let sum = checksum::bound(footer.as_slice(), self.id, self.written);
+        footer.u64(sum);
+        self.write(footer.as_slice())?;
+        self.push(0)?;
+        let [high, low] = self.names.each_ref().map(|name| u128::from(name.finish()));
+        let content = high << 64 | low;
+        let mut trailer = TrailerBuilder::new(content, KIND);
+        let file = self.fs.open(&self.path)?;
+        let (mut at, mut chunk) = (0, vec![0; CHUNK_BYTES]);
+        while at < self.written {
+            let length = (self.written - at).min(CHUNK_BYTES as u64) as usize;
+            file.read_exact_at(&mut chunk[..length], at)?;
+            trailer.update(&chunk[..length]);
+            at += length as u64;
+        }
+        let (tail, trailer) = trailer.finish();
+        self.file.append(&tail)?;
+        Ok(CanonicalFacts {
+            content,
+            digest: trailer.digest,
+            bytes: trailer.file_bytes(),
+            entries: self.entries,
+        })
+    }
+}
+
+const _: () = assert!(HEAD_BYTES == 16 && FOOTER_BYTES == 32, "as the page says");
