@@ -2,10 +2,16 @@
 //! snapshot is taken for a whole one, or deleting a savepoint harms the job's checkpoints.
 
 use crate::support::*;
-use keybed_env::{Fs, OsFs, SimFs, random::Ids};
+use keybed_env::{
+    FaultFs, Fs, OsFs, SimFs,
+    fs::{Fault, FaultPlan},
+    random::Ids,
+};
 use keybed_format::Code;
 use keybed_snapshot::{
-    Birth, CheckpointId, Generation, PutFiles, SavepointTarget, Scope, SnapshotDir, TableHandle, verify,
+    Birth, CheckpointId, Generation, PutFiles, SavepointTarget, Scope, SnapshotDir, TableHandle,
+    savepoint::{Disposal, SHARES_STORAGE_WITH},
+    verify,
 };
 use std::{
     path::{Path, PathBuf},
@@ -306,4 +312,64 @@ fn what_is_no_snapshot_is_called_so() {
     }
     let snapshot = SnapshotDir::open(fs, &path).unwrap();
     assert_eq!(verify(snapshot.metadata(), &snapshot).files, 2);
+}
+
+#[test]
+fn a_read_only_place_serves_and_cannot_be_disposed_of() {
+    let (sim, _, job, path) = disk();
+    drop(job);
+    let faulty = FaultFs::new(Arc::new(sim.clone()));
+    faulty.arm(FaultPlan::new(Fault::Erofs, 1).forever());
+    let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+    check_snapshot(&fs, &path).unwrap();
+    check_snapshot(&fs, &job_root().join("chk-2")).unwrap();
+    assert_eq!(faulty.triggered(), 0, "opening and reading write nothing");
+    let before = sim.tree();
+    let error = Disposal::plan(fs, &path).unwrap().execute().unwrap_err();
+    assert_eq!(error.code(), Code::ReadOnlyMedium);
+    assert_eq!(sim.tree(), before);
+}
+
+#[test]
+fn a_linked_savepoint_outlives_what_it_was_linked_from() {
+    let (sim, fs, mut job, _) = disk();
+    let target = SavepointTarget::new(fs.clone(), TARGET).with_hard_links();
+    let path = job.savepoint(&target, 9).unwrap();
+    let linked = check_snapshot(&fs, &path).unwrap();
+    assert_eq!(linked.properties[SHARES_STORAGE_WITH], WORK);
+    let kept = job.savepoint(&target, 10).unwrap();
+    remove_tree(&sim, &kept);
+    job.checkpoint(1, 2).unwrap();
+    for id in job.root.completed() {
+        check_snapshot(&fs, &job_root().join(format!("chk-{id}"))).unwrap();
+    }
+    drop(job);
+    remove_tree(&sim, Path::new(CHECKPOINTS));
+    remove_tree(&sim, Path::new(WORK));
+    assert_eq!(check_snapshot(&fs, &path).unwrap(), linked);
+}
+
+#[test]
+fn where_links_are_impossible_files_are_copied_and_nothing_is_recorded() {
+    let (_sim, fs, job, _) = disk();
+    let elsewhere = SimFs::new();
+    let other: Arc<dyn Fs> = Arc::new(elsewhere.clone());
+    let target = SavepointTarget::new(other.clone(), TARGET).with_hard_links();
+    let writer = job.begin_savepoint(&target, CheckpointId(9)).unwrap();
+    let table = Path::new(WORK).join("far");
+    let trailer = write_table(&*fs, &table, 5, &[3; 3_000_000]).unwrap();
+    let (digest, bytes) = (trailer.digest, trailer.file_bytes());
+    let put = writer.put_file(Scope::Exclusive, 5, &*fs, &table, digest, bytes);
+    let handle = TableHandle {
+        file: put.unwrap(),
+        visible_start: Vec::new(),
+        visible_end: None,
+        entries: 1,
+    };
+    writer
+        .publish(&job.savepoint_metadata(CheckpointId(9), vec![handle]))
+        .unwrap();
+    let durable: Arc<dyn Fs> = Arc::new(elsewhere.strict_image(elsewhere.op_count()));
+    let metadata = check_snapshot(&durable, writer.directory()).unwrap();
+    assert!(metadata.properties.is_empty());
 }
