@@ -60,7 +60,8 @@ pub(crate) fn facts(version: &Version, requested: bool) -> LevelFacts {
     }
 }
 
-/// The next merge of the store, if one is due and allowed. Called under the state lock; no I/O.
+/// The next merge of the store, if one is due and allowed. Called under the state lock, which the owner waits for:
+/// no I/O, and no look at the tables unless a merge is due.
 pub(crate) fn next(shared: &Shared, state: &mut State) -> Option<Work> {
     let options = PickOptions {
         fan_in: shared.options.fan_in,
@@ -72,7 +73,11 @@ pub(crate) fn next(shared: &Shared, state: &mut State) -> Option<Work> {
         if family.dropped || family.operator_missing || (!shared.options.compaction && !family.requested) {
             continue;
         }
-        let Some(plan) = picker::pick(&facts(&family.version, family.requested), &options) else {
+        let (version, requested) = (&family.version, family.requested);
+        let tiers = version.runs.iter().map(|run| run.tier);
+        let is_due = picker::may_be_due(tiers, requested, &options);
+        let plan = is_due.then(|| picker::pick(&facts(version, requested), &options));
+        let Some(plan) = plan.flatten() else {
             family.requested = false;
             continue;
         };

@@ -85,6 +85,14 @@ pub struct Plan {
     pub output_tier: u8,
 }
 
+/// Whether [`pick`] could find a merge, by the tiers of the runs alone: facts about thousands of tables are gathered
+/// only then.
+pub fn may_be_due(tiers: impl Iterator<Item = u8>, requested: bool, options: &PickOptions) -> bool {
+    let (bottom, upper): (Vec<u8>, Vec<u8>) = tiers.partition(|tier| *tier == BOTTOM);
+    let runs = bottom.len() + upper.len();
+    upper.contains(&DRAINING) || (requested && !upper.is_empty()) || full_tier(upper, runs, options).is_some()
+}
+
 /// The next merge of a family, if any is due.
 pub fn pick(facts: &LevelFacts, options: &PickOptions) -> Option<Plan> {
     let (bottom, upper): (Vec<&RunFacts>, Vec<&RunFacts>) =
@@ -97,7 +105,8 @@ pub fn pick(facts: &LevelFacts, options: &PickOptions) -> Option<Plan> {
     if facts.requested && !upper.is_empty() {
         return drain(&upper, bottom, options);
     }
-    let tier = full_tier(&upper, facts.runs.len(), options)?;
+    let tiers = upper.iter().map(|run| run.tier).collect();
+    let tier = full_tier(tiers, facts.runs.len(), options)?;
     let upper_bytes: u64 = upper.iter().map(|run| run.bytes()).sum();
     if bottom.is_none_or(|bottom| upper_bytes.saturating_mul(options.fan_in as u64) >= bottom.bytes()) {
         return drain(&upper, bottom, options);
@@ -114,9 +123,8 @@ pub fn pick(facts: &LevelFacts, options: &PickOptions) -> Option<Plan> {
     })
 }
 
-/// The tier up to which runs should be merged.
-fn full_tier(upper: &[&RunFacts], runs: usize, options: &PickOptions) -> Option<u8> {
-    let mut tiers: Vec<u8> = upper.iter().map(|run| run.tier).collect();
+/// The tier up to which runs should be merged; `tiers` are those of the upper runs.
+fn full_tier(mut tiers: Vec<u8>, runs: usize, options: &PickOptions) -> Option<u8> {
     tiers.sort_unstable();
     let crowded = runs > options.runs_max;
     let is_full = |tier: &u8| {
@@ -128,7 +136,7 @@ fn full_tier(upper: &[&RunFacts], runs: usize, options: &PickOptions) -> Option<
     let full = tiers.iter().copied().find(|tier| is_full(tier));
     // With a small bound on the runs there may be fewer upper runs than the fan-in.
     full.or_else(|| {
-        if crowded && upper.len() > 1 {
+        if crowded && tiers.len() > 1 {
             tiers.last().copied()
         } else {
             None

@@ -3,7 +3,7 @@
 use keybed_env::Random;
 use keybed_lsm::{
     BOTTOM, KeyRange, TableId,
-    compaction::picker::{LevelFacts, PartFacts, PickOptions, Plan, RunFacts, pick},
+    compaction::picker::{LevelFacts, PartFacts, PickOptions, Plan, RunFacts, may_be_due, pick},
     version::edit::DRAINING,
 };
 
@@ -44,13 +44,18 @@ fn bottom(files: u16, bytes: u64) -> RunFacts {
 }
 
 fn picked(runs: Vec<RunFacts>) -> Option<Plan> {
-    pick(
-        &LevelFacts {
-            runs,
-            requested: false,
-        },
-        &OPTIONS,
-    )
+    plan(&LevelFacts {
+        runs,
+        requested: false,
+    })
+}
+
+/// What is picked; the tiers alone must have said that something may be.
+fn plan(facts: &LevelFacts) -> Option<Plan> {
+    let plan = pick(facts, &OPTIONS);
+    let tiers = facts.runs.iter().map(|run| run.tier);
+    assert_eq!(may_be_due(tiers, facts.requested, &OPTIONS), plan.is_some());
+    plan
 }
 
 #[test]
@@ -170,12 +175,12 @@ fn a_request_drains_what_no_rule_would() {
         runs: vec![run(1, 0, 1), bottom(1, 1000)],
         requested: true,
     };
-    assert_eq!(pick(&facts, &OPTIONS).unwrap().output_tier, BOTTOM);
+    assert_eq!(plan(&facts).unwrap().output_tier, BOTTOM);
     let facts = LevelFacts {
         runs: vec![bottom(1, 1000)],
         requested: true,
     };
-    assert_eq!(pick(&facts, &OPTIONS), None);
+    assert_eq!(plan(&facts), None);
 }
 
 /// Does to facts what a job does to tables.
@@ -250,7 +255,7 @@ fn any_sequence_of_flushes_comes_to_rest_within_the_bound_on_runs() {
                 },
             );
             let mut steps = 0;
-            while let Some(plan) = pick(&facts, &OPTIONS) {
+            while let Some(plan) = plan(&facts) {
                 apply(&mut facts, &plan, &mut next_id);
                 steps += 1;
                 assert!(steps < 100, "seed {seed}: merging never ends: {plan:?}");
