@@ -27,7 +27,7 @@ use keybed_env::{
 };
 use keybed_format::{Code, Error, Result};
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     path::Path,
     sync::{Arc, atomic::Ordering},
 };
@@ -145,8 +145,9 @@ fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start)
         }
     }
     let manifest = Manifest::create(&*fs, dir, start.number, start.store_id, start.set)?;
+    let named = manifest.set().table_ids();
     for name in &locked.files {
-        if is_stray(name, start.number, manifest.set()) {
+        if is_stray(name, start.number, &named) {
             fs.remove_file(&dir.join(name))?;
         }
     }
@@ -185,9 +186,9 @@ fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start)
 }
 
 /// Whether a file of our patterns is nobody's.
-fn is_stray(name: &str, manifest_number: u64, set: &VersionSet) -> bool {
+fn is_stray(name: &str, manifest_number: u64, named: &HashSet<TableId>) -> bool {
     match (table_id(name), manifest::file_number(name)) {
-        (Some(id), _) => !set.names(id),
+        (Some(id), _) => !named.contains(&id),
         (_, Some(number)) => number != manifest_number,
         _ => false,
     }

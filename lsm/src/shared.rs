@@ -312,16 +312,19 @@ impl Shared {
         let mut catalogue = self.catalogue.lock();
         let edit = edit(catalogue.manifest.set());
         self.append(&mut catalogue, &edit)?;
-        let dropped: Vec<_> = catalogue
-            .tables
-            .keys()
-            .filter(|id| !catalogue.manifest.set().names(**id))
-            .copied()
-            .collect();
-        for id in dropped {
-            if let Some(table) = catalogue.tables.remove(&id) {
-                table.retire();
-            }
+        if edit
+            .changes
+            .iter()
+            .any(|change| matches!(change, Change::DropFamily(_)))
+        {
+            let named = catalogue.manifest.set().table_ids();
+            catalogue.tables.retain(|id, table| {
+                let stays = named.contains(id);
+                if !stays {
+                    table.retire();
+                }
+                stays
+            });
         }
         Ok(edit)
     }
@@ -349,11 +352,21 @@ impl Shared {
 
 /// Lets go of the tables that an edit removed and that no family names any more.
 fn retire_unnamed(catalogue: &mut Catalogue, edit: &Edit) {
-    for change in &edit.changes {
-        if let Change::RemoveTable { id, .. } = change
-            && !catalogue.manifest.set().names(*id)
-            && let Some(table) = catalogue.tables.remove(id)
-        {
+    let mut removed: Vec<TableId> = edit
+        .changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::RemoveTable { id, .. } => Some(*id),
+            _ => None,
+        })
+        .collect();
+    if removed.is_empty() {
+        return;
+    }
+    let named = catalogue.manifest.set().table_ids();
+    removed.retain(|id| !named.contains(id));
+    for id in removed {
+        if let Some(table) = catalogue.tables.remove(&id) {
             table.retire();
         }
     }

@@ -7,7 +7,7 @@
 use super::edit::{BOTTOM, Change, Edit, FamilyRecord, TableRecord};
 use crate::key::{Seqno, TableId};
 use keybed_format::{Code, Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// One family of the set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,9 +73,9 @@ impl VersionSet {
             .unwrap_or(0)
     }
 
-    /// Whether any family shows a part of the table.
-    pub fn names(&self, id: TableId) -> bool {
-        self.tables().any(|table| table.id == id)
+    /// The tables of which any family shows a part.
+    pub fn table_ids(&self) -> HashSet<TableId> {
+        self.tables().map(|table| table.id).collect()
     }
 
     /// All tables of all families; one id may occur several times.
