@@ -8,7 +8,10 @@ use keybed::{
     format::{envelope, frame},
     lsm::fuzzing::{filter_block, manifest, sst_block, sst_footer_index},
     snapshot::metadata,
-    state::codec::{decode_key, encode_key},
+    state::{
+        canonical::fuzzing::canonical_savepoint,
+        codec::{decode_key, encode_key},
+    },
 };
 
 /// What checks one input.
@@ -19,6 +22,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("checkpoint_metadata", checkpoint_metadata),
     ("frame_log", frame_log),
     ("key_codec", key_codec),
+    ("canonical_savepoint", canonical_savepoint),
     ("manifest", manifest),
     ("sst_block", sst_block),
     ("sst_footer_index", sst_footer_index),

@@ -3,7 +3,7 @@
 use super::layout::Layout;
 use keybed_format::{Code, Cursor, Error, Result, Sink};
 use keybed_snapshot::{
-    KeyGroupRange, StateCatalogue, StateId,
+    KeyGroupRange, StateCatalogue, StateId, check_parallelism,
     key_group::KEY_HASH_ID,
     metadata::operator::{decode_catalogue, encode_catalogue},
 };
@@ -67,6 +67,7 @@ impl CanonicalHeader {
         let mut c = Cursor::new(bytes);
         let range = KeyGroupRange::new(c.u16()?, c.u16()?).map_err(|e| e.recode(Code::Malformed))?;
         let max_parallelism = c.u32()?;
+        check_parallelism(max_parallelism, 1).map_err(|e| e.recode(Code::Malformed))?;
         if u32::from(range.last.0) >= max_parallelism {
             return Err(c.malformed("key groups do not exist").with("range", range));
         }

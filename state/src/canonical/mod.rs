@@ -12,6 +12,8 @@
 
 mod export;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod header;
 mod import;
 mod ingest;

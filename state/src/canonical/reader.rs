@@ -248,7 +248,12 @@ impl Order {
             })?;
             self.kind = known.state.kind;
         }
-        let repeats = state != StateId(0) && self.kind == StateKind::List && self.last == key;
+        let is_list = state != StateId(0) && self.kind == StateKind::List;
+        let repeats = is_list && self.last == key;
+        if is_list && !repeats && !self.last.is_empty() && key.starts_with(&self.last) {
+            // Backends put a chunk id behind the key, so it must be self-delimiting.
+            return Err(malformed("the key of a list is the beginning of another"));
+        }
         if !repeats && !self.last.is_empty() && self.last.as_slice() >= key {
             return Err(malformed("the entries are not in order"));
         }

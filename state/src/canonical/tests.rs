@@ -144,6 +144,12 @@ fn what_comes_out_of_order_is_refused() {
     let fs = SimFs::without_history();
     let mut writer = CanonicalWriter::create(&fs, Path::new("/a"), &header(), Compression::None).unwrap();
     writer.add(KeyGroup(5), StateId(1), &[1], None, b"").unwrap();
+    for (state, components) in [(1, &[1][..]), (1, &[0]), (0, &[2])] {
+        let error = writer
+            .add(KeyGroup(5), StateId(state), components, None, b"")
+            .unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+    }
     for group in [3, 4, 7] {
         let error = writer
             .add(KeyGroup(group), StateId(1), &[1], None, b"")
@@ -166,7 +172,11 @@ fn with_block(raw: &[u8]) -> Result<usize> {
 fn blocks_that_lie_are_refused() {
     let good: &[u8] = &[4, 0, 0, 3, 0, 1, 0xaa, 1, 7, 2, 1, 0xab, 1, 8];
     assert_eq!(with_block(good).unwrap(), 2);
-    let cases: [(&str, &[u8]); 9] = [
+    let cases: [(&str, &[u8]); 10] = [
+        (
+            "a list inside of another's key",
+            &[4, 0, 0, 3, 0, 2, 0xaa, 1, 7, 3, 1, 0xab, 1, 8],
+        ),
         ("another group", &[5, 0, 0, 3, 0, 1, 0xaa, 1, 7, 2, 1, 0xab, 1, 8]),
         ("not in order", &[4, 0, 0, 3, 0, 1, 0xab, 1, 7, 2, 1, 0xaa, 1, 8]),
         ("one key twice", &[4, 0, 0, 3, 0, 1, 0xaa, 1, 7, 3, 0, 1, 8]),

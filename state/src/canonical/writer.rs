@@ -14,7 +14,7 @@ use keybed_lsm::{
     key::check_sizes,
     table::{BlockPacker, Compression},
 };
-use keybed_snapshot::{KeyGroup, KeyGroupRange, StateId};
+use keybed_snapshot::{KeyGroup, KeyGroupRange, StateId, StateKind};
 use std::path::{Path, PathBuf};
 
 /// A block is closed before it grows above this; only one of a single entry may be larger.
@@ -41,7 +41,9 @@ pub(crate) struct CanonicalWriter<'a> {
     names: [Hasher; 2],
     block: Sink,
     block_entries: u64,
-    /// State id and components of the last entry of the block.
+    /// States of lists, whose elements share a key.
+    lists: Vec<StateId>,
+    /// State id and components of the last entry of the key group; empty before the first.
     last_key: Vec<u8>,
     key: Vec<u8>,
     /// Bytes and entries of the groups before the open one, which starts at `group_at`.
@@ -66,6 +68,8 @@ impl<'a> CanonicalWriter<'a> {
         let encoded = header.encode();
         let mut name = [Hasher::new(), Hasher::new()];
         name[1].update(&[1]);
+        let states = header.catalogue.entries().iter();
+        let lists = states.filter(|entry| entry.state.kind == StateKind::List);
         let mut writer = CanonicalWriter {
             fs,
             path: path.into(),
@@ -78,6 +82,7 @@ impl<'a> CanonicalWriter<'a> {
             names: name,
             block: Sink::new(),
             block_entries: 0,
+            lists: lists.map(|entry| entry.id).collect(),
             last_key: Vec::new(),
             key: Vec::new(),
             directory: Vec::new(),
@@ -97,7 +102,8 @@ impl<'a> CanonicalWriter<'a> {
     /// Adds the next entry: of a list, the next element.
     ///
     /// # Errors
-    /// `InvalidArgument` if the group is none of the file's or comes too late; `KeyTooLarge`, `ValueTooLarge`;
+    /// `InvalidArgument` if the group is none of the file's, or the entry comes too late: keys of the program that are
+    /// not self-delimiting, say; `KeyTooLarge`, `ValueTooLarge`;
     /// `IoFailed`.
     pub(super) fn add(
         &mut self,
@@ -112,15 +118,24 @@ impl<'a> CanonicalWriter<'a> {
         self.key.clear();
         self.key.extend(state.0.to_be_bytes());
         self.key.extend(components);
+        if self.last_key >= self.key && !(self.last_key == self.key && self.lists.contains(&state)) {
+            return Err(Error::invalid(
+                "an entry comes too late: its key sorts otherwise than self-delimiting components do",
+            )
+            .with("state_id", state.0)
+            .with("components", components.escape_ascii()));
+        }
         let bytes = self.key.len() + value.len() + 32;
         if self.block_entries > 0 && self.block.len() + bytes > BLOCK_BYTES {
             self.end_block()?;
         }
-        let same = |(a, b): &(&u8, &u8)| a == b;
-        let shared = self.last_key.iter().zip(&self.key).take_while(same).count();
-        if self.block_entries == 0 {
+        let shared = if self.block_entries == 0 {
             self.block.u16(group.0);
-        }
+            0
+        } else {
+            let same = |(a, b): &(&u8, &u8)| a == b;
+            self.last_key.iter().zip(&self.key).take_while(same).count()
+        };
         self.block.count(shared).bytes(&self.key[shared..]);
         if let Some(parts) = parts {
             self.block.count(parts.key).count(parts.namespace);
@@ -165,6 +180,7 @@ impl<'a> CanonicalWriter<'a> {
         let bytes = self.written - self.group_at;
         self.directory.push((bytes, self.group_entries));
         (self.group_at, self.group_entries) = (self.written, 0);
+        self.last_key.clear();
     }
 
     fn end_block(&mut self) -> Result {
@@ -174,7 +190,6 @@ impl<'a> CanonicalWriter<'a> {
             block.clear();
             self.block = block;
             self.block_entries = 0;
-            self.last_key.clear();
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod engine;
 mod faults;
 mod files;
 mod fixture;
+mod fuzz_corpus;
 mod hostile;
 mod model;
 mod random_programs;
