@@ -7,7 +7,7 @@
 use super::edit::{BOTTOM, Change, Edit, FamilyRecord, TableRecord};
 use crate::key::{Seqno, TableId};
 use keybed_format::{Code, Error, Result};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// One family of the set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,12 +113,17 @@ impl VersionSet {
         for change in &edit.changes {
             self.apply_change(change)?;
         }
-        for change in &edit.changes {
-            if let Change::AddTable(family, table) = change {
-                self.check_run(*family, table.run)?;
-            }
-        }
-        Ok(())
+        // Each run once, however many tables it was given.
+        let runs: BTreeSet<(u32, u64)> = edit
+            .changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::AddTable(family, table) => Some((*family, table.run)),
+                _ => None,
+            })
+            .collect();
+        runs.into_iter()
+            .try_for_each(|(family, run)| self.check_run(family, run))
     }
 
     fn apply_change(&mut self, change: &Change) -> Result {
