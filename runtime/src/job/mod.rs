@@ -172,7 +172,9 @@ impl Job {
     }
 
     /// Takes a last checkpoint and ends the job, so that a resume goes on from there. Returns at once;
-    /// [`Job::wait`] tells the outcome. A job that finishes first is finished.
+    /// [`Job::wait`] tells the outcome. A job that finishes first is finished; one that fails before the checkpoint
+    /// is complete, or waits to be restarted, ends with that failure, and a resume goes on from the checkpoint
+    /// before.
     ///
     /// # Errors
     /// `InvalidArgument` if the job has no checkpoints.

@@ -47,7 +47,7 @@ fn backend(random: &mut Random) -> Backend {
 
 #[test]
 fn panics_stops_and_other_parallelisms_do_not_change_the_output() {
-    let (mut restarts, mut resumed, mut stopped, mut expired) = (0, 0, 0, 0);
+    let (mut restarts, mut resumed, mut stopped, mut expired, mut ended_early) = (0, 0, 0, 0, 0);
     for seed in 0..1000 {
         let mut random = Random::from_seed(seed);
         let (splits, orders) = (1 + random.index(5), random.index(300));
@@ -65,17 +65,25 @@ fn panics_stops_and_other_parallelisms_do_not_change_the_output() {
             let job = pipeline(&input, &bomb)
                 .start(with_checkpoints(options, &mut random))
                 .unwrap();
+            let mut asked = false;
             if runs < 5 && !random.one_in(3) {
                 machine.scheduler.run_until(|| job.is_ended(), random.below(4000));
                 if random.one_in(4) {
                     job.cancel();
                 } else {
                     job.stop_gracefully().unwrap();
+                    asked = true;
                 }
             }
-            let report = machine
-                .finish(&job)
-                .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            let report = match machine.finish(&job) {
+                Ok(report) => report,
+                // A job that was asked to stop is not started again after a failure.
+                Err(_) if asked => {
+                    ended_early += 1;
+                    continue;
+                }
+                Err(e) => panic!("seed {seed}: {e}"),
+            };
             restarts += report.attempts - 1;
             let events = machine.events.lock().unwrap();
             resumed += u64::from(events.iter().any(|e| e.contains("restored: Some")));
@@ -97,9 +105,41 @@ fn panics_stops_and_other_parallelisms_do_not_change_the_output() {
     }
     println!("{restarts} restarts, {resumed} resumed, {stopped} stopped, {expired} expired");
     assert!(
-        expired > 50 && restarts > 100 && resumed > 50 && stopped > 50,
-        "{restarts} {resumed} {stopped}"
+        expired > 50 && restarts > 100 && resumed > 50 && stopped > 50 && ended_early > 0,
+        "{restarts} {resumed} {stopped} {expired} {ended_early}"
     );
+}
+
+#[test]
+fn a_stop_between_two_attempts_ends_the_job_at_once_with_the_failure() {
+    let input = Arc::new(input(&mut Random::from_seed(2), 2, 200));
+    let machine = Machine::new(2, Arc::new(SimFs::without_history()));
+    let bomb = Bomb::default();
+    bomb.arm(50);
+    let options = JobOptions {
+        restart: Some(RestartStrategy::FixedDelay {
+            attempts: 3,
+            delay: Duration::from_secs(3600),
+        }),
+        ..with_checkpoints(
+            machine.options(JobId(7), 2, Backend::Heap),
+            &mut Random::from_seed(1),
+        )
+    };
+    let job = pipeline(&input, &bomb).start(options).unwrap();
+    let pausing = || {
+        machine
+            .events
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|e| e.contains("Restarting"))
+    };
+    assert!(machine.scheduler.run_until(pausing, 1_000_000));
+    job.stop_gracefully().unwrap();
+    let error = machine.finish(&job).unwrap_err();
+    assert_eq!(error.code(), Code::OperatorFailed);
+    assert_eq!(job.status().attempts, 1, "no further attempt was made");
 }
 
 #[test]

@@ -17,9 +17,11 @@ impl Driver {
         if matches!(self.phase, Phase::Ending(..) | Phase::Over) {
             return; // the first reason stands
         }
-        let next = if is_restartable(&error) && !self.cancel_wanted {
+        // Whoever asked for the end is not kept waiting for further attempts: the last checkpoint stands.
+        let next = if is_restartable(&error) && !self.cancel_wanted && !self.stop_wanted {
             match self.restarts.on_failure(self.now(), &mut self.random) {
                 Decision::After(pause) => {
+                    self.failure = Some(error.duplicate());
                     self.event(&JobEvent::Restarting {
                         reason: error.duplicate(),
                         pause,
@@ -47,8 +49,8 @@ impl Driver {
                 let now = self.now();
                 self.coordinate(|c| c.on_attempt_ending(now));
             }
-            // A cancellation goes before a restart; else the first reason stands.
-            Phase::Ending(attempt, Next::Restart(_)) if self.cancel_wanted => {
+            // A cancellation or a stop goes before a restart; else the first reason stands.
+            Phase::Ending(attempt, Next::Restart(_)) if self.cancel_wanted || self.stop_wanted => {
                 self.phase = Phase::Ending(attempt, next);
             }
             Phase::Ending(attempt, first) => self.phase = Phase::Ending(attempt, first),

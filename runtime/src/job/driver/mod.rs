@@ -108,6 +108,8 @@ pub(super) struct Driver {
     clean_wanted: bool,
     wiped: bool,
     stop_wanted: bool,
+    /// Why the last attempt failed.
+    failure: Option<Error>,
     cancel_wanted: bool,
     /// Who asked for a checkpoint by hand and waits for the answer.
     tickets: Vec<Promise<Result<CheckpointId>>>,
@@ -148,6 +150,7 @@ impl Driver {
             clean_wanted: false,
             wiped: false,
             stop_wanted: false,
+            failure: None,
             cancel_wanted: false,
             tickets: Vec::new(),
             publishing: None,
@@ -238,6 +241,13 @@ impl Driver {
             }
             Request::Stop => {
                 self.stop_wanted = true;
+                // Between two attempts nothing runs that could take a last checkpoint.
+                if matches!(self.phase, Phase::Paused(_) | Phase::Ending(_, Next::Restart(_)))
+                    && let Some(failure) = self.failure.take()
+                {
+                    let error = failure.context("stopped before the next attempt");
+                    self.end_attempt(Next::End(Err(error)));
+                }
                 self.ask_to_end();
             }
             Request::Checkpoint(ticket) => {
