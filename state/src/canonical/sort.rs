@@ -116,7 +116,7 @@ impl<'a> Sorter<'a> {
             visit(key, value)?;
         }
         drop(merge);
-        self.remove_files()
+        self.remove_files(self.files.len())
     }
 
     fn sort(&mut self) -> Result {
@@ -160,10 +160,7 @@ impl<'a> Sorter<'a> {
         }
         builder.finish(false)?;
         drop(merge);
-        for (path, _) in self.files.drain(..old) {
-            self.fs.remove_file(&path)?;
-        }
-        Ok(())
+        self.remove_files(old)
     }
 
     fn begin_file(&mut self) -> Result<TableBuilder> {
@@ -188,9 +185,13 @@ impl<'a> Sorter<'a> {
         RunMerge::over(self.files.iter().map(open).collect::<Result<_>>()?)
     }
 
-    fn remove_files(&mut self) -> Result {
-        for (path, _) in self.files.drain(..) {
-            self.fs.remove_file(&path)?;
+    /// Removes the oldest scratch files; those that are left when one fails go when the sorter is dropped.
+    fn remove_files(&mut self, count: usize) -> Result {
+        for _ in 0..count {
+            if let Some((path, _)) = self.files.first() {
+                self.fs.remove_file(path)?;
+                self.files.remove(0);
+            }
         }
         Ok(())
     }
