@@ -75,7 +75,10 @@ impl KeyedState {
         handles: &[KeyedHandle],
         files: &dyn OpenFiles,
     ) -> Result<Self> {
-        let (tables, canonical) = canonical::separate(handles, range)?;
+        let (tables, mut canonical) = canonical::separate(handles, range)?;
+        for part in &mut canonical {
+            part.max_parallelism = Some(max_parallelism);
+        }
         let mut runs = Runs::combine(&tables, range)?;
         if !canonical.is_empty() {
             runs.next_seqno = runs.next_seqno.max(canonical::NEXT_SEQNO);

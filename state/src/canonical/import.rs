@@ -60,6 +60,13 @@ impl CanonicalPart {
             return Err(refused("the file holds other key groups than its handle says")
                 .expected_found(self.range, file.header().range));
         }
+        let found = file.header().max_parallelism;
+        if let Some(expected) = self.max_parallelism.filter(|expected| *expected != found) {
+            return Err(
+                refused("the keys of the file were dealt to another number of key groups")
+                    .expected_found(expected, found),
+            );
+        }
         let theirs = file.header().catalogue.entries();
         for (index, theirs) in theirs.iter().enumerate() {
             let ours = catalogue.entries().get(index);

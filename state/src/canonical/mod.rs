@@ -71,6 +71,8 @@ pub(crate) struct CanonicalFacts {
 pub(crate) struct CanonicalPart {
     pub(crate) file: FileHandle,
     pub(crate) range: KeyGroupRange,
+    /// Number of key groups that the file's must equal, where it is known.
+    pub(crate) max_parallelism: Option<u32>,
 }
 
 /// The handle of a subtask whose state is in one canonical file.
@@ -153,6 +155,7 @@ fn part_of(table: TableHandle, both: KeyGroupRange) -> Result<CanonicalPart> {
         Some(range) => Ok(CanonicalPart {
             file: table.file,
             range,
+            max_parallelism: None,
         }),
         None => Err(Error::new(
             Code::SnapshotCorrupt,

@@ -220,6 +220,7 @@ struct Order {
     state: StateId,
     kind: StateKind,
     last: Vec<u8>,
+    parts: Option<Parts>,
 }
 
 impl Default for Order {
@@ -228,6 +229,7 @@ impl Default for Order {
             state: StateId(0),
             kind: StateKind::Timer,
             last: Vec::new(),
+            parts: None,
         }
     }
 }
@@ -249,7 +251,7 @@ impl Order {
             self.kind = known.state.kind;
         }
         let is_list = state != StateId(0) && self.kind == StateKind::List;
-        let repeats = is_list && self.last == key;
+        let repeats = is_list && self.last == key && self.parts == entry.parts;
         if is_list && !repeats && !self.last.is_empty() && key.starts_with(&self.last) {
             // Backends put a chunk id behind the key, so it must be self-delimiting.
             return Err(malformed("the key of a list is the beginning of another"));
@@ -269,7 +271,7 @@ impl Order {
                 return Err(malformed("the lengths of key and namespace are impossible"));
             }
         }
-        self.state = state;
+        (self.state, self.parts) = (state, entry.parts);
         self.last.clear();
         self.last.extend_from_slice(key);
         Ok(())

@@ -1,14 +1,22 @@
 //! If these fail, a canonical savepoint loses state on its way to the other backend, takes unbounded memory, or is
 //! restored although somebody changed it.
 
-use crate::world::{MAX_PARALLELISM, OPERATOR, World};
-use keybed_env::Random;
-use keybed_format::{Code, Error};
-use keybed_snapshot::{BackendKind, CheckpointId, FileHandle, KeyedHandle, SnapshotKind};
+use crate::{
+    files::TestFiles,
+    world::{MAX_PARALLELISM, OPERATOR, World},
+};
+use keybed_env::{Random, SimFs};
+use keybed_format::{Code, Cursor, Error, Result, Sink};
+use keybed_snapshot::{
+    BackendKind, CheckpointId, FileHandle, KeyGroupRange, KeyedHandle, SnapshotKind, SnapshotRequest,
+    StateCatalogue,
+};
 use keybed_state::{
+    BackendOptions, KeyCodec, KeyedState, StateRegistry, catalogue,
     codec::encode_key,
     processor::{LogicalEntry, logical_digest, read_entries},
 };
+use std::sync::Arc;
 
 const KINDS: [BackendKind; 2] = [BackendKind::Heap, BackendKind::Lsm];
 
@@ -225,6 +233,114 @@ fn a_subtask_reads_its_own_key_groups_only() {
         // Each the MiBs of head, foot and its own groups, some of them shared with its neighbours; and its own bytes.
         assert!(read < 16 * (4 << 20) + 2 * whole, "{read} of {whole}");
     }
+}
+
+#[test]
+fn canonical_files_and_tables_of_one_snapshot_are_restored_together() {
+    for kind in KINDS {
+        let mut world = filled(kind, 3, 300, 16 << 10);
+        let checkpoint = world.checkpoint(1);
+        let digest = world.digest(&checkpoint);
+        let canonical = savepoint(&mut world, 2);
+        // A subtask that had finished before carries its tables on.
+        let mixed = vec![canonical[0].clone(), checkpoint[1].clone(), canonical[2].clone()];
+        assert_eq!(world.digest(&mixed), digest);
+        for restored_by in KINDS {
+            for parallelism in [1, 2, 5] {
+                world.kind = restored_by;
+                world.completed.clone_from(&mixed);
+                world.restore(parallelism).unwrap();
+                let next = world.checkpoint(3);
+                assert_eq!(world.digest(&next), digest, "{kind:?} by {restored_by:?}");
+                world.restore(2).unwrap();
+                let last = world.checkpoint(4);
+                assert_eq!(world.digest(&last), digest, "{kind:?} by {restored_by:?}");
+            }
+        }
+    }
+}
+
+/// A window that counts backwards, encoded by the program: nobody else knows where it ends.
+#[derive(Clone, Copy)]
+struct Backwards(u16);
+
+impl KeyCodec for Backwards {
+    fn encode_key(&self, out: &mut Sink) {
+        (!self.0).encode_key(out);
+    }
+
+    fn decode_key(input: &mut Cursor<'_>) -> Result<Self> {
+        u16::decode_key(input).map(|n| Backwards(!n))
+    }
+
+    fn key_schema() -> String {
+        "backwards".into()
+    }
+}
+
+#[test]
+fn windows_of_the_programs_own_codec_and_dropped_states_travel_too() {
+    let open = |states: &mut StateRegistry| {
+        let kept = (
+            states.window_list::<Backwards, String>("own")?,
+            states.window_map::<(String, Option<u8>), String, u64>("built-in")?,
+        );
+        Ok((kept, states.value::<u64>("dropped")?))
+    };
+    let ((kept, dropped), catalogue) =
+        catalogue::open(&u64::key_schema(), &StateCatalogue::new(), open).unwrap();
+    let (files, fs) = (TestFiles::default(), Arc::new(SimFs::without_history()));
+    let all = KeyGroupRange::all(8).unwrap();
+    let options = |kind, n: u32| BackendOptions {
+        kind,
+        fs: fs.clone(),
+        memtable_bytes: 4 << 10,
+        ..BackendOptions::heap(format!("/work/{n}"))
+    };
+    let mut state = KeyedState::create(options(KINDS[0], 0), all, 8, catalogue.clone()).unwrap();
+    for n in 0..400_u64 {
+        state.set_key(&encode_key(&(n % 50))).unwrap();
+        dropped.set(&mut state, &n).unwrap();
+        state.set_namespace(&encode_key(&Backwards(n as u16 % 7)));
+        kept.0.push(&mut state, &"text ".repeat(n as usize % 70)).unwrap();
+        state.set_namespace(&encode_key(&(format!("w\0{}", n % 3), Some(n as u8 % 2))));
+        kept.1.put(&mut state, &format!("{}", n % 11), &n).unwrap();
+    }
+    let mut without = (*catalogue).clone();
+    without.drop_state("dropped");
+    let mut seen = Vec::new();
+    for (n, kind) in (1_u32..).zip([KINDS[1], KINDS[0], KINDS[1]]) {
+        let request = SnapshotRequest {
+            checkpoint: CheckpointId(u64::from(n)),
+            kind: SnapshotKind::CanonicalSavepoint,
+            timestamp_ms: 0,
+        };
+        let handle = state.prepare(&request).unwrap().write(&files).unwrap().handle;
+        let digest = logical_digest(OPERATOR, &without, std::slice::from_ref(&handle), &files).unwrap();
+        let file = handle.files().next().unwrap();
+        seen.push((digest, files.bytes(&file.object)));
+        let states = Arc::new(without.clone());
+        state = KeyedState::restore(
+            options(kind, n),
+            all,
+            8,
+            states,
+            std::slice::from_ref(&handle),
+            &files,
+        )
+        .unwrap();
+        let wrong = KeyedState::restore(options(kind, 9), all, 16, catalogue.clone(), &[handle], &files);
+        assert_eq!(wrong.unwrap_err().code(), Code::SnapshotCorrupt);
+    }
+    assert_eq!(seen[0].0, seen[1].0);
+    assert!(seen[1].1.len() < seen[0].1.len(), "what was dropped is gone");
+    assert_eq!(seen[1], seen[2]);
+    state.set_key(&encode_key(&7_u64)).unwrap();
+    state.set_namespace(&encode_key(&Backwards(0)));
+    assert_eq!(
+        kept.0.get(&mut state).unwrap(),
+        ["text ".repeat(7), "text ".repeat(7)]
+    );
 }
 
 fn expect_named(error: &Error, what: &str) {
