@@ -94,7 +94,8 @@ pub struct RunHandle {
     pub tables: Vec<TableHandle>,
 }
 
-/// Runs of one family of the store, newest first, bottom last.
+/// Runs of one family of the store, newest first, bottom last. In canonical savepoints one family `canonical` refers to
+/// a canonical file instead of tables, seen through a range that cuts between key groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FamilyHandle {
     /// Name of the family.

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// A block is closed before it grows above this; only one of a single entry may be larger.
 const BLOCK_BYTES: usize = 64 << 10;
+/// Longest frame before compression: leaves room for what a stored block adds.
+const RAW_BYTES_MAX: u64 = frame::FRAME_BYTES_MAX - (1 << 10);
 /// Bytes collected before they are handed to the file.
 const WRITE_BYTES: usize = 256 << 10;
 
@@ -133,8 +135,7 @@ impl<'a> CanonicalWriter<'a> {
             self.block.u16(group.0);
             0
         } else {
-            let same = |(a, b): &(&u8, &u8)| a == b;
-            self.last_key.iter().zip(&self.key).take_while(same).count()
+            shared_bytes(&self.last_key, &self.key)
         };
         self.block.count(shared).bytes(&self.key[shared..]);
         if let Some(parts) = parts {
@@ -195,6 +196,13 @@ impl<'a> CanonicalWriter<'a> {
     }
 
     fn write_frame(&mut self, raw: &[u8]) -> Result {
+        if raw.len() as u64 > RAW_BYTES_MAX {
+            // A reader would refuse it, when it is too late. Entries are far smaller; the schemas of many states may be.
+            return Err(
+                Error::invalid("the states of the operator have too much to say about themselves")
+                    .expected_found(format_args!("at most {RAW_BYTES_MAX} bytes"), raw.len()),
+            );
+        }
         let start = self.pending.len();
         frame::pack(&mut self.packer, raw, self.id, self.written, &mut self.pending);
         self.written += (self.pending.len() - start) as u64;
@@ -262,6 +270,14 @@ impl<'a> CanonicalWriter<'a> {
             entries: self.entries,
         })
     }
+}
+
+/// Length of the longest common prefix, a word at a time.
+fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let shared = 8 * words.take_while(|(a, b)| a == b).count();
+    let rest = a[shared..].iter().zip(&b[shared..]);
+    shared + rest.take_while(|(a, b)| a == b).count()
 }
 
 const _: () = assert!(HEAD_BYTES == 16 && FOOTER_BYTES == 32, "as the page says");
