@@ -9,6 +9,7 @@ mod fuzz_corpus;
 mod hostile;
 mod model;
 mod random_programs;
+mod savepoint_dir;
 mod snapshots;
 mod states;
 mod world;
