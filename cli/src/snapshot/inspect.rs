@@ -55,7 +55,9 @@ fn text(snapshot: &SnapshotDir, inspection: &Inspection) -> String {
         let (files, size) = (files(operator), bytes(operator.total_bytes));
         line(
             "operator",
-            &format_args!("{uid}: {parallelism} of {max_parallelism} subtasks, {files} files, {size}"),
+            &format_args!(
+                "{uid}: parallelism {parallelism} of at most {max_parallelism}, {files} files, {size}"
+            ),
         );
         for (id, name, kind, dropped) in &operator.states {
             let dropped = if *dropped { ", dropped" } else { "" };
