@@ -1,6 +1,6 @@
 //! What flows through the channels: batches of records, and control marks that keep their place among them.
 
-use keybed_snapshot::CheckpointId;
+use keybed_snapshot::{CheckpointId, SnapshotKind};
 
 /// A type that records may have: it crosses threads and is copied where a stream has several consumers.
 pub trait Data: Clone + Send + 'static {}
@@ -15,6 +15,25 @@ pub struct Record<T> {
     pub value: T,
 }
 
+/// How the state of a savepoint is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SavepointFormat {
+    /// Files as the backend has them: fast to write and to restore.
+    Native,
+    /// Entries by key group, state and key, the same bytes whichever backend wrote them.
+    Canonical,
+}
+
+impl SavepointFormat {
+    /// The kind of snapshot that it makes.
+    pub fn kind(self) -> SnapshotKind {
+        match self {
+            SavepointFormat::Native => SnapshotKind::NativeSavepoint,
+            SavepointFormat::Canonical => SnapshotKind::CanonicalSavepoint,
+        }
+    }
+}
+
 /// Why a checkpoint is taken; decides what happens after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
@@ -22,6 +41,8 @@ pub enum Purpose {
     Periodic,
     /// Somebody asked for it.
     Manual,
+    /// Somebody asked for a snapshot of his own: no recovery uses it, no sink commits for it.
+    Savepoint(SavepointFormat),
     /// The job stops after it and can be resumed.
     Stop,
     /// All input has been processed; the job is finished after it.
@@ -32,6 +53,19 @@ impl Purpose {
     /// Whether the job ends once this checkpoint is complete.
     pub fn ends_the_job(self) -> bool {
         matches!(self, Purpose::Stop | Purpose::Final)
+    }
+
+    /// Whether the snapshot is its user's, and none of the job's checkpoints.
+    pub fn is_savepoint(self) -> bool {
+        matches!(self, Purpose::Savepoint(_))
+    }
+
+    /// What tasks are asked for.
+    pub fn kind(self) -> SnapshotKind {
+        match self {
+            Purpose::Savepoint(format) => format.kind(),
+            Purpose::Periodic | Purpose::Manual | Purpose::Stop | Purpose::Final => SnapshotKind::Checkpoint,
+        }
     }
 }
 

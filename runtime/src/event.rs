@@ -3,7 +3,7 @@
 use crate::{element::Purpose, metrics::NodeMetrics};
 use keybed_format::Error;
 use keybed_snapshot::{CheckpointId, JobId, OperatorUid};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// How far a split of a source was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,22 @@ pub enum JobEvent {
     /// A checkpoint was given up.
     CheckpointDeclined {
         /// Which; `None` if it did not even get an id.
+        checkpoint: Option<CheckpointId>,
+        /// Why.
+        reason: String,
+    },
+    /// A savepoint is published.
+    SavepointCompleted {
+        /// The id it was taken under.
+        checkpoint: CheckpointId,
+        /// Its directory.
+        location: PathBuf,
+        /// From trigger to publication.
+        duration: Duration,
+    },
+    /// A savepoint was given up; the job goes on.
+    SavepointFailed {
+        /// The id it was to be taken under; `None` if it did not even get one.
         checkpoint: Option<CheckpointId>,
         /// Why.
         reason: String,

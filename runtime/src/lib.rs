@@ -111,9 +111,9 @@ pub mod watermark;
 pub mod window;
 mod wiring;
 
-pub use element::{Data, Purpose, Record};
+pub use element::{Data, Purpose, Record, SavepointFormat};
 pub use event::{JobEvent, JobReport, Outcome, SplitOffset};
-pub use job::{CheckpointTicket, Job};
+pub use job::{CheckpointTicket, Job, SavepointReport, SavepointTicket};
 pub use metrics::NodeMetrics;
 pub use operator::{Context, KeyedOperator};
 pub use options::{Backend, Checkpoints, JobOptions, OnEvent};

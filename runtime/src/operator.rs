@@ -16,8 +16,8 @@ use crate::{
 use keybed_env::sched::TaskBuilder;
 use keybed_format::{Code, Cursor, Error, Result, Sink};
 use keybed_snapshot::{
-    CheckpointId, KeyGroupRange, OperatorStateHandle, OperatorStateMode, SnapshotKind, SnapshotRequest,
-    StateCatalogue, SubtaskState,
+    CheckpointId, KeyGroupRange, OperatorStateHandle, OperatorStateMode, SnapshotRequest, StateCatalogue,
+    SubtaskState,
 };
 use keybed_state::{
     BackendOptions, KeyCodec, KeyedState, StateAccess, StateRegistry, backend::BackendStats, catalogue,
@@ -317,10 +317,14 @@ impl<Op: KeyedOperator> Logic for KeyedLogic<Op> {
         }
         let request = SnapshotRequest {
             checkpoint: barrier.checkpoint,
-            kind: SnapshotKind::Checkpoint,
+            kind: barrier.purpose.kind(),
             timestamp_ms: barrier.timestamp_ms,
         };
-        let pending = self.alive()?.1.prepare(&request)?;
+        let pending = match self.alive()?.1.prepare(&request) {
+            // A savepoint is not worth the task.
+            Err(e) if barrier.purpose.is_savepoint() => return Ok(Box::new(move |_| Err(e.into()))),
+            prepared => prepared?,
+        };
         let mut item = Sink::new();
         item.i64(watermark);
         let remembered = OperatorStateHandle {

@@ -127,6 +127,8 @@ pub struct JobOptions {
     pub work_dir: PathBuf,
     /// Default: none; then a failure starts the job from the beginning.
     pub checkpoints: Option<Checkpoints>,
+    /// Directory in which savepoints are created that are asked for without a target. Default: none.
+    pub savepoint_dir: Option<PathBuf>,
     /// Default: exponential if there are checkpoints, else none.
     pub restart: Option<RestartStrategy>,
     /// Records per second of all sources together. Default: as fast as possible.
@@ -155,6 +157,7 @@ impl Default for JobOptions {
             backend: Backend::lsm(),
             work_dir: PathBuf::from("keybed-state/work"),
             checkpoints: None,
+            savepoint_dir: None,
             restart: None,
             throttle: None,
             source_step_records: 1024,

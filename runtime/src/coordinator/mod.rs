@@ -13,7 +13,8 @@
 //!
 //! What counts as a failure (each id once; a success starts the count anew): I/O failure while allotting or
 //! publishing, failure of an asynchronous part, expiry. What does not: declines because a task was not ready, is
-//! closing, or saw a newer barrier, and the end of the attempt.
+//! closing, or saw a newer barrier, the end of the attempt, and whatever happens to a savepoint, which is nobody's way
+//! back: a savepoint changes neither the count nor the times of periodic checkpoints.
 
 mod pending;
 #[cfg(test)]
@@ -212,7 +213,9 @@ impl<P> Coordinator<P> {
             && let Some(purpose) = self.due(now)
         {
             self.asked.retain(|&asked| asked != purpose);
-            self.last_start = now;
+            if !purpose.is_savepoint() {
+                self.last_start = now;
+            }
             self.stage = Stage::Allotting { purpose, since: now };
             commands.push(Command::Allot(purpose));
         }
@@ -302,8 +305,10 @@ impl<P> Coordinator<P> {
         };
         assert_eq!(id, checkpoint, "the checkpoint being published is another one");
         self.stage = Stage::Idle;
-        self.last_end = Some(now);
-        self.failures = 0;
+        if !purpose.is_savepoint() {
+            self.last_end = Some(now);
+            self.failures = 0;
+        }
         if purpose.ends_the_job() {
             // Nothing follows the checkpoint that ends the job.
             self.ready = false;
@@ -334,9 +339,12 @@ impl<P> Coordinator<P> {
             Stage::Publishing { id, purpose, .. } => (Some(id), purpose, Vec::new()),
             Stage::Collecting(pending) => (Some(pending.id), pending.purpose, pending.into_acks()),
         };
-        self.last_end = Some(now);
-        self.failures += u32::from(reason.counts());
-        let failed = reason.counts() && self.failures > self.timing.tolerable_failures;
+        let counts = reason.counts() && !purpose.is_savepoint();
+        if !purpose.is_savepoint() {
+            self.last_end = Some(now);
+        }
+        self.failures += u32::from(counts);
+        let failed = counts && self.failures > self.timing.tolerable_failures;
         let why = format!(
             "{} checkpoint failures in a row, the last: {reason}",
             self.failures

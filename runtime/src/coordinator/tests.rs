@@ -352,3 +352,41 @@ fn random_events_keep_the_promises() {
         );
     }
 }
+
+#[test]
+fn a_savepoint_changes_neither_the_count_of_failures_nor_the_times_of_checkpoints() {
+    let purpose = Purpose::Savepoint(crate::SavepointFormat::Native);
+    let mut c = ready(Timing {
+        tolerable_failures: 1,
+        min_pause: 5 * SECOND,
+        ..timing()
+    });
+    trigger(&mut c, 1, 1);
+    let abort = c.on_decline(at(1), 1, 0, id(1), "full".into(), true);
+    assert!(matches!(
+        abort[..],
+        [Command::Abort(Some(_), Purpose::Periodic, _)]
+    ));
+    for n in 2..5 {
+        assert_eq!(c.request(at(2), purpose), (true, vec![Command::Allot(purpose)]));
+        assert_eq!(c.on_allotted(at(2), id(n)), [Command::Trigger(id(n), purpose)]);
+        if n < 4 {
+            let abort = c.on_decline(at(3), 1, 0, id(n), "full".into(), true);
+            assert!(matches!(abort[..], [Command::Abort(Some(_), p, _)] if p == purpose));
+        }
+    }
+    c.on_ack(1, 0, id(4), "a");
+    assert_eq!(
+        c.on_ack(1, 1, id(4), "b"),
+        [Command::Publish(id(4), purpose, vec!["a", "b"])]
+    );
+    assert!(matches!(
+        c.on_published(at(4), id(4))[..],
+        [Command::Complete { .. }]
+    ));
+    // The pause counts from the failed checkpoint, and its failure still counts.
+    assert_eq!(c.next_deadline(), Some(at(6)));
+    trigger(&mut c, 6, 5);
+    let abort = c.on_decline(at(6), 1, 0, id(5), "full".into(), true);
+    assert!(matches!(abort[..], [Command::Abort(..), Command::FailAttempt(_)]));
+}

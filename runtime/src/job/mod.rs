@@ -4,10 +4,12 @@ mod attempt;
 pub(crate) mod driver;
 mod restore;
 mod root;
+mod savepoint;
 mod storage;
 pub(crate) mod work_dir;
 
 use crate::{
+    element::SavepointFormat,
     event::{JobReport, Outcome},
     mailbox::Mailbox,
     metrics::{NodeCounters, NodeMetrics},
@@ -17,12 +19,15 @@ use crate::{
     restart::RestartStrategy,
     source::Throttle,
 };
-use driver::{Driver, DriverMail, Request};
+use driver::{Driver, DriverMail, Request, SavepointAsk};
 use keybed_env::{Scheduler, TaskHandle, ThreadScheduler, sched::TaskEnd};
 use keybed_format::{Code, Error, Result};
-use keybed_snapshot::{CheckpointId, JobId, check_parallelism, key_group::MAX_PARALLELISM_MAX};
+use keybed_snapshot::{
+    CheckpointId, JobId, check_parallelism, key_group::MAX_PARALLELISM_MAX, savepoint::resolve_target,
+};
 use parking_lot::Mutex;
-use std::{sync::Arc, time::Duration};
+pub use savepoint::{SavepointReport, SavepointTicket};
+use std::{path::Path, sync::Arc, time::Duration};
 use storage::{NoStorage, Storage};
 
 /// What driver and handle share.
@@ -211,6 +216,45 @@ impl Job {
     /// `CheckpointDeclined` with the reason.
     pub fn checkpoint_now(&self) -> Result<CheckpointId> {
         self.request_checkpoint().wait()
+    }
+
+    /// Asks for a savepoint in a new directory below `target`, or below [`JobOptions::savepoint_dir`]. It is taken
+    /// beside the checkpoints, under an id of their counter: no recovery of this job uses it, retention does not see
+    /// it, and no sink commits for it; what it names is committed by the next checkpoint. If it fails, the job goes on
+    /// and no directory stays.
+    ///
+    /// # Errors
+    /// `NoTargetDirectory` if neither is given; `InvalidArgument` if the job has no checkpoints.
+    pub fn request_savepoint(
+        &self,
+        format: SavepointFormat,
+        target: Option<&Path>,
+    ) -> Result<SavepointTicket> {
+        let options = &self.shared.place.options;
+        let target = resolve_target(target, options.savepoint_dir.as_deref())?;
+        if options.checkpoints.is_none() {
+            return Err(Error::invalid("a job without checkpoints takes no savepoints"));
+        }
+        let answer = Promise::new();
+        self.inbox
+            .post(DriverMail::Request(Request::Savepoint(SavepointAsk {
+                format,
+                target,
+                answer: answer.clone(),
+            })));
+        Ok(SavepointTicket::new(
+            answer,
+            self.scheduler.clone(),
+            self.driver.clone(),
+        ))
+    }
+
+    /// Takes a savepoint and waits for it. For threads that are not the scheduler's.
+    ///
+    /// # Errors
+    /// Those of [`Job::request_savepoint`] and [`SavepointTicket::wait`].
+    pub fn savepoint(&self, format: SavepointFormat, target: Option<&Path>) -> Result<SavepointReport> {
+        self.request_savepoint(format, target)?.wait()
     }
 
     /// What the job has done up to now.

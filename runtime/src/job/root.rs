@@ -3,18 +3,27 @@
 use super::storage::{Publication, Restored, Storage};
 use crate::options::Checkpoints;
 use keybed_env::{Clock, Fs, random::Ids};
-use keybed_format::{Error, Result};
+use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles, SnapshotKind,
-    StartOptions, verify,
+    Birth, CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles, SavepointTarget,
+    SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// The root of a job, owned by this process.
 pub(super) struct RootStorage {
     root: CheckpointRoot,
     clock: Arc<dyn Clock>,
     keep_when_finished: bool,
+    fs: Arc<dyn Fs>,
+    ids: Mutex<Ids>,
+    /// The savepoint under way. Locked for a look only.
+    savepoint: Mutex<Option<(CheckpointId, Arc<SavepointWriter>)>>,
 }
 
 impl RootStorage {
@@ -28,9 +37,9 @@ impl RootStorage {
         clock: Arc<dyn Clock>,
         job: JobId,
         checkpoints: &Checkpoints,
-        ids: Ids,
+        mut ids: Ids,
     ) -> Result<Self> {
-        let storage = Arc::new(LocalStorage::create(fs, &checkpoints.root, job)?);
+        let storage = Arc::new(LocalStorage::create(fs.clone(), &checkpoints.root, job)?);
         let open = OpenRoot::open(storage, job)?;
         if open.finished().is_some() {
             return Err(
@@ -42,7 +51,7 @@ impl RootStorage {
         let root = open.start(StartOptions {
             restore,
             retain,
-            ids,
+            ids: ids.fork(),
             started_ms: clock.wall_millis(),
         })?;
         let keep_when_finished = checkpoints.keep_when_finished;
@@ -50,12 +59,20 @@ impl RootStorage {
             root,
             clock,
             keep_when_finished,
+            fs,
+            ids: Mutex::new(ids),
+            savepoint: Mutex::default(),
         })
     }
 
     /// Makes attempts unique over the life of the job.
     pub(super) fn generation(&self) -> u64 {
         self.root.generation().0
+    }
+
+    fn take_savepoint(&self, checkpoint: CheckpointId) -> Option<Arc<SavepointWriter>> {
+        let taken = self.savepoint.lock().take_if(|(id, _)| *id == checkpoint);
+        taken.map(|(_, writer)| writer)
     }
 }
 
@@ -81,13 +98,40 @@ impl Storage for RootStorage {
         Ok(request.checkpoint)
     }
 
+    fn allot_savepoint(&self, target: &Path) -> Result<(CheckpointId, PathBuf)> {
+        let checkpoint = self.allot()?;
+        // The root keeps the number from being given again, and nothing else of a savepoint.
+        self.root.abort(checkpoint);
+        let birth = Birth {
+            generation: self.root.generation(),
+            checkpoint,
+        };
+        let ids = self.ids.lock().fork();
+        let writer = SavepointTarget::new(self.fs.clone(), target).begin(self.root.job(), birth, ids)?;
+        let directory = writer.directory().to_path_buf();
+        *self.savepoint.lock() = Some((checkpoint, writer));
+        Ok((checkpoint, directory))
+    }
+
+    fn abandon_savepoint(&self, checkpoint: CheckpointId) {
+        if let Some(writer) = self.take_savepoint(checkpoint) {
+            // What cannot be removed is no savepoint: it has no metadata.
+            let _ = writer.abandon();
+        }
+    }
+
     fn place(&self, checkpoint: CheckpointId) -> Result<Arc<dyn PutFiles>> {
+        let savepoint = self.savepoint.lock().clone();
+        if let Some((_, writer)) = savepoint.filter(|(id, _)| *id == checkpoint) {
+            return Ok(writer);
+        }
         Ok(self.root.put_files(checkpoint))
     }
 
     fn publish(&self, publication: Publication) -> Result {
         let Publication {
             checkpoint,
+            kind,
             timestamp_ms,
             operators,
             name,
@@ -97,13 +141,19 @@ impl Storage for RootStorage {
             root: self.root.root(),
             generation: self.root.generation(),
             checkpoint,
-            kind: SnapshotKind::Checkpoint,
+            kind,
             timestamp_ms,
             externals: Vec::new(),
             operators,
             properties: BTreeMap::from([("job-name".into(), name)]),
         };
-        self.root.publish(&metadata).map(drop)
+        match kind.owner() {
+            SnapshotOwner::Job => self.root.publish(&metadata).map(drop),
+            SnapshotOwner::User => match self.take_savepoint(checkpoint) {
+                Some(writer) => writer.publish(&metadata),
+                None => Err(Error::new(Code::CheckpointDeclined, "the savepoint was given up")),
+            },
+        }
     }
 
     fn abort(&self, checkpoint: CheckpointId) {

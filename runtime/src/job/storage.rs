@@ -1,9 +1,12 @@
 //! Where a job's checkpoints lie, as the driver sees it. All verbs may do I/O and run in background jobs.
 
-use keybed_format::Result;
-use keybed_snapshot::{CheckpointId, Metadata, OpenFiles, OperatorSnapshot, PutFiles};
+use keybed_format::{Code, Error, Result};
+use keybed_snapshot::{CheckpointId, Metadata, OpenFiles, OperatorSnapshot, PutFiles, SnapshotKind};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// A snapshot to start from.
 pub(crate) struct Restored {
@@ -16,6 +19,7 @@ pub(crate) struct Publication {
     /// The name of the job.
     pub(crate) name: String,
     pub(crate) checkpoint: CheckpointId,
+    pub(crate) kind: SnapshotKind,
     pub(crate) timestamp_ms: u64,
     pub(crate) operators: Vec<OperatorSnapshot>,
 }
@@ -28,7 +32,14 @@ pub(crate) trait Storage: Send + Sync {
     /// Creates the next id, never given before.
     fn allot(&self) -> Result<CheckpointId>;
 
-    /// Where files of a checkpoint go.
+    /// Creates the next id and the directory of a savepoint under it, below `target`.
+    fn allot_savepoint(&self, target: &Path) -> Result<(CheckpointId, PathBuf)>;
+
+    /// Gives the savepoint under way up and removes its directory, at the latest when the last task puts nothing into
+    /// it any more.
+    fn abandon_savepoint(&self, checkpoint: CheckpointId);
+
+    /// Where files of a checkpoint or savepoint go.
     fn place(&self, checkpoint: CheckpointId) -> Result<Arc<dyn PutFiles>>;
 
     /// Makes the checkpoint exist. After an error it may exist or not; [`Storage::latest`] finds out.
@@ -61,11 +72,14 @@ impl Storage for NoStorage {
         Ok(CheckpointId(*last))
     }
 
+    fn allot_savepoint(&self, _target: &Path) -> Result<(CheckpointId, PathBuf)> {
+        Err(no_storage())
+    }
+
+    fn abandon_savepoint(&self, _checkpoint: CheckpointId) {}
+
     fn place(&self, _checkpoint: CheckpointId) -> Result<Arc<dyn PutFiles>> {
-        Err(keybed_format::Error::new(
-            keybed_format::Code::Closed,
-            "the job has no checkpoint storage",
-        ))
+        Err(no_storage())
     }
 
     fn publish(&self, _publication: Publication) -> Result {
@@ -81,4 +95,8 @@ impl Storage for NoStorage {
     fn finish(&self, _checkpoint: Option<CheckpointId>) -> Result {
         Ok(())
     }
+}
+
+fn no_storage() -> Error {
+    Error::new(Code::Closed, "the job has no checkpoint storage")
 }

@@ -175,6 +175,10 @@ impl Logic for Committer {
         let Some(count) = self.recorded.remove(&checkpoint) else {
             return Ok(true);
         };
+        // The parts that a savepoint names are committed by the next checkpoint, or by whoever restores it.
+        if purpose.is_savepoint() {
+            return Ok(true);
+        }
         self.recorded.retain(|&other, _| other > checkpoint);
         if count == self.committed && !purpose.ends_the_job() {
             return Ok(true);

@@ -5,4 +5,5 @@ mod fault;
 mod plain;
 mod refusals;
 mod restart;
+mod savepoint;
 mod world;

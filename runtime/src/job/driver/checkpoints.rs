@@ -42,6 +42,7 @@ impl Driver {
 
     pub(super) fn obey(&mut self, command: Command<SubtaskState>) {
         match command {
+            Command::Allot(purpose) if purpose.is_savepoint() => self.allot_savepoint(),
             Command::Allot(_) => self.store(|s| s.allot(), Stored::Allotted),
             Command::Trigger(checkpoint, purpose) => {
                 self.timestamp_ms = self.shared.place.options.clock.wall_millis();
@@ -54,7 +55,7 @@ impl Driver {
                     });
                 }
             }
-            Command::Publish(checkpoint, _, acks) => {
+            Command::Publish(checkpoint, purpose, acks) => {
                 let Phase::Running(attempt) = &self.phase else {
                     return;
                 };
@@ -66,11 +67,17 @@ impl Driver {
                 let name = self.name.clone();
                 let publication = Publication {
                     checkpoint,
+                    kind: purpose.kind(),
                     timestamp_ms,
                     operators,
                     name,
                 };
-                self.store(move |s| s.publish(publication), Stored::Published);
+                let answer = if purpose.is_savepoint() {
+                    Stored::SavepointPublished
+                } else {
+                    Stored::Published
+                };
+                self.store(move |s| s.publish(publication), answer);
             }
             Command::Complete {
                 checkpoint,
@@ -85,6 +92,10 @@ impl Driver {
     }
 
     pub(super) fn complete(&mut self, checkpoint: CheckpointId, purpose: Purpose, duration: Duration) {
+        if purpose.is_savepoint() {
+            self.savepoint_completed(checkpoint, purpose, duration);
+            return;
+        }
         {
             let mut progress = self.shared.progress.lock();
             progress.checkpoints += 1;
@@ -113,6 +124,10 @@ impl Driver {
     }
 
     pub(super) fn aborted(&mut self, id: Option<CheckpointId>, purpose: Purpose, reason: &AbortReason) {
+        if purpose.is_savepoint() {
+            self.savepoint_failed(id, reason);
+            return;
+        }
         let text = reason.to_string();
         if purpose != Purpose::Periodic {
             self.refuse_tickets(&Error::new(Code::CheckpointDeclined, text.as_str()));

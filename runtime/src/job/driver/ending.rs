@@ -45,7 +45,9 @@ impl Driver {
             Phase::Running(attempt) | Phase::Recording(attempt) => {
                 attempt.tell(|| Mail::Cancel);
                 self.phase = Phase::Ending(attempt, next);
-                self.refuse_tickets(&Error::new(Code::CheckpointDeclined, "the attempt ended"));
+                let why = Error::new(Code::CheckpointDeclined, "the attempt ended");
+                self.refuse_tickets(&why);
+                self.refuse_savepoints(&why);
                 let now = self.now();
                 self.coordinate(|c| c.on_attempt_ending(now));
             }
@@ -72,7 +74,9 @@ impl Driver {
                 self.storage = Arc::new(NoStorage::default());
                 self.restored = None;
                 self.shared.progress.lock().ended = Some((outcome, self.now()));
-                self.refuse_tickets(&Error::new(Code::Closed, "the job is over"));
+                let closed = Error::new(Code::Closed, "the job is over");
+                self.refuse_tickets(&closed);
+                self.refuse_savepoints(&closed);
                 self.event(&JobEvent::Ended { outcome });
                 self.shared.end.keep(end);
             }
@@ -105,7 +109,9 @@ impl Driver {
         self.storage = Arc::new(NoStorage::default());
         self.restored = None;
         self.shared.progress.lock().ended = Some((Outcome::Failed, self.now()));
-        self.refuse_tickets(&Error::new(Code::Closed, "the job is over"));
+        let closed = Error::new(Code::Closed, "the job is over");
+        self.refuse_tickets(&closed);
+        self.refuse_savepoints(&closed);
         let error = Error::new(Code::JobFailed, format!("the job's driver panicked: {why}"));
         self.shared.end.keep(Err(error));
     }

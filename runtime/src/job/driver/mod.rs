@@ -12,6 +12,7 @@
 
 mod checkpoints;
 mod ending;
+mod savepoints;
 mod storing;
 
 use super::{
@@ -37,8 +38,11 @@ use keybed_env::{
 };
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{CheckpointId, OpenFiles, SubtaskState};
+pub(crate) use savepoints::SavepointAsk;
+use savepoints::Savepoints;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -58,6 +62,7 @@ pub(crate) enum Request {
     Stop,
     Cancel,
     Checkpoint(Promise<Result<CheckpointId>>),
+    Savepoint(SavepointAsk),
 }
 
 /// Outcomes of the storage.
@@ -65,6 +70,9 @@ pub(crate) enum Stored {
     Restored(Result<(Vec<NodeStart>, Option<Restored>)>),
     Allotted(Result<CheckpointId>),
     Published(Result),
+    SavepointAllotted(Result<(CheckpointId, PathBuf)>),
+    SavepointPublished(Result),
+    SavepointGone,
     Cleaned(Result),
     Recorded(Result),
     Wiped,
@@ -113,6 +121,7 @@ pub(super) struct Driver {
     cancel_wanted: bool,
     /// Who asked for a checkpoint by hand and waits for the answer.
     tickets: Vec<Promise<Result<CheckpointId>>>,
+    savepoints: Savepoints,
     /// What `Complete` must tell about the checkpoint being published.
     publishing: Option<(u64, u64, Vec<SplitOffset>)>,
     timestamp_ms: u64,
@@ -153,6 +162,7 @@ impl Driver {
             failure: None,
             cancel_wanted: false,
             tickets: Vec::new(),
+            savepoints: Savepoints::default(),
             publishing: None,
             timestamp_ms: 0,
             newest: CheckpointId(0),
@@ -263,6 +273,10 @@ impl Driver {
                 self.tickets.push(ticket);
                 self.coordinate(|c| c.request(now, Purpose::Manual).1);
             }
+            Request::Savepoint(ask) => {
+                self.savepoints.waiting.push_back(ask);
+                self.next_savepoint();
+            }
         }
     }
 
@@ -273,7 +287,7 @@ impl Driver {
             self.cleaning = true;
             self.submit(|s| s.clean(), Stored::Cleaned);
         }
-        let quiet = !self.storing && !self.cleaning;
+        let quiet = !self.storing && !self.cleaning && !self.savepoints.removing;
         match &self.phase {
             Phase::Paused(at) if self.now() >= *at && quiet => self.begin_restore(),
             Phase::Running(attempt) if attempt.all(&attempt.finished) && quiet => self.end_of_input(),

@@ -118,6 +118,7 @@ impl Driver {
     pub(super) fn on_stored(&mut self, stored: Stored) {
         match &stored {
             Stored::Cleaned(_) => self.cleaning = false,
+            Stored::SavepointGone => self.savepoints.removing = false,
             _ => self.storing = false,
         }
         let now = self.now();
@@ -150,6 +151,22 @@ impl Driver {
                     self.coordinate(|c| c.on_storage_failed(now, why));
                 }
             }
+            Stored::SavepointAllotted(Ok((id, location))) => {
+                self.newest = self.newest.max(id);
+                self.savepoints.found_place(location);
+                self.coordinate(|c| c.on_allotted(now, id));
+            }
+            Stored::SavepointPublished(Ok(())) => {
+                let id = self.newest;
+                self.coordinate(|c| c.on_published(now, id));
+            }
+            // Nothing that a savepoint meets ends the job: if it is the job's own trouble, the next checkpoint finds it.
+            Stored::SavepointAllotted(Err(error)) | Stored::SavepointPublished(Err(error)) => {
+                let why = error.to_string();
+                self.savepoints.met(error);
+                self.coordinate(|c| c.on_storage_failed(now, why));
+            }
+            Stored::SavepointGone => self.savepoint_gone(),
             Stored::Cleaned(Ok(())) => {}
             Stored::Cleaned(Err(error)) => self.event(&JobEvent::CleanupFailed { error }),
             Stored::Recorded(Ok(())) => {

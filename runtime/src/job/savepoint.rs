@@ -1,0 +1,65 @@
+//! What the handle of a job tells about a savepoint.
+
+use crate::{element::SavepointFormat, promise::Promise};
+use keybed_env::{Scheduler, TaskHandle};
+use keybed_format::{Code, Error, Result};
+use keybed_snapshot::CheckpointId;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+/// A published savepoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavepointReport {
+    /// The id it was taken under.
+    pub checkpoint: CheckpointId,
+    /// Its directory; it may be moved.
+    pub location: PathBuf,
+    /// How its state is written.
+    pub format: SavepointFormat,
+    /// Bytes of its files, metadata not counted.
+    pub bytes: u64,
+    /// From trigger to publication.
+    pub duration: Duration,
+}
+
+/// A savepoint that was asked for.
+pub struct SavepointTicket {
+    answer: Promise<Result<SavepointReport>>,
+    scheduler: Arc<dyn Scheduler>,
+    driver: TaskHandle,
+}
+
+impl SavepointTicket {
+    pub(super) fn new(
+        answer: Promise<Result<SavepointReport>>,
+        scheduler: Arc<dyn Scheduler>,
+        driver: TaskHandle,
+    ) -> Self {
+        SavepointTicket {
+            answer,
+            scheduler,
+            driver,
+        }
+    }
+
+    /// The outcome, if it is known.
+    pub fn outcome(&self) -> Option<Result<SavepointReport>> {
+        self.answer.read(copy)
+    }
+
+    /// Waits for the outcome. For threads that are not the scheduler's.
+    ///
+    /// # Errors
+    /// `CheckpointDeclined` with the reason; what the target directory met, as it was met; `Closed` if the job is over.
+    pub fn wait(&self) -> Result<SavepointReport> {
+        self.answer
+            .wait(&*self.scheduler, copy, || self.driver.ended().is_some())
+            .unwrap_or_else(|| Err(Error::new(Code::Closed, "the job is over")))
+    }
+}
+
+fn copy(outcome: &Result<SavepointReport>) -> Result<SavepointReport> {
+    match outcome {
+        Ok(report) => Ok(report.clone()),
+        Err(e) => Err(e.duplicate()),
+    }
+}
