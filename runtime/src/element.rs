@@ -60,7 +60,7 @@ impl Purpose {
         matches!(self, Purpose::Savepoint(_))
     }
 
-    /// What tasks are asked for.
+    /// What tasks write, unless they must write everything.
     pub fn kind(self) -> SnapshotKind {
         match self {
             Purpose::Savepoint(format) => format.kind(),
@@ -76,6 +76,8 @@ pub struct Barrier {
     pub checkpoint: CheckpointId,
     /// Why it is taken.
     pub purpose: Purpose,
+    /// What tasks write for it.
+    pub kind: SnapshotKind,
     /// Milliseconds since 1970-01-01T00:00:00Z at the trigger.
     pub timestamp_ms: u64,
 }

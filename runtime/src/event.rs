@@ -26,7 +26,7 @@ pub enum JobEvent {
         job: JobId,
         /// Counts attempts of this process from 1.
         attempt: u64,
-        /// The checkpoint that was restored.
+        /// The checkpoint that was restored, or the id of the snapshot that the job was started from.
         restored: Option<CheckpointId>,
         /// Where the sources go on; empty if nothing was restored.
         offsets: Vec<SplitOffset>,

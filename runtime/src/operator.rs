@@ -317,7 +317,7 @@ impl<Op: KeyedOperator> Logic for KeyedLogic<Op> {
         }
         let request = SnapshotRequest {
             checkpoint: barrier.checkpoint,
-            kind: barrier.purpose.kind(),
+            kind: barrier.kind,
             timestamp_ms: barrier.timestamp_ms,
         };
         let pending = match self.alive()?.1.prepare(&request) {

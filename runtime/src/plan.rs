@@ -41,6 +41,8 @@ pub(crate) struct Restore {
     pub(crate) operator: Option<Arc<OperatorSnapshot>>,
     /// Keyed state assigned to this subtask.
     pub(crate) keyed: Vec<KeyedHandle>,
+    /// The snapshot is another job's or a savepoint: this job begins a history of its own.
+    pub(crate) foreign: bool,
     /// Opens the files.
     pub(crate) files: Option<Arc<dyn OpenFiles>>,
 }

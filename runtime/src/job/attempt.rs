@@ -41,6 +41,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) inbox: &'a Mailbox<DriverMail>,
     pub(super) place_of: Option<PlaceOf>,
     pub(super) files: Option<Arc<dyn OpenFiles>>,
+    /// They are those of no checkpoint of this job.
+    pub(super) foreign: bool,
     /// Newest checkpoint that any earlier attempt may have sent a barrier of.
     pub(super) settled: CheckpointId,
 }
@@ -82,6 +84,7 @@ impl Attempt {
                 let restore = Restore {
                     operator: start.operator.clone(),
                     keyed: start.keyed.get(subtask as usize).cloned().unwrap_or_default(),
+                    foreign: around.foreign,
                     files: around.files.clone(),
                 };
                 let catalogue = start.catalogue.clone();

@@ -23,12 +23,13 @@ use driver::{Driver, DriverMail, Request, SavepointAsk};
 use keybed_env::{Scheduler, TaskHandle, ThreadScheduler, sched::TaskEnd};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    CheckpointId, JobId, check_parallelism, key_group::MAX_PARALLELISM_MAX, savepoint::resolve_target,
+    CheckpointId, JobId, SnapshotDir, check_parallelism, key_group::MAX_PARALLELISM_MAX,
+    savepoint::resolve_target,
 };
 use parking_lot::Mutex;
 pub use savepoint::{SavepointReport, SavepointTicket};
 use std::{path::Path, sync::Arc, time::Duration};
-use storage::{NoStorage, Storage};
+use storage::{NoStorage, Source, Storage};
 
 /// What driver and handle share.
 pub(crate) struct Shared {
@@ -66,7 +67,25 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
     };
     options.job = Some(job);
     // Found out before anything is locked or written.
-    restore::plan(&nodes, options.parallelism, options.max_parallelism, None)?;
+    let source = options.restore_from.clone().map(|path| Source {
+        fs: options.fs.clone(),
+        path,
+    });
+    let snapshot = source
+        .as_ref()
+        .map(|s| SnapshotDir::open(s.fs.clone(), &s.path))
+        .transpose()?;
+    if let Some(snapshot) = &snapshot {
+        snapshot.check_complete()?;
+        if snapshot.metadata().job == job {
+            let what = "a snapshot of the job itself; start a new job from it, or go on from its checkpoints";
+            return Err(Error::invalid(what)
+                .in_file(snapshot.directory())
+                .with("job", job));
+        }
+    }
+    let metadata = snapshot.as_ref().map(SnapshotDir::metadata);
+    restore::plan(&nodes, options.parallelism, options.max_parallelism, metadata)?;
     for named in &nodes {
         named
             .node
@@ -79,10 +98,10 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
         .unwrap_or_else(|| Arc::new(ThreadScheduler::new(2)));
     let generation = options.ids.fresh()? as u64 >> 33;
     let (storage, generation): (Arc<dyn Storage>, u64) = match &options.checkpoints {
-        None => (Arc::new(NoStorage::default()), generation),
+        None => (Arc::new(NoStorage::from(source)), generation),
         Some(checkpoints) => {
             let (fs, clock, ids) = (options.fs.clone(), options.clock.clone(), options.ids.fork());
-            let root = root::RootStorage::open(fs, clock, job, checkpoints, ids)?;
+            let root = root::RootStorage::open(fs, clock, job, checkpoints, (source, ids))?;
             let generation = root.generation();
             (Arc::new(root), generation)
         }

@@ -1,12 +1,12 @@
 //! Checkpoints in a job root on a file system.
 
-use super::storage::{Publication, Restored, Storage};
+use super::storage::{Publication, Restored, Source, Storage};
 use crate::options::Checkpoints;
 use keybed_env::{Clock, Fs, random::Ids};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    Birth, CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles, SavepointTarget,
-    SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
+    Birth, CheckpointId, CheckpointRoot, ClaimMode, JobId, LocalStorage, Metadata, OpenRoot, PutFiles,
+    SavepointTarget, SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -22,6 +22,7 @@ pub(super) struct RootStorage {
     keep_when_finished: bool,
     fs: Arc<dyn Fs>,
     ids: Mutex<Ids>,
+    source: Option<Source>,
     /// The savepoint under way. Locked for a look only.
     savepoint: Mutex<Option<(CheckpointId, Arc<SavepointWriter>)>>,
 }
@@ -37,7 +38,7 @@ impl RootStorage {
         clock: Arc<dyn Clock>,
         job: JobId,
         checkpoints: &Checkpoints,
-        mut ids: Ids,
+        (source, mut ids): (Option<Source>, Ids),
     ) -> Result<Self> {
         let storage = Arc::new(LocalStorage::create(fs.clone(), &checkpoints.root, job)?);
         let open = OpenRoot::open(storage, job)?;
@@ -46,14 +47,30 @@ impl RootStorage {
                 Error::invalid("the job is finished; there is nothing to go on with").with("job", job),
             );
         }
-        let restore = open.latest()?.map(|metadata| metadata.checkpoint);
+        let restore = match &source {
+            Some(_) if open.awaits_snapshot() => None,
+            _ => open.latest()?.map(|metadata| metadata.checkpoint),
+        };
+        if let (Some(source), Some(newest)) = (&source, restore) {
+            return Err(Error::invalid(
+                "the job has checkpoints of its own; start a new job from the snapshot",
+            )
+            .in_file(&source.path)
+            .with("newest", newest));
+        }
         let retain = checkpoints.retain.max(1) as usize;
-        let root = open.start(StartOptions {
+        let options = StartOptions {
             restore,
             retain,
             ids: ids.fork(),
             started_ms: clock.wall_millis(),
-        })?;
+        };
+        let root = match &source {
+            Some(source) => {
+                open.start_from(source.path.display().to_string(), ClaimMode::NoClaim, options)?
+            }
+            None => open.start(options)?,
+        };
         let keep_when_finished = checkpoints.keep_when_finished;
         Ok(RootStorage {
             root,
@@ -61,6 +78,7 @@ impl RootStorage {
             keep_when_finished,
             fs,
             ids: Mutex::new(ids),
+            source,
             savepoint: Mutex::default(),
         })
     }
@@ -88,7 +106,15 @@ impl Storage for RootStorage {
         if let Some((metadata, files)) = &restored {
             verify(metadata, &**files).verdict()?;
         }
-        Ok(restored.map(|(metadata, files)| Restored { metadata, files }))
+        match (restored, &self.source) {
+            (Some((metadata, files)), _) => Ok(Some(Restored {
+                metadata,
+                foreign: false,
+                files,
+            })),
+            (None, Some(source)) => source.open().map(Some),
+            (None, None) => Ok(None),
+        }
     }
 
     fn allot(&self) -> Result<CheckpointId> {

@@ -1,7 +1,10 @@
 //! Where a job's checkpoints lie, as the driver sees it. All verbs may do I/O and run in background jobs.
 
+use keybed_env::Fs;
 use keybed_format::{Code, Error, Result};
-use keybed_snapshot::{CheckpointId, Metadata, OpenFiles, OperatorSnapshot, PutFiles, SnapshotKind};
+use keybed_snapshot::{
+    CheckpointId, Metadata, OpenFiles, OperatorSnapshot, PutFiles, SnapshotDir, SnapshotKind, verify,
+};
 use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +14,30 @@ use std::{
 /// A snapshot to start from.
 pub(crate) struct Restored {
     pub(crate) metadata: Metadata,
+    /// It is no checkpoint of this job.
+    pub(crate) foreign: bool,
     pub(crate) files: Arc<dyn OpenFiles>,
+}
+
+/// A snapshot elsewhere that a job starts from. Nothing is ever written there.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) path: PathBuf,
+}
+
+impl Source {
+    /// Opens and verifies it: every byte that the metadata names.
+    pub(crate) fn open(&self) -> Result<Restored> {
+        let opened = SnapshotDir::open(self.fs.clone(), &self.path)?;
+        opened.check_complete()?;
+        verify(opened.metadata(), &opened).verdict()?;
+        Ok(Restored {
+            metadata: opened.metadata().clone(),
+            foreign: true,
+            files: Arc::new(opened),
+        })
+    }
 }
 
 /// What is published.
@@ -26,7 +52,7 @@ pub(crate) struct Publication {
 
 /// The checkpoints of one job.
 pub(crate) trait Storage: Send + Sync {
-    /// The newest completed checkpoint.
+    /// The newest completed checkpoint; before the first one the snapshot that the job was started from.
     fn latest(&self) -> Result<Option<Restored>>;
 
     /// Creates the next id, never given before.
@@ -59,11 +85,21 @@ pub(crate) trait Storage: Send + Sync {
 #[derive(Debug, Default)]
 pub(crate) struct NoStorage {
     last: Mutex<u64>,
+    source: Option<Source>,
+}
+
+impl NoStorage {
+    pub(crate) fn from(source: Option<Source>) -> Self {
+        NoStorage {
+            source,
+            ..NoStorage::default()
+        }
+    }
 }
 
 impl Storage for NoStorage {
     fn latest(&self) -> Result<Option<Restored>> {
-        Ok(None)
+        self.source.as_ref().map(Source::open).transpose()
     }
 
     fn allot(&self) -> Result<CheckpointId> {

@@ -21,7 +21,7 @@ use keybed_env::{Fs, sched::TaskBuilder};
 use keybed_format::Result;
 use keybed_snapshot::{CheckpointId, JobId, OperatorUid, SubtaskState};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -32,7 +32,8 @@ pub(crate) struct SinkCommitterNode {
     pub(crate) input: Edge,
 }
 
-/// The lineage that a sink continues or begins, and the parts it has.
+/// The lineage that a sink continues or begins, and the parts it has. From a snapshot that is not this job's it takes the
+/// parts and begins a lineage of its own: others may go on from the same snapshot.
 pub(super) fn lineage(restore: &Restore, job: JobId, uid: &OperatorUid) -> Result<(Lineage, Vec<Part>)> {
     let restored = restore
         .operator
@@ -40,7 +41,12 @@ pub(super) fn lineage(restore: &Restore, job: JobId, uid: &OperatorUid) -> Resul
         .map(part::from_snapshot)
         .transpose()?
         .flatten();
-    Ok(restored.unwrap_or_else(|| (Lineage::new(job.0, uid), Vec::new())))
+    let own = Lineage::new(job.0, uid);
+    Ok(match restored {
+        Some((_, parts)) if restore.foreign => (own, parts),
+        Some(continued) => continued,
+        None => (own, Vec::new()),
+    })
 }
 
 impl Node for SinkCommitterNode {
@@ -123,7 +129,8 @@ impl Committer {
             let open = garbage(fs, &pending, lineage, |_, _| true)?;
             remove(fs, &pending, open.iter().map(String::as_str))?;
             if self.place.sorted.is_some() {
-                let committed = garbage(fs, &parts, lineage, |_, _| true)?;
+                let named: BTreeSet<&str> = self.parts.iter().map(|p| p.name.as_str()).collect();
+                let committed = garbage(fs, &parts, lineage, |name, _| !named.contains(name))?;
                 remove(fs, &parts, committed.iter().map(String::as_str))?;
             }
         }
@@ -214,7 +221,9 @@ impl Logic for Committer {
             }
             Mail::CleanUp => {
                 let (fs, place) = (self.fs.clone(), self.place.clone());
-                let parts = std::mem::take(&mut self.parts);
+                let mut parts = std::mem::take(&mut self.parts);
+                // Parts of the history that a snapshot came from belong to that snapshot, too.
+                parts.retain(|p| Lineage::of_name(&p.name).is_some_and(|f| f.lineage == self.lineage));
                 control.job(JobKind::CleanUp, move || clean_up(&*fs, &place, &parts));
                 Ok(None)
             }

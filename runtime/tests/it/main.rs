@@ -5,5 +5,6 @@ mod fault;
 mod plain;
 mod refusals;
 mod restart;
+mod restore;
 mod savepoint;
 mod world;

@@ -13,11 +13,11 @@ use keybed_runtime::{
 use keybed_snapshot::{JobId, SnapshotDir, verify};
 use std::{path::Path, sync::Arc, time::Duration};
 
-const LSM: Backend = Backend::Lsm { memtable_bytes: 4096 };
-const FORMATS: [SavepointFormat; 2] = [SavepointFormat::Native, SavepointFormat::Canonical];
-const TARGET: &str = "backup/sp";
+pub(crate) const LSM: Backend = Backend::Lsm { memtable_bytes: 4096 };
+pub(crate) const FORMATS: [SavepointFormat; 2] = [SavepointFormat::Native, SavepointFormat::Canonical];
+pub(crate) const TARGET: &str = "backup/sp";
 
-fn options(machine: &Machine, backend: Backend, interval: Duration, restarts: u32) -> JobOptions {
+pub(crate) fn options(machine: &Machine, backend: Backend, interval: Duration, restarts: u32) -> JobOptions {
     let mut checkpoints = Checkpoints::every(interval, "ckpt").retain(2);
     checkpoints.keep_when_finished = true;
     JobOptions {
@@ -31,15 +31,15 @@ fn options(machine: &Machine, backend: Backend, interval: Duration, restarts: u3
     }
 }
 
-fn orders(seed: u64) -> Arc<Input> {
+pub(crate) fn orders(seed: u64) -> Arc<Input> {
     Arc::new(input(&mut Random::from_seed(seed), 3, 200))
 }
 
-fn ask(job: &Job, format: SavepointFormat) -> SavepointTicket {
+pub(crate) fn ask(job: &Job, format: SavepointFormat) -> SavepointTicket {
     job.request_savepoint(format, Some(Path::new(TARGET))).unwrap()
 }
 
-fn outcome(machine: &Machine, ticket: &SavepointTicket) -> Result<SavepointReport> {
+pub(crate) fn outcome(machine: &Machine, ticket: &SavepointTicket) -> Result<SavepointReport> {
     let known = machine
         .scheduler
         .run_until(|| ticket.outcome().is_some(), 1_000_000);
@@ -47,14 +47,14 @@ fn outcome(machine: &Machine, ticket: &SavepointTicket) -> Result<SavepointRepor
     ticket.outcome().unwrap()
 }
 
-fn until_checkpoints(machine: &Machine, job: &Job, count: u64) {
+pub(crate) fn until_checkpoints(machine: &Machine, job: &Job, count: u64) {
     let reached = machine
         .scheduler
         .run_until(|| job.status().checkpoints >= count, 1_000_000);
     assert!(reached, "seed {}: {:?}", machine.seed, job.status());
 }
 
-fn remove(fs: &dyn Fs, dir: &Path) {
+pub(crate) fn remove(fs: &dyn Fs, dir: &Path) {
     for entry in fs.list(dir).unwrap() {
         let path = dir.join(&entry.name);
         match entry.kind {

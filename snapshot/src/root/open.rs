@@ -5,7 +5,7 @@ use crate::{
     CheckpointId, CheckpointStorage, FinishedRecord, Generation, JobId, Metadata, ObjectPath, OwnerRecord,
     Place, RootId,
     object::{Birth, ObjectName},
-    owner::RestoreSource,
+    owner::{ClaimMode, RestoreSource},
     registry::{SharedRegistry, Standing},
     survey::{Found, Survey},
 };
@@ -137,6 +137,11 @@ impl OpenRoot {
         match (newest, &owner.restored) {
             (Some(id), _) => self.checkpoint(id).map(Some),
             (None, RestoreSource::Nothing) => Ok(None),
+            (None, RestoreSource::Snapshot { location, .. }) => Err(Error::new(
+                Code::SnapshotIncomplete,
+                "no checkpoint completed since the job was started from a snapshot: start it from that again",
+            )
+            .with("source", location)),
             (None, source) => Err(Error::new(
                 Code::SnapshotIncomplete,
                 "the snapshot that the job was restored from is gone",
@@ -175,9 +180,43 @@ impl OpenRoot {
     /// Those of [`OpenRoot::checkpoint`] for the restored one; `Fenced` if another process became that generation;
     /// errors of the storage.
     pub fn start(self, options: StartOptions) -> Result<CheckpointRoot> {
-        if let Some(id) = options.restore {
-            self.checkpoint(id)?;
+        let restored = match options.restore {
+            None => RestoreSource::Nothing,
+            Some(id) => {
+                self.checkpoint(id)?;
+                RestoreSource::Checkpoint(id)
+            }
+        };
+        self.begin(restored, options)
+    }
+
+    /// As [`OpenRoot::start`], for a job that starts from a snapshot elsewhere, which is recorded: until a checkpoint
+    /// of its own completes, [`OpenRoot::latest`] is an error, so that nobody goes on from nothing by mistake.
+    /// [`StartOptions::restore`] must be `None`.
+    ///
+    /// # Errors
+    /// As [`OpenRoot::start`]; `InvalidArgument`.
+    pub fn start_from(
+        self,
+        location: String,
+        mode: ClaimMode,
+        options: StartOptions,
+    ) -> Result<CheckpointRoot> {
+        if options.restore.is_some() {
+            return Err(Error::invalid("a job starts from one snapshot only"));
         }
+        self.begin(RestoreSource::Snapshot { location, mode }, options)
+    }
+
+    /// Whether the job was started from a snapshot elsewhere and completed no checkpoint since: only that snapshot
+    /// can be gone on from.
+    pub fn awaits_snapshot(&self) -> bool {
+        let timeline = self.survey.owners.timeline(&self.survey.published());
+        let newest = self.survey.owners.newest();
+        timeline.is_empty() && newest.is_some_and(|o| matches!(o.restored, RestoreSource::Snapshot { .. }))
+    }
+
+    fn begin(self, restored: RestoreSource, options: StartOptions) -> Result<CheckpointRoot> {
         let OpenRoot {
             storage,
             job,
@@ -185,7 +224,7 @@ impl OpenRoot {
             lock,
         } = self;
         let StartOptions {
-            restore,
+            restore: _,
             retain,
             mut ids,
             started_ms,
@@ -198,10 +237,6 @@ impl OpenRoot {
         if survey.owners.newest().is_some() {
             storage.sync(Place::Owner)?;
         }
-        let restored = match restore {
-            None => RestoreSource::Nothing,
-            Some(id) => RestoreSource::Checkpoint(id),
-        };
         let newest = survey.owners.newest();
         let generation = newest.map_or(Some(1), |owner| owner.generation.0.checked_add(1));
         let generation = Generation(generation.ok_or_else(|| {

@@ -9,7 +9,7 @@ use crate::{
     task::Mail,
 };
 use keybed_format::{Code, Error};
-use keybed_snapshot::{CheckpointId, SubtaskState, handle::total_bytes};
+use keybed_snapshot::{CheckpointId, SnapshotKind, SubtaskState, handle::total_bytes};
 use std::time::Duration;
 
 impl Driver {
@@ -46,11 +46,16 @@ impl Driver {
             Command::Allot(_) => self.store(|s| s.allot(), Stored::Allotted),
             Command::Trigger(checkpoint, purpose) => {
                 self.timestamp_ms = self.shared.place.options.clock.wall_millis();
+                self.kind = match purpose.kind() {
+                    SnapshotKind::Checkpoint if self.foreign => SnapshotKind::FullCheckpoint,
+                    kind => kind,
+                };
                 self.event(&JobEvent::CheckpointTriggered { checkpoint, purpose });
                 if let Phase::Running(attempt) = &self.phase {
                     attempt.trigger(Barrier {
                         checkpoint,
                         purpose,
+                        kind: self.kind,
                         timestamp_ms: self.timestamp_ms,
                     });
                 }
@@ -67,7 +72,7 @@ impl Driver {
                 let name = self.name.clone();
                 let publication = Publication {
                     checkpoint,
-                    kind: purpose.kind(),
+                    kind: self.kind,
                     timestamp_ms,
                     operators,
                     name,
@@ -96,6 +101,7 @@ impl Driver {
             self.savepoint_completed(checkpoint, purpose, duration);
             return;
         }
+        self.foreign = false;
         {
             let mut progress = self.shared.progress.lock();
             progress.checkpoints += 1;

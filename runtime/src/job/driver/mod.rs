@@ -37,7 +37,7 @@ use keybed_env::{
     sched::{TaskBuilder, panic_text},
 };
 use keybed_format::{Code, Error, Result};
-use keybed_snapshot::{CheckpointId, OpenFiles, SubtaskState};
+use keybed_snapshot::{CheckpointId, OpenFiles, SnapshotKind, SubtaskState};
 pub(crate) use savepoints::SavepointAsk;
 use savepoints::Savepoints;
 use std::{
@@ -125,6 +125,10 @@ pub(super) struct Driver {
     /// What `Complete` must tell about the checkpoint being published.
     publishing: Option<(u64, u64, Vec<SplitOffset>)>,
     timestamp_ms: u64,
+    /// What the tasks write for the checkpoint under way.
+    kind: SnapshotKind,
+    /// The attempt rests on a snapshot that is not this job's: the next checkpoint must not.
+    foreign: bool,
     /// Highest id that was allotted or restored.
     newest: CheckpointId,
     attempts: u64,
@@ -165,6 +169,8 @@ impl Driver {
             savepoints: Savepoints::default(),
             publishing: None,
             timestamp_ms: 0,
+            kind: SnapshotKind::Checkpoint,
+            foreign: false,
             newest: CheckpointId(0),
             attempts: 0,
             restored: None,

@@ -81,14 +81,18 @@ impl Driver {
         });
         let offsets = restore::offsets(restored.iter().flat_map(|r| &r.metadata.operators));
         let checkpoint = restored.as_ref().map(|r| r.metadata.checkpoint);
+        self.foreign = restored.as_ref().is_some_and(|r| r.foreign);
         self.restored = restored.map(|r| r.files);
-        self.newest = self.newest.max(checkpoint.unwrap_or_default());
+        // Ids of another job's counter say nothing about ours.
+        let own = checkpoint.filter(|_| !self.foreign);
+        self.newest = self.newest.max(own.unwrap_or_default());
         let around = Surroundings {
             place: &self.shared.place,
             scheduler: &self.scheduler,
             inbox: &self.inbox,
             place_of,
             files: self.restored.clone(),
+            foreign: self.foreign,
             settled: self.newest,
         };
         let now = self.now();
@@ -102,7 +106,7 @@ impl Driver {
         {
             let mut progress = self.shared.progress.lock();
             progress.attempts = self.attempts;
-            progress.last_checkpoint = checkpoint;
+            progress.last_checkpoint = own;
         }
         self.phase = Phase::Running(attempt);
         let (job, attempt) = (self.shared.place.job, self.attempts);
