@@ -87,7 +87,8 @@ impl Report {
         writeln!(out, "# keybed against RocksDB and fjall\n")?;
         writeln!(
             out,
-            "{} keys, {} operations per phase, median of {} rounds.",
+            "Made by `benches/run --keys {} --ops {} --rounds {}`: keys, operations per phase, and rounds, of which the \
+             median counts.\nWhat is equal for all engines and what cannot be: README.md.",
             self.keys, self.ops, self.rounds
         )?;
         writeln!(out, "Machine: {}.\n", machine())?;
