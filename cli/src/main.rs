@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`args`] | what can be said on the command line |
 //! | [`run`] | `keybed run`: decide, start, watch, sum up |
-//! | [`snapshot`] | `keybed snapshot inspect`, `keybed snapshot verify` |
+//! | [`snapshot`] | `keybed snapshot inspect`, `verify`, `export`, `dispose` |
 //! | [`jobs`] | the jobs by name; [`jobs::flights`] is the main one |
 //! | [`input`] | numbered lines of a plain or compressed file |
 //! | [`input_identity`] | by which a changed input is noticed |
@@ -40,6 +40,8 @@ fn obey(command: Command, json: bool) -> Result<ExitCode> {
         Command::Run(args) => run::run(&args, json),
         Command::Snapshot(SnapshotCommand::Inspect { path }) => snapshot::inspect::run(&path, json),
         Command::Snapshot(SnapshotCommand::Verify { path }) => snapshot::verify::run(&path, json),
+        Command::Snapshot(SnapshotCommand::Export { path, to }) => snapshot::export::run(&path, &to, json),
+        Command::Snapshot(SnapshotCommand::Dispose { path }) => snapshot::dispose::run(&path, json),
     }
 }
 

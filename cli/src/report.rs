@@ -74,7 +74,7 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::SnapshotIncomplete => {
             "restore another checkpoint, or copy the whole directory of the job again"
         }
-        Code::NotASnapshot => "give the directory chk-<n> of a completed checkpoint",
+        Code::NotASnapshot => "give the directory of a savepoint, or chk-<n> of a completed checkpoint",
         Code::BadRecord => "mend the line, or leave such lines out with --on-bad-record skip",
         Code::InputUnreadable => "give a readable CSV file, plain or zstd, with --input",
         Code::OutputUnwritable => "give a directory that can be written with --out",

@@ -1,10 +1,14 @@
-//! `keybed snapshot`: looks into snapshots; no running job is needed and nothing is written.
+//! `keybed snapshot`: looks into snapshots, copies and removes them; no running job is needed.
 //!
 //! | file | idea |
 //! |---|---|
 //! | [`inspect`](mod@inspect) | what a snapshot holds, and which directories it depends on |
 //! | [`verify`](mod@verify) | every byte compared with what was written |
+//! | [`export`] | a self-contained copy |
+//! | [`dispose`] | exactly the files of a savepoint removed |
 
+pub(crate) mod dispose;
+pub(crate) mod export;
 pub(crate) mod inspect;
 pub(crate) mod verify;
 

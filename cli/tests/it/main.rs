@@ -8,3 +8,4 @@ mod kills;
 mod lifecycle;
 mod place;
 mod retention;
+mod savepoints;
