@@ -66,6 +66,9 @@ pub(crate) struct RunArgs {
     /// Give up an interrupted run and start anew.
     #[arg(long)]
     pub(crate) restart: bool,
+    /// Start anew from a snapshot: a savepoint wherever it lies, or a checkpoint; it is only read.
+    #[arg(short = 's', long, value_name = "PATH", conflicts_with = "resume")]
+    pub(crate) from: Option<PathBuf>,
     /// Subtasks per operator; may differ from the interrupted run's.
     #[arg(short, long, default_value_t = NonZeroU32::new(2).unwrap_or(NonZeroU32::MIN), value_name = "N")]
     pub(crate) parallelism: NonZeroU32,
@@ -176,12 +179,19 @@ mod tests {
         assert_eq!(args.memtable.unwrap().as_u64(), 262_144);
         let plain = run(&["run", "flights", "--memtable", "262144"]).unwrap();
         assert_eq!(plain.memtable, args.memtable);
+        let short = run(&["run", "flights", "-s", "sp 1"]).unwrap();
+        let long = run(&["run", "flights", "--restart", "--from", "sp 1"]).unwrap();
+        assert_eq!(
+            (&short.from, &long.from),
+            (&Some("sp 1".into()), &Some("sp 1".into()))
+        );
     }
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
         assert!(run(&["run", "flights", "--resume", "--restart"]).is_err());
         assert!(run(&["run", "flights", "-p", "0"]).is_err());
+        assert!(run(&["run", "flights", "--resume", "-s", "sp"]).is_err());
         assert!(run(&["run"]).is_err());
         assert!(run(&["run", "flights", "--checkpoint-interval", "soon"]).is_err());
         assert!(run(&["run", "flights", "--throttle", "0"]).is_err());

@@ -93,7 +93,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
             }
         }
         Start::Fresh => Plan {
-            record: fresh_record(&wanted)?,
+            record: fresh_record(&wanted, args.from.as_deref())?,
             resumed: false,
             replaced: found,
         },
@@ -144,6 +144,11 @@ fn start_and_watch(
         .filter(|f| !f.finished)
         .map(|f| f.record.id)
         .collect();
+    // A resume needs the snapshot only if no checkpoint completed since.
+    options.restore_from = match &record.from {
+        Some(_) if *resumed && places.has_checkpoints(record.id)? => None,
+        from => from.clone(),
+    };
     options.on_event = Some(listener(log, watch.clone(), notes));
     let pipeline = match job {
         JobName::Flights => flights::pipeline(record.input.clone(), &record.out, args.on_bad_record),
@@ -260,7 +265,7 @@ fn options(
     }
 }
 
-fn fresh_record(wanted: &Wanted) -> Result<JobRecord> {
+fn fresh_record(wanted: &Wanted, from: Option<&Path>) -> Result<JobRecord> {
     let or = |named: &Option<PathBuf>, default: &str| {
         named.clone().map_or_else(|| absolute(Path::new(default)), Ok)
     };
@@ -271,6 +276,7 @@ fn fresh_record(wanted: &Wanted) -> Result<JobRecord> {
         input_identity: InputIdentity::of(&input)?,
         input,
         out: or(&wanted.out, "out")?,
+        from: from.map(absolute).transpose()?,
     })
 }
 

@@ -5,7 +5,8 @@ use keybed::{
     Code, Result,
     env::{Fs, OsFs},
     snapshot::{
-        CheckpointStorage, FinishedRecord, JobId, LocalStorage, ObjectPath, finished::FINISHED_BYTES_MAX,
+        CandidateStanding, CheckpointStorage, FinishedRecord, JobId, LocalStorage, ObjectPath, OpenRoot,
+        finished::FINISHED_BYTES_MAX,
     },
 };
 use std::{
@@ -45,6 +46,19 @@ impl Places {
     /// Where the checkpoints of a job lie.
     pub(super) fn job_root(&self, job: JobId) -> PathBuf {
         self.checkpoints().join(job.to_string())
+    }
+
+    /// Whether a job has checkpoints of its own, readable or not. Until then it can only go on from the snapshot
+    /// that it was started from.
+    ///
+    /// # Errors
+    /// `Locked`; `SnapshotCorrupt`, `SnapshotIncomplete` if a record of the job root is damaged or missing.
+    pub(super) fn has_checkpoints(&self, job: JobId) -> Result<bool> {
+        let storage = LocalStorage::create(Arc::new(OsFs), &self.checkpoints(), job)?;
+        let candidates = OpenRoot::open(Arc::new(storage), job)?.candidates();
+        Ok(candidates
+            .iter()
+            .any(|candidate| candidate.standing != CandidateStanding::Void))
     }
 
     /// What an earlier run left.

@@ -26,6 +26,8 @@ pub(crate) struct JobRecord {
     pub(crate) input_identity: InputIdentity,
     /// The directory of the output, absolute.
     pub(crate) out: PathBuf,
+    /// The snapshot that the job started from, absolute; needed until its first checkpoint.
+    pub(crate) from: Option<PathBuf>,
 }
 
 impl JobRecord {
@@ -81,6 +83,10 @@ impl JobRecord {
                     .map_err(|e| damaged(e.to_string()))?,
             },
             out: text("out")?.into(),
+            from: match &value["from"] {
+                Value::Null => None,
+                _ => Some(text("from")?.into()),
+            },
         })
     }
 
@@ -93,7 +99,7 @@ impl JobRecord {
             let utf8 = path.to_str().map(str::to_owned);
             utf8.ok_or_else(|| Error::invalid("a path of a job must be UTF-8").in_file(path))
         };
-        let value = json!({
+        let mut value = json!({
             "format": FORMAT,
             "job": self.job,
             "job_id": self.id.to_string(),
@@ -102,6 +108,9 @@ impl JobRecord {
             "input_digest": format!("{:016x}", self.input_identity.digest),
             "out": text(&self.out)?,
         });
+        if let Some(from) = &self.from {
+            value["from"] = text(from)?.into();
+        }
         let temporary = state_dir.join(TEMPORARY);
         if fs.facts(&temporary)?.is_some() {
             fs.remove_file(&temporary)?; // left by a crash before the rename
@@ -156,6 +165,7 @@ mod tests {
                 digest: 0xabc,
             },
             out: "/out".into(),
+            from: None,
         }
     }
 
@@ -167,6 +177,7 @@ mod tests {
         std::fs::write(dir.path().join(TEMPORARY), "left by a crash").unwrap();
         let newer = JobRecord {
             id: JobId(8),
+            from: Some("/savepoints/ä 1".into()),
             ..record()
         };
         newer.write(&OsFs, dir.path()).unwrap();
@@ -182,6 +193,11 @@ mod tests {
             (r#"{"format":1,"job":"flights"}"#, Code::ManifestCorrupt),
             (
                 r#"{"format":1,"job":"f","job_id":"x","input":"","out":""}"#,
+                Code::ManifestCorrupt,
+            ),
+            (
+                r#"{"format":1,"job":"f","job_id":"00000000000000000000000000000007","input":"","input_bytes":1,
+                    "input_digest":"1","out":"","from":7}"#,
                 Code::ManifestCorrupt,
             ),
             (r#"{"format":2}"#, Code::UnsupportedFormatVersion),
