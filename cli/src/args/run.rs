@@ -1,59 +1,7 @@
-//! What can be said on the command line.
+//! What can be said after `keybed run`.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use std::{num::NonZeroU32, path::PathBuf};
-
-/// Runs stateful stream jobs on keybed and looks after their snapshots.
-///
-/// Without a command it runs the job `flights` with its defaults.
-#[derive(Debug, Parser)]
-#[command(name = "keybed", version, after_help = EXIT_CODES)]
-pub(crate) struct CommandLine {
-    /// Print the result (or the error) as one JSON object on standard output.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-}
-
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed or stopped, 2 usage, 3 corruption found, 4 busy or locked, \
-                          5 refused (incompatible, or would lose data).";
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Run a job until its input ends, taking checkpoints.
-    Run(Box<RunArgs>),
-    /// Look into snapshots; no running job is needed.
-    #[command(subcommand)]
-    Snapshot(SnapshotCommand),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SnapshotCommand {
-    /// Print what a snapshot holds and which directories it depends on.
-    Inspect {
-        /// The directory of the snapshot (`chk-<n>`), or its `_metadata`.
-        path: PathBuf,
-    },
-    /// Read every byte that a snapshot consists of and compare it with what was written.
-    Verify {
-        /// The directory of the snapshot (`chk-<n>`), or its `_metadata`.
-        path: PathBuf,
-    },
-    /// Copy a snapshot into a directory of its own that can be moved anywhere; the last line is that directory.
-    Export {
-        /// The directory of the snapshot (`chk-<n>` or a savepoint), or its `_metadata`.
-        path: PathBuf,
-        /// Where the copy's directory is created.
-        #[arg(long, value_name = "DIR")]
-        to: PathBuf,
-    },
-    /// Remove a savepoint: its own files and nothing else. Checkpoints in the root of a job are refused.
-    Dispose {
-        /// The directory of the savepoint, or its `_metadata`.
-        path: PathBuf,
-    },
-}
 
 /// Options of `keybed run`.
 #[derive(Args, Clone, Debug)]
@@ -119,22 +67,11 @@ pub(crate) enum OnBadRecord {
     Skip,
 }
 
-impl CommandLine {
-    /// The command, which is `run flights` if none was given.
-    pub(crate) fn into_command(self) -> Command {
-        self.command.unwrap_or_else(|| {
-            let words = ["keybed", "run", "flights"];
-            CommandLine::parse_from(words)
-                .command
-                .unwrap_or_else(|| unreachable!("`run` is a command"))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{Command, CommandLine};
     use super::*;
-    use clap::CommandFactory;
+    use clap::Parser;
 
     fn run(words: &[&str]) -> Result<RunArgs, clap::Error> {
         let line = CommandLine::try_parse_from(["keybed"].iter().chain(words))?;
@@ -142,11 +79,6 @@ mod tests {
             Command::Run(run) => Ok(*run),
             other => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn definitions_are_consistent() {
-        CommandLine::command().debug_assert();
     }
 
     #[test]

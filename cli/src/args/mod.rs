@@ -1,0 +1,57 @@
+//! What can be said on the command line: the commands; the options of each are in the file of its name.
+
+mod run;
+mod snapshot;
+
+pub(crate) use run::{BackendName, OnBadRecord, RunArgs};
+pub(crate) use snapshot::SnapshotCommand;
+
+use clap::{Parser, Subcommand};
+
+/// Runs stateful stream jobs on keybed and looks after their snapshots.
+///
+/// Without a command it runs the job `flights` with its defaults.
+#[derive(Debug, Parser)]
+#[command(name = "keybed", version, after_help = EXIT_CODES)]
+pub(crate) struct CommandLine {
+    /// Print the result (or the error) as one JSON object on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed or stopped, 2 usage, 3 corruption found, 4 busy or locked, \
+                          5 refused (incompatible, or would lose data).";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a job until its input ends, taking checkpoints.
+    Run(Box<RunArgs>),
+    /// Look into snapshots; no running job is needed.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+impl CommandLine {
+    /// The command, which is `run flights` if none was given.
+    pub(crate) fn into_command(self) -> Command {
+        self.command.unwrap_or_else(|| {
+            let words = ["keybed", "run", "flights"];
+            CommandLine::parse_from(words)
+                .command
+                .unwrap_or_else(|| unreachable!("`run` is a command"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}
