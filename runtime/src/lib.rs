@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`pipeline`], [`stream`] | how a program is written down |
 //! | [`source`], [`operator`], [`window`], [`sink`] | what it is made of |
-//! | [`options`], [`event`], [`job`] | how it is started, watched, stopped |
+//! | [`options`], [`mod@restore`], [`event`], [`job`] | how it is started, watched, stopped |
 //! | [`element`], `channel`, `output`, `wiring` | what flows, and through what |
 //! | `task` | one subtask, stepped by the scheduler |
 //! | [`align`], [`watermark`], [`coordinator`], [`restart`] | the decisions, as pure state machines |
@@ -103,6 +103,7 @@ pub mod pipeline;
 mod plan;
 mod promise;
 pub mod restart;
+pub mod restore;
 pub mod sink;
 pub mod source;
 pub mod stream;
@@ -114,11 +115,13 @@ mod wiring;
 pub use element::{Data, Purpose, Record, SavepointFormat};
 pub use event::{JobEvent, JobReport, Outcome, SplitOffset};
 pub use job::{CheckpointTicket, Job, SavepointReport, SavepointTicket};
+pub use keybed_snapshot::{ClaimMode, OperatorUid};
 pub use metrics::NodeMetrics;
 pub use operator::{Context, KeyedOperator};
 pub use options::{Backend, Checkpoints, JobOptions, OnEvent};
 pub use pipeline::Pipeline;
 pub use restart::RestartStrategy;
+pub use restore::{AllowNonRestored, Restore};
 pub use sink::FileSink;
 pub use source::{Polled, Source, SourceReader, SplitStart};
 pub use stream::{KeyedStream, Stream};

@@ -4,7 +4,7 @@ use crate::{
     element::{Barrier, Data, Purpose, Record},
     metrics::NodeCounters,
     output::Output,
-    plan::{Build, Node, Restore, Role, Taps},
+    plan::{Build, Node, Role, SubtaskStart, Taps},
     stream::Keyed,
     task::{
         AsyncPart, Control, Shell,
@@ -186,7 +186,7 @@ struct KeyedLogic<Op: KeyedOperator> {
     max_parallelism: u32,
     /// Until opened.
     backend: Option<BackendOptions>,
-    restore: Option<Restore>,
+    restore: Option<SubtaskStart>,
     counters: Arc<NodeCounters>,
     /// What of the backend's counters is in there already.
     counted: BackendStats,
@@ -205,7 +205,7 @@ impl<Op: KeyedOperator> KeyedLogic<Op> {
 }
 
 /// The smallest watermark that any old subtask remembers: a restored channel starts there.
-fn restored_watermark(restore: &Restore) -> Result<i64> {
+fn restored_watermark(restore: &SubtaskStart) -> Result<i64> {
     let Some(operator) = &restore.operator else {
         return Ok(watermark::MIN);
     };

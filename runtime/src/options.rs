@@ -5,6 +5,7 @@ use crate::{
     job::work_dir,
     plan::JobPlace,
     restart::RestartStrategy,
+    restore::Restore,
     task::{AsyncFailure, Seed},
 };
 use keybed_env::{Clock, Fs, OsFs, Scheduler, SystemClock, random::Ids};
@@ -116,11 +117,9 @@ pub struct JobOptions {
     pub job: Option<JobId>,
     /// Histories given up for this job: what their sinks left unfinished is removed. Default: none.
     pub abandoned: Vec<JobId>,
-    /// A snapshot to start from, by directory or metadata file: a savepoint wherever it lies now, or a checkpoint in
-    /// its root. It is opened read-only and stays its owner's; until the first checkpoint of this job, which writes
-    /// everything anew, a failure goes back to it. The job must be new: one that has checkpoints goes on from those.
-    /// Default: none.
-    pub restore_from: Option<PathBuf>,
+    /// A snapshot to start from. The job must be new: one that has checkpoints goes on from those. Until the first
+    /// checkpoint of this job a failure goes back to the snapshot. Default: none.
+    pub restore: Option<Restore>,
     /// Subtasks of every source, operator and sink, at least 1. Default 1.
     pub parallelism: u32,
     /// Key groups of every keyed operator: bounds the parallelism for ever. Default: that of the checkpoint, else
@@ -157,7 +156,7 @@ impl Default for JobOptions {
         JobOptions {
             job: None,
             abandoned: Vec::new(),
-            restore_from: None,
+            restore: None,
             parallelism: 1,
             max_parallelism: None,
             backend: Backend::lsm(),

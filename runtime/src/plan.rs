@@ -36,7 +36,7 @@ pub(crate) enum Role {
 
 /// What one subtask gets of the snapshot that is restored.
 #[derive(Clone, Default)]
-pub(crate) struct Restore {
+pub(crate) struct SubtaskStart {
     /// The node's part of the snapshot.
     pub(crate) operator: Option<Arc<OperatorSnapshot>>,
     /// Keyed state assigned to this subtask.
@@ -65,7 +65,7 @@ pub(crate) struct Build<'a> {
     pub(crate) seed: Seed,
     pub(crate) place: &'a Arc<JobPlace>,
     pub(crate) catalogue: Arc<StateCatalogue>,
-    pub(crate) restore: Restore,
+    pub(crate) restore: SubtaskStart,
     pub(crate) wiring: &'a mut Wiring,
 }
 

@@ -25,7 +25,7 @@ use events::EventLog;
 use keybed::{
     Code, Error, Result,
     env::{Clock, Fs, OsFs, SystemClock, random::Ids},
-    runtime::{Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome},
+    runtime::{Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome, Restore},
     snapshot::JobId,
 };
 use places::Places;
@@ -145,9 +145,9 @@ fn start_and_watch(
         .map(|f| f.record.id)
         .collect();
     // A resume needs the snapshot only if no checkpoint completed since.
-    options.restore_from = match &record.from {
+    options.restore = match &record.from {
         Some(_) if *resumed && places.has_checkpoints(record.id)? => None,
-        from => from.clone(),
+        from => from.as_ref().map(Restore::from),
     };
     options.on_event = Some(listener(log, watch.clone(), notes));
     let pipeline = match job {

@@ -4,7 +4,7 @@ use super::{driver::DriverMail, restore::NodeStart};
 use crate::{
     element::{Barrier, Purpose},
     mailbox::Mailbox,
-    plan::{Build, JobPlace, Named, Restore, Role},
+    plan::{Build, JobPlace, Named, Role, SubtaskStart},
     task::{Mail, PlaceOf, Seed},
     wiring::Wiring,
 };
@@ -81,7 +81,7 @@ impl Attempt {
                     place_of: around.place_of.clone(),
                     counters: around.place.counters[n].clone(),
                 };
-                let restore = Restore {
+                let restore = SubtaskStart {
                     operator: start.operator.clone(),
                     keyed: start.keyed.get(subtask as usize).cloned().unwrap_or_default(),
                     foreign: around.foreign,

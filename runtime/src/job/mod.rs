@@ -17,13 +17,14 @@ use crate::{
     plan::{JobPlace, Named, Role},
     promise::Promise,
     restart::RestartStrategy,
+    restore::{AllowNonRestored, Restore},
     source::Throttle,
 };
 use driver::{Driver, DriverMail, Request, SavepointAsk};
 use keybed_env::{Scheduler, TaskHandle, ThreadScheduler, sched::TaskEnd};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    CheckpointId, JobId, SnapshotDir, check_parallelism, key_group::MAX_PARALLELISM_MAX,
+    CheckpointId, ClaimMode, JobId, SnapshotDir, check_parallelism, key_group::MAX_PARALLELISM_MAX,
     savepoint::resolve_target,
 };
 use parking_lot::Mutex;
@@ -67,9 +68,12 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
     };
     options.job = Some(job);
     // Found out before anything is locked or written.
-    let source = options.restore_from.clone().map(|path| Source {
+    if let Some(restore) = &options.restore {
+        refuse_unbuilt(restore)?;
+    }
+    let source = options.restore.as_ref().map(|restore| Source {
         fs: options.fs.clone(),
-        path,
+        path: restore.path.clone(),
     });
     let snapshot = source
         .as_ref()
@@ -150,6 +154,28 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
         scheduler,
         driver,
     })
+}
+
+/// What a start from a snapshot cannot do yet.
+fn refuse_unbuilt(restore: &Restore) -> Result {
+    let unbuilt = [
+        ("claim", restore.claim != ClaimMode::NoClaim),
+        (
+            "allow_non_restored",
+            restore.allow_non_restored != AllowNonRestored::None,
+        ),
+        ("renames", !restore.renames.is_empty()),
+        ("anchors", !restore.anchors.is_empty()),
+        ("accept_lost_transactions", restore.accept_lost_transactions),
+    ];
+    match unbuilt.iter().find(|(_, asked)| *asked) {
+        None => Ok(()),
+        Some((option, _)) => Err(Error::invalid(
+            "this option of a start from a snapshot is not supported by this version",
+        )
+        .in_file(&restore.path)
+        .with("option", option)),
+    }
 }
 
 impl Job {

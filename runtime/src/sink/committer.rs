@@ -9,7 +9,7 @@ use super::{
 use crate::{
     element::{Barrier, Purpose, Record},
     output::Fan,
-    plan::{Build, JobPlace, Node, Restore, Role, Width},
+    plan::{Build, JobPlace, Node, Role, SubtaskStart, Width},
     task::{
         AsyncPart, Control, JobKind, Mail, Shell, What,
         operator::{Logic, OperatorTask, OutputOf},
@@ -34,7 +34,7 @@ pub(crate) struct SinkCommitterNode {
 
 /// The lineage that a sink continues or begins, and the parts it has. From a snapshot that is not this job's it takes the
 /// parts and begins a lineage of its own: others may go on from the same snapshot.
-pub(super) fn lineage(restore: &Restore, job: JobId, uid: &OperatorUid) -> Result<(Lineage, Vec<Part>)> {
+pub(super) fn lineage(restore: &SubtaskStart, job: JobId, uid: &OperatorUid) -> Result<(Lineage, Vec<Part>)> {
     let restored = restore
         .operator
         .as_deref()

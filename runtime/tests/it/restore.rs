@@ -4,7 +4,7 @@ use crate::savepoint::{FORMATS, LSM, TARGET, ask, options, orders, outcome, remo
 use crate::world::{Bomb, Input, Machine, checkpoints, expected_output, pipeline};
 use keybed_env::{Fs, Random, fs::SimFs};
 use keybed_format::Code;
-use keybed_runtime::{Backend, JobOptions, Outcome, SavepointFormat};
+use keybed_runtime::{Backend, JobOptions, Outcome, Restore, SavepointFormat};
 use keybed_snapshot::{JobId, SnapshotDir, SnapshotKind, verify};
 use std::{
     path::{Path, PathBuf},
@@ -47,7 +47,7 @@ fn restored(machine: &Machine, backend: Backend, parallelism: u32, from: Option<
     JobOptions {
         job: Some(JOB),
         parallelism,
-        restore_from: from.map(Path::to_path_buf),
+        restore: from.map(Restore::from),
         ..options(machine, backend, INTERVAL, 1)
     }
 }
