@@ -34,13 +34,23 @@ impl SavepointFormat {
     }
 }
 
+/// What a checkpoint that somebody asks for may refer to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CheckpointScope {
+    /// As the periodic ones: files of earlier checkpoints are named again.
+    #[default]
+    Configured,
+    /// No file of another snapshot: every file is written anew. Later checkpoints may build on it.
+    Full,
+}
+
 /// Why a checkpoint is taken; decides what happens after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// The interval is over.
     Periodic,
     /// Somebody asked for it.
-    Manual,
+    Manual(CheckpointScope),
     /// Somebody asked for a snapshot of his own: no recovery uses it, no sink commits for it.
     Savepoint(SavepointFormat),
     /// The job stops after it and can be resumed.
@@ -64,7 +74,11 @@ impl Purpose {
     pub fn kind(self) -> SnapshotKind {
         match self {
             Purpose::Savepoint(format) => format.kind(),
-            Purpose::Periodic | Purpose::Manual | Purpose::Stop | Purpose::Final => SnapshotKind::Checkpoint,
+            Purpose::Manual(CheckpointScope::Full) => SnapshotKind::FullCheckpoint,
+            Purpose::Periodic
+            | Purpose::Manual(CheckpointScope::Configured)
+            | Purpose::Stop
+            | Purpose::Final => SnapshotKind::Checkpoint,
         }
     }
 }

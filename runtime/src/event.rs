@@ -1,6 +1,6 @@
 //! What a job tells the outside while it runs and when it is over.
 
-use crate::{element::Purpose, metrics::NodeMetrics};
+use crate::{element::Purpose, job::JobState, metrics::NodeMetrics};
 use keybed_format::Error;
 use keybed_snapshot::{CheckpointId, JobId, OperatorUid};
 use std::{path::PathBuf, time::Duration};
@@ -113,6 +113,8 @@ pub enum Outcome {
 pub struct JobReport {
     /// The job.
     pub job: JobId,
+    /// Where it is.
+    pub state: JobState,
     /// How it ended; `None` while it runs.
     pub outcome: Option<Outcome>,
     /// From the start of the run to its end, or to now.

@@ -112,9 +112,9 @@ pub mod watermark;
 pub mod window;
 mod wiring;
 
-pub use element::{Data, Purpose, Record, SavepointFormat};
+pub use element::{CheckpointScope, Data, Purpose, Record, SavepointFormat};
 pub use event::{JobEvent, JobReport, Outcome, SplitOffset};
-pub use job::{CheckpointTicket, Job, SavepointReport, SavepointTicket};
+pub use job::{CheckpointTicket, Job, JobHandle, JobState, SavepointReport, SavepointTicket};
 pub use keybed_snapshot::{ClaimMode, OperatorUid};
 pub use metrics::NodeMetrics;
 pub use operator::{Context, KeyedOperator};

@@ -1,9 +1,11 @@
 //! One test per line of the protocol's table, and random events against a small specification.
 
 use super::*;
+use crate::element::CheckpointScope;
 use keybed_env::Random;
 
 const SECOND: Duration = Duration::from_secs(1);
+const MANUAL: Purpose = Purpose::Manual(CheckpointScope::Configured);
 
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -178,12 +180,9 @@ fn requests_wait_for_the_running_checkpoint_and_refuse_before_the_tasks_are_read
         at(0),
     );
     c.begin_attempt(1);
-    assert_eq!(c.request(at(0), Purpose::Manual), (false, vec![]));
+    assert_eq!(c.request(at(0), MANUAL), (false, vec![]));
     c.on_ready(at(0));
-    assert_eq!(
-        c.request(at(0), Purpose::Manual),
-        (true, vec![Command::Allot(Purpose::Manual)])
-    );
+    assert_eq!(c.request(at(0), MANUAL), (true, vec![Command::Allot(MANUAL)]));
     c.on_allotted(at(0), id(1));
     assert_eq!(c.request(at(1), Purpose::Final), (true, vec![]));
     c.on_ack(1, 0, id(1), ());
@@ -197,12 +196,12 @@ fn nothing_follows_the_checkpoint_that_ends_the_job() {
         let mut c = ready(timing());
         c.request(at(0), purpose);
         c.on_allotted(at(0), id(1));
-        c.request(at(0), Purpose::Manual);
+        c.request(at(0), MANUAL);
         c.on_ack(1, 0, id(1), "a");
         c.on_ack(1, 1, id(1), "b");
         assert_eq!(c.on_published(at(1), id(1)).len(), 1);
         assert_eq!((c.on_time(at(100)), c.next_deadline()), (vec![], None));
-        assert_eq!(c.request(at(100), Purpose::Manual), (false, vec![]));
+        assert_eq!(c.request(at(100), MANUAL), (false, vec![]));
     }
 }
 
@@ -320,7 +319,7 @@ fn random_events_keep_the_promises() {
                     now += random.below(4);
                     c.on_time(at(now))
                 }
-                6 => c.request(at(now), Purpose::Manual).1,
+                6 => c.request(at(now), MANUAL).1,
                 _ => match storing.take() {
                     Some(None) if random.one_in(8) => c.on_storage_failed(at(now), "io".into()),
                     Some(None) => {

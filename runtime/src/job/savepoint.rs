@@ -21,7 +21,8 @@ pub struct SavepointReport {
     pub duration: Duration,
 }
 
-/// A savepoint that was asked for.
+/// A savepoint that was asked for. Clones wait for the same one.
+#[derive(Clone)]
 pub struct SavepointTicket {
     answer: Promise<Result<SavepointReport>>,
     scheduler: Arc<dyn Scheduler>,
@@ -41,9 +42,10 @@ impl SavepointTicket {
         }
     }
 
-    /// The outcome, if it is known.
+    /// The outcome, if it is known: what [`SavepointTicket::wait`] would give.
     pub fn outcome(&self) -> Option<Result<SavepointReport>> {
-        self.answer.read(copy)
+        let over = self.driver.ended().is_some();
+        self.answer.read(copy).or_else(|| over.then(|| Err(closed())))
     }
 
     /// Waits for the outcome. For threads that are not the scheduler's.
@@ -53,8 +55,13 @@ impl SavepointTicket {
     pub fn wait(&self) -> Result<SavepointReport> {
         self.answer
             .wait(&*self.scheduler, copy, || self.driver.ended().is_some())
-            .unwrap_or_else(|| Err(Error::new(Code::Closed, "the job is over")))
+            .unwrap_or_else(|| Err(closed()))
     }
+}
+
+/// Nobody is there who could answer.
+pub(super) fn closed() -> Error {
+    Error::new(Code::Closed, "the job is over")
 }
 
 fn copy(outcome: &Result<SavepointReport>) -> Result<SavepointReport> {

@@ -1,5 +1,6 @@
 //! Whole jobs on a simulated machine, one behaviour per module.
 
+mod asked;
 mod crash;
 mod fault;
 mod plain;

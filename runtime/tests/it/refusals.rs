@@ -7,8 +7,8 @@ use keybed_env::{
 };
 use keybed_format::{Code, Error, Result};
 use keybed_runtime::{
-    Backend, Checkpoints, Context, FileSink, Job, JobOptions, KeyedOperator, Outcome, Pipeline, Polled,
-    RestartStrategy, Source, SourceReader, SplitStart,
+    Backend, CheckpointScope, Checkpoints, Context, FileSink, Job, JobOptions, KeyedOperator, Outcome,
+    Pipeline, Polled, RestartStrategy, Source, SourceReader, SplitStart,
 };
 use keybed_snapshot::JobId;
 use keybed_state::{StateRegistry, ValueState};
@@ -375,7 +375,7 @@ fn a_checkpoint_can_be_asked_for() {
     let mut options = eager(machine.options(JobId(7), 2, Backend::Heap));
     options.checkpoints = Some(Checkpoints::every(Duration::from_secs(3600), "ckpt"));
     let job = numbers(1000, None, "last").start(options).unwrap();
-    let early = job.request_checkpoint();
+    let early = job.request_checkpoint(CheckpointScope::Configured);
     machine.scheduler.run_until(|| early.outcome().is_some(), 100_000);
     assert_eq!(
         early.outcome().unwrap().unwrap_err().code(),
@@ -384,14 +384,14 @@ fn a_checkpoint_can_be_asked_for() {
     machine
         .scheduler
         .run_until(|| job.status().source_records > 100, 1_000_000);
-    let ticket = job.request_checkpoint();
+    let ticket = job.request_checkpoint(CheckpointScope::Configured);
     machine
         .scheduler
         .run_until(|| ticket.outcome().is_some(), 100_000);
     let id = ticket.outcome().unwrap().unwrap();
     assert_eq!(job.status().last_checkpoint, Some(id));
     assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
-    let late = job.request_checkpoint();
+    let late = job.request_checkpoint(CheckpointScope::Configured);
     machine.scheduler.run_until(|| late.outcome().is_some(), 1000);
     assert_eq!(late.wait().unwrap_err().code(), Code::Closed);
 }

@@ -7,8 +7,8 @@ use keybed_env::{
 };
 use keybed_format::{Code, Result};
 use keybed_runtime::{
-    Backend, Checkpoints, Job, JobOptions, Outcome, RestartStrategy, SavepointFormat, SavepointReport,
-    SavepointTicket,
+    Backend, CheckpointScope, Checkpoints, Job, JobOptions, Outcome, RestartStrategy, SavepointFormat,
+    SavepointReport, SavepointTicket,
 };
 use keybed_snapshot::{JobId, SnapshotDir, verify};
 use std::{path::Path, sync::Arc, time::Duration};
@@ -127,7 +127,7 @@ fn no_recovery_uses_a_savepoint_and_no_sink_commits_for_it() {
         machine
             .scheduler
             .run_until(|| job.status().source_records > 60, 1_000_000);
-        let ticket = job.request_checkpoint();
+        let ticket = job.request_checkpoint(CheckpointScope::Configured);
         machine
             .scheduler
             .run_until(|| ticket.outcome().is_some(), 1_000_000);

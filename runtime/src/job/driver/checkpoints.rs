@@ -1,6 +1,6 @@
 //! Doing what the coordinator says, and telling tasks, tickets and listeners what came of it.
 
-use super::{Driver, Phase, Stored};
+use super::{CheckpointAsk, Driver, Phase, Stored};
 use crate::{
     coordinator::{AbortReason, Command, Coordinator, Timing},
     element::{Barrier, Purpose},
@@ -43,7 +43,11 @@ impl Driver {
     pub(super) fn obey(&mut self, command: Command<SubtaskState>) {
         match command {
             Command::Allot(purpose) if purpose.is_savepoint() => self.allot_savepoint(),
-            Command::Allot(_) => self.store(|s| s.allot(), Stored::Allotted),
+            Command::Allot(purpose) => {
+                let asked = |ask: &mut CheckpointAsk| purpose == Purpose::Manual(ask.scope);
+                self.awaited.extend(self.tickets.extract_if(.., asked));
+                self.store(|s| s.allot(), Stored::Allotted);
+            }
             Command::Trigger(checkpoint, purpose) => {
                 self.timestamp_ms = self.shared.place.options.clock.wall_millis();
                 self.kind = match purpose.kind() {
@@ -118,10 +122,10 @@ impl Driver {
                 offsets,
             });
         }
-        if purpose != Purpose::Periodic {
-            self.tickets
+        if matches!(purpose, Purpose::Manual(_)) {
+            self.awaited
                 .drain(..)
-                .for_each(|ticket| ticket.keep(Ok(checkpoint)));
+                .for_each(|ask| ask.answer.keep(Ok(checkpoint)));
         }
         if let Phase::Running(attempt) = &mut self.phase {
             attempt.last = attempt.last.or(purpose.ends_the_job().then_some(purpose));
@@ -135,8 +139,9 @@ impl Driver {
             return;
         }
         let text = reason.to_string();
-        if purpose != Purpose::Periodic {
-            self.refuse_tickets(&Error::new(Code::CheckpointDeclined, text.as_str()));
+        if matches!(purpose, Purpose::Manual(_)) {
+            let why = || Error::new(Code::CheckpointDeclined, text.as_str());
+            self.awaited.drain(..).for_each(|ask| ask.answer.keep(Err(why())));
         }
         self.event(&JobEvent::CheckpointDeclined {
             checkpoint: id,
@@ -165,10 +170,23 @@ impl Driver {
         }
     }
 
+    pub(super) fn ask_for_checkpoint(&mut self, ask: CheckpointAsk) {
+        let (now, scope) = (self.now(), ask.scope);
+        let ready = matches!(&self.phase, Phase::Running(a) if a.all(&a.ready));
+        if !ready || self.shared.place.options.checkpoints.is_none() {
+            let why = Error::new(Code::CheckpointDeclined, "not all tasks are ready");
+            ask.answer.keep(Err(why));
+            return;
+        }
+        self.tickets.push(ask);
+        self.coordinate(|c| c.request(now, Purpose::Manual(scope)).1);
+    }
+
     /// Tells everybody who waits for a checkpoint that there is none.
     pub(super) fn refuse_tickets(&mut self, why: &Error) {
-        self.tickets
+        self.awaited
             .drain(..)
-            .for_each(|ticket| ticket.keep(Err(why.duplicate())));
+            .chain(self.tickets.drain(..))
+            .for_each(|ask| ask.answer.keep(Err(why.duplicate())));
     }
 }

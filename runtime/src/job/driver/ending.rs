@@ -4,7 +4,7 @@ use super::{Driver, Next, Phase, Stored, storing::is_restartable};
 use crate::{
     element::Purpose,
     event::{JobEvent, Outcome},
-    job::storage::NoStorage,
+    job::{JobState, storage::NoStorage},
     restart::Decision,
     task::Mail,
 };
@@ -73,7 +73,7 @@ impl Driver {
                 // The root's lock is free before anybody hears of the end.
                 self.storage = Arc::new(NoStorage::default());
                 self.restored = None;
-                self.shared.progress.lock().ended = Some((outcome, self.now()));
+                self.note_end(outcome);
                 let closed = Error::new(Code::Closed, "the job is over");
                 self.refuse_tickets(&closed);
                 self.refuse_savepoints(&closed);
@@ -81,6 +81,39 @@ impl Driver {
                 self.shared.end.keep(end);
             }
         }
+    }
+
+    fn note_end(&self, outcome: Outcome) {
+        let mut progress = self.shared.progress.lock();
+        progress.ended = Some((outcome, self.now()));
+        progress.state = match outcome {
+            Outcome::Finished => JobState::Finished,
+            Outcome::Stopped => JobState::Suspended,
+            Outcome::Cancelled => JobState::Canceled,
+            Outcome::Failed => JobState::Failed,
+        };
+    }
+
+    /// Lets the handles see where the job is.
+    pub(super) fn note_state(&self) {
+        let taking_up = || match self.attempts {
+            0 | 1 => JobState::Initializing,
+            _ => JobState::Restarting,
+        };
+        let state = match &self.phase {
+            Phase::Paused(_) if self.attempts == 0 => JobState::Created,
+            Phase::Running(attempt) if attempt.all(&attempt.ready) => JobState::Running,
+            Phase::Restoring if self.attempts == 0 => JobState::Initializing,
+            Phase::Running(_) => taking_up(),
+            Phase::Recording(_) => JobState::Running,
+            Phase::Restoring | Phase::Paused(_) | Phase::Ending(_, Next::Restart(_)) => JobState::Restarting,
+            Phase::Ending(_, Next::End(Ok(Outcome::Cancelled))) => JobState::Cancelling,
+            Phase::Ending(_, Next::End(Ok(_))) => JobState::Running,
+            Phase::Ending(_, Next::End(Err(_))) => JobState::Failing,
+            // Noted with the outcome.
+            Phase::Over => return,
+        };
+        self.shared.progress.lock().state = state;
     }
 
     /// All tasks did what the last checkpoint asked for.
@@ -108,7 +141,7 @@ impl Driver {
         }
         self.storage = Arc::new(NoStorage::default());
         self.restored = None;
-        self.shared.progress.lock().ended = Some((Outcome::Failed, self.now()));
+        self.note_end(Outcome::Failed);
         let closed = Error::new(Code::Closed, "the job is over");
         self.refuse_tickets(&closed);
         self.refuse_savepoints(&closed);

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     coordinator::Coordinator,
-    element::Purpose,
+    element::CheckpointScope,
     event::{JobEvent, Outcome, SplitOffset},
     mailbox::Mailbox,
     plan::Named,
@@ -36,7 +36,7 @@ use keybed_env::{
     Random, Scheduler, Step, Task, Waker,
     sched::{TaskBuilder, panic_text},
 };
-use keybed_format::{Code, Error, Result};
+use keybed_format::{Error, Result};
 use keybed_snapshot::{CheckpointId, OpenFiles, SnapshotKind, SubtaskState};
 pub(crate) use savepoints::SavepointAsk;
 use savepoints::Savepoints;
@@ -61,8 +61,14 @@ pub(crate) enum DriverMail {
 pub(crate) enum Request {
     Stop,
     Cancel,
-    Checkpoint(Promise<Result<CheckpointId>>),
+    Checkpoint(CheckpointAsk),
     Savepoint(SavepointAsk),
+}
+
+/// A checkpoint that somebody asked for.
+pub(crate) struct CheckpointAsk {
+    pub(crate) scope: CheckpointScope,
+    pub(crate) answer: Promise<Result<CheckpointId>>,
 }
 
 /// Outcomes of the storage.
@@ -119,8 +125,10 @@ pub(super) struct Driver {
     /// Why the last attempt failed.
     failure: Option<Error>,
     cancel_wanted: bool,
-    /// Who asked for a checkpoint by hand and waits for the answer.
-    tickets: Vec<Promise<Result<CheckpointId>>>,
+    /// Who asked for a checkpoint by hand that was not begun yet.
+    tickets: Vec<CheckpointAsk>,
+    /// Who waits for the one under way.
+    awaited: Vec<CheckpointAsk>,
     savepoints: Savepoints,
     /// What `Complete` must tell about the checkpoint being published.
     publishing: Option<(u64, u64, Vec<SplitOffset>)>,
@@ -166,6 +174,7 @@ impl Driver {
             failure: None,
             cancel_wanted: false,
             tickets: Vec::new(),
+            awaited: Vec::new(),
             savepoints: Savepoints::default(),
             publishing: None,
             timestamp_ms: 0,
@@ -266,19 +275,7 @@ impl Driver {
                 }
                 self.ask_to_end();
             }
-            Request::Checkpoint(ticket) => {
-                let now = self.now();
-                let ready = matches!(&self.phase, Phase::Running(a) if a.all(&a.ready));
-                if !ready || self.shared.place.options.checkpoints.is_none() {
-                    ticket.keep(Err(Error::new(
-                        Code::CheckpointDeclined,
-                        "not all tasks are ready",
-                    )));
-                    return;
-                }
-                self.tickets.push(ticket);
-                self.coordinate(|c| c.request(now, Purpose::Manual).1);
-            }
+            Request::Checkpoint(ask) => self.ask_for_checkpoint(ask),
             Request::Savepoint(ask) => {
                 self.savepoints.waiting.push_back(ask);
                 self.next_savepoint();
@@ -357,6 +354,7 @@ impl Driver {
             self.coordinate(|c| c.on_time(now));
         }
         self.advance();
+        self.note_state();
         if matches!(self.phase, Phase::Over) {
             return Step::Done;
         }
