@@ -1,6 +1,6 @@
 //! What a job tells the outside while it runs and when it is over.
 
-use crate::{element::Purpose, job::JobState, metrics::NodeMetrics};
+use crate::{check::RestoreWarning, element::Purpose, job::JobState, metrics::NodeMetrics};
 use keybed_format::Error;
 use keybed_snapshot::{CheckpointId, JobId, OperatorUid};
 use std::{path::PathBuf, time::Duration};
@@ -30,6 +30,18 @@ pub enum JobEvent {
         restored: Option<CheckpointId>,
         /// Where the sources go on; empty if nothing was restored.
         offsets: Vec<SplitOffset>,
+    },
+    /// The job starts from a snapshot, and there is something to know about that. Comes before the first
+    /// [`JobEvent::Started`].
+    RestoreWarning {
+        /// What.
+        warning: RestoreWarning,
+    },
+    /// Nothing of this job reads the snapshot any more that it was started from, nor ever will: its owner may remove
+    /// it. Comes once.
+    SourceSnapshotReleased {
+        /// The snapshot, as the job was told.
+        location: PathBuf,
     },
     /// A barrier was sent into the sources.
     CheckpointTriggered {
@@ -125,6 +137,11 @@ pub struct JobReport {
     pub checkpoints: u64,
     /// The newest completed checkpoint, that which was restored included.
     pub last_checkpoint: Option<CheckpointId>,
+    /// The snapshot that this run was told to start from.
+    pub restored_from: Option<PathBuf>,
+    /// Whether that snapshot must stay where it is: a recovery would go back to it, or a checkpoint that is kept refers
+    /// to its files.
+    pub depends_on_restored_snapshot: bool,
     /// Counters of every source, operator and sink, in the order of the program.
     pub nodes: Vec<NodeMetrics>,
     /// Records that the sources emitted, those read again after a restart included.

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`pipeline`], [`stream`] | how a program is written down |
 //! | [`source`], [`operator`], [`window`], [`sink`] | what it is made of |
-//! | [`options`], [`mod@restore`], [`event`], [`job`] | how it is started, watched, stopped |
+//! | [`options`], [`mod@restore`], [`check`], [`event`], [`job`] | how it is started, watched, stopped |
 //! | [`element`], `channel`, `output`, `wiring` | what flows, and through what |
 //! | `task` | one subtask, stepped by the scheduler |
 //! | [`align`], [`watermark`], [`coordinator`], [`restart`] | the decisions, as pure state machines |
@@ -90,6 +90,7 @@
 
 pub mod align;
 mod channel;
+pub mod check;
 pub mod coordinator;
 pub mod element;
 pub mod event;
@@ -112,6 +113,7 @@ pub mod watermark;
 pub mod window;
 mod wiring;
 
+pub use check::{CheckReport, CheckedSnapshot, OperatorCheck, OperatorStanding, RestoreWarning};
 pub use element::{CheckpointScope, Data, Purpose, Record, SavepointFormat};
 pub use event::{JobEvent, JobReport, Outcome, SplitOffset};
 pub use job::{CheckpointTicket, Job, JobHandle, JobState, SavepointReport, SavepointTicket};

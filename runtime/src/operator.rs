@@ -194,7 +194,7 @@ struct KeyedLogic<Op: KeyedOperator> {
 }
 
 /// Operator state that remembers the watermark.
-const WATERMARK: &str = "watermark";
+pub(crate) const WATERMARK: &str = "watermark";
 
 impl<Op: KeyedOperator> KeyedLogic<Op> {
     fn alive(&mut self) -> Result<&mut (Op, KeyedState)> {

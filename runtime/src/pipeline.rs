@@ -1,8 +1,12 @@
 //! A program: sources, functions, operators and sinks, not started yet.
 
 use crate::{
+    check::CheckReport,
     element::Data,
-    job::{self, Job},
+    job::{
+        self, Job,
+        check::{Depth, check},
+    },
     options::JobOptions,
     plan::{Build, Named, Node, Plan, Role, Taps},
     source::{
@@ -13,7 +17,7 @@ use crate::{
     task::{Shell, source::SourceTask},
 };
 use keybed_env::sched::TaskBuilder;
-use keybed_format::{Error, Result};
+use keybed_format::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -61,23 +65,43 @@ impl Pipeline {
     /// `OutputUnwritable`; `Locked` and `Fenced` if somebody else has the job's checkpoint root. What the newest
     /// checkpoint says is found out by the job itself: see [`Job::wait`].
     pub fn start(&self, options: JobOptions) -> Result<Job> {
-        let nodes = {
-            let plan = self.plan.lock();
-            if let Some(problem) = plan.problems.first() {
-                let others = plan.problems.len() - 1;
-                let problem = problem.duplicate();
-                return Err(if others > 0 {
-                    problem.with("further_problems", others)
-                } else {
-                    problem
-                });
-            }
-            plan.nodes.iter().flatten().cloned().collect::<Vec<Named>>()
-        };
-        if nodes.is_empty() {
-            return Err(Error::invalid("the pipeline has no source"));
+        let (nodes, problems) = self.nodes();
+        let mut problems = problems.into_iter();
+        match (problems.next(), problems.len()) {
+            (None, _) => job::start(&self.name, nodes, options),
+            (Some(problem), 0) => Err(problem),
+            (Some(problem), others) => Err(problem.with("further_problems", others)),
         }
-        job::start(&self.name, nodes, options)
+    }
+
+    /// Looks whether the job would start, from [`JobOptions::restore`] if that names a snapshot: every byte of the
+    /// snapshot, and every operator of it against those of the program. Nothing is locked, written or claimed; what the
+    /// checkpoint root and the places of sinks have to say comes out at the start alone.
+    ///
+    /// # Errors
+    /// None of what is wrong with program or snapshot: that is in [`CheckReport::problems`]. Errors of the operating
+    /// system that keep from looking.
+    pub fn check(&self, options: &JobOptions) -> Result<CheckReport> {
+        let (nodes, mut problems) = self.nodes();
+        let mut report = check(&nodes, options, Depth::Bytes);
+        let refused = |problem: &Error| matches!(problem.kind(), ErrorKind::Io);
+        if let Some(error) = report.problems.iter().position(refused) {
+            return Err(report.problems.swap_remove(error));
+        }
+        problems.append(&mut report.problems);
+        report.problems = problems;
+        Ok(report)
+    }
+
+    /// The nodes, and what was found wrong while they were put together.
+    fn nodes(&self) -> (Vec<Named>, Vec<Error>) {
+        let plan = self.plan.lock();
+        let nodes: Vec<Named> = plan.nodes.iter().flatten().cloned().collect();
+        let mut problems: Vec<Error> = plan.problems.iter().map(Error::duplicate).collect();
+        if nodes.is_empty() {
+            problems.push(Error::invalid("the pipeline has no source"));
+        }
+        (nodes, problems)
     }
 }
 

@@ -37,6 +37,18 @@ pub fn merge(restored: &StateCatalogue, declared: &[StateDeclaration]) -> Result
     }
 }
 
+/// An operator has one key, also where the program declares none of the states that were restored: they stay, and so do
+/// their timers.
+fn another_key(key_schema: &str, restored: &StateCatalogue) -> Option<Error> {
+    let mut living = restored.entries().iter().filter(|entry| !entry.dropped);
+    let other = living.find(|entry| entry.state.key_schema != key_schema)?;
+    Some(
+        Error::new(Code::KeySchemaIncompatible, "the key had another schema")
+            .with("state", &other.state.name)
+            .expected_found(&other.state.key_schema, key_schema),
+    )
+}
+
 pub(crate) fn duplicate(name: &str) -> Error {
     Error::new(
         Code::DuplicateStateName,
@@ -57,7 +69,16 @@ pub fn open<T>(
 ) -> Result<(T, Arc<StateCatalogue>), Vec<Error>> {
     let mut registry = StateRegistry::declare(key_schema);
     open(&mut registry).map_err(|e| vec![e])?;
-    let catalogue = Arc::new(merge(restored, registry.declarations())?);
+    let merged = merge(restored, registry.declarations());
+    let catalogue = match (merged, another_key(key_schema, restored)) {
+        (Ok(catalogue), None) => Arc::new(catalogue),
+        (Ok(_), Some(problem)) => return Err(vec![problem]),
+        (Err(mut problems), other) => {
+            let told = problems.iter().any(|p| p.code() == Code::KeySchemaIncompatible);
+            problems.extend(other.filter(|_| !told));
+            return Err(problems);
+        }
+    };
     let mut registry = StateRegistry::bind(key_schema, catalogue.clone());
     let opened = open(&mut registry).map_err(|e| vec![e])?;
     Ok((opened, catalogue))
@@ -97,6 +118,18 @@ mod tests {
             .map(|e| (e.id.0, e.state.name.as_str()))
             .collect();
         assert_eq!(ids, [(1, "total"), (2, "recent"), (3, "by-sku"), (4, "new")]);
+    }
+
+    #[test]
+    fn the_key_stays_even_if_no_restored_state_is_declared() {
+        let codes = |key: &str, name: &str| {
+            let opened = open(key, &first(), |states| states.value::<u64>(name));
+            let problems = opened.map(|_| ()).err().unwrap_or_default();
+            problems.iter().map(Error::code).collect::<Vec<_>>()
+        };
+        assert_eq!(codes("u32", "fresh"), [Code::KeySchemaIncompatible]);
+        assert_eq!(codes("u32", "total"), [Code::KeySchemaIncompatible]);
+        assert_eq!(codes("u64", "fresh"), []);
     }
 
     #[test]

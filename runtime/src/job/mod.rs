@@ -1,8 +1,10 @@
 //! Starting a job.
 
 mod attempt;
+pub(crate) mod check;
 pub(crate) mod driver;
 mod handle;
+mod rename;
 mod restore;
 mod root;
 mod savepoint;
@@ -11,6 +13,7 @@ mod storage;
 pub(crate) mod work_dir;
 
 use crate::{
+    check::RestoreWarning,
     event::Outcome,
     mailbox::Mailbox,
     metrics::NodeCounters,
@@ -18,16 +21,15 @@ use crate::{
     plan::{JobPlace, Named, Role},
     promise::Promise,
     restart::RestartStrategy,
-    restore::{AllowNonRestored, Restore},
+    restore::Restore,
     source::Throttle,
 };
+use check::Depth;
 use driver::Driver;
 pub use handle::{CheckpointTicket, Job, JobHandle};
 use keybed_env::ThreadScheduler;
 use keybed_format::{Error, Result};
-use keybed_snapshot::{
-    CheckpointId, ClaimMode, JobId, SnapshotDir, check_parallelism, key_group::MAX_PARALLELISM_MAX,
-};
+use keybed_snapshot::{CheckpointId, ClaimMode, JobId};
 use parking_lot::Mutex;
 pub use savepoint::{SavepointReport, SavepointTicket};
 pub use state::JobState;
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) progress: Mutex<Progress>,
     /// The end of the job.
     pub(crate) end: Promise<Result<Outcome>>,
+    /// About the snapshot that the job is started from.
+    pub(crate) warnings: Vec<RestoreWarning>,
     started: Duration,
 }
 
@@ -51,40 +55,28 @@ pub(crate) struct Progress {
     pub(crate) checkpoints: u64,
     pub(crate) last_checkpoint: Option<CheckpointId>,
     pub(crate) ended: Option<(Outcome, Duration)>,
+    /// Whether the snapshot that the job was started from must stay.
+    pub(crate) needs_source: bool,
 }
 
 /// Starts a job; see [`Pipeline::start`](crate::Pipeline::start).
 pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> Result<Job> {
-    let widest = options.max_parallelism.unwrap_or(MAX_PARALLELISM_MAX);
-    check_parallelism(widest, options.parallelism)?;
     let job = match options.job {
         Some(job) => job,
         None => JobId(options.ids.fresh()?),
     };
     options.job = Some(job);
-    // Found out before anything is locked or written.
     if let Some(restore) = &options.restore {
         refuse_unbuilt(restore)?;
     }
-    let source = options.restore.as_ref().map(|restore| Source {
-        fs: options.fs.clone(),
-        path: restore.path.clone(),
-    });
-    let snapshot = source
-        .as_ref()
-        .map(|s| SnapshotDir::open(s.fs.clone(), &s.path))
-        .transpose()?;
-    if let Some(snapshot) = &snapshot {
-        snapshot.check_complete()?;
-        if snapshot.metadata().job == job {
-            let what = "a snapshot of the job itself; start a new job from it, or go on from its checkpoints";
-            return Err(Error::invalid(what)
-                .in_file(snapshot.directory())
-                .with("job", job));
-        }
+    // Found out before anything is locked, written or claimed.
+    let report = check::check(&nodes, &options, Depth::Presence);
+    report.verdict()?;
+    if let Some(snapshot) = report.snapshot.as_ref().filter(|snapshot| snapshot.job == job) {
+        let what = "a snapshot of the job itself; start a new job from it, or go on from its checkpoints";
+        return Err(Error::invalid(what).in_file(&snapshot.location).with("job", job));
     }
-    let metadata = snapshot.as_ref().map(SnapshotDir::metadata);
-    restore::plan(&nodes, options.parallelism, options.max_parallelism, metadata)?;
+    let source = Source::of(&options);
     for named in &nodes {
         named
             .node
@@ -128,8 +120,12 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
     let end = Promise::new();
     let shared = Arc::new(Shared {
         place,
-        progress: Mutex::default(),
+        progress: Mutex::new(Progress {
+            needs_source: storage.needs_source(),
+            ..Progress::default()
+        }),
         end,
+        warnings: report.warnings,
         started: clock.monotonic(),
     });
     let inbox = Mailbox::new();
@@ -155,11 +151,6 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
 fn refuse_unbuilt(restore: &Restore) -> Result {
     let unbuilt = [
         ("claim", restore.claim != ClaimMode::NoClaim),
-        (
-            "allow_non_restored",
-            restore.allow_non_restored != AllowNonRestored::None,
-        ),
-        ("renames", !restore.renames.is_empty()),
         ("anchors", !restore.anchors.is_empty()),
         ("accept_lost_transactions", restore.accept_lost_transactions),
     ];

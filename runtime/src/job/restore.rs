@@ -2,8 +2,13 @@
 //! new subtasks.
 
 use crate::{
+    check::{OperatorCheck, OperatorStanding, RestoreWarning},
     event::SplitOffset,
-    plan::{Named, Role, Width},
+    operator::WATERMARK,
+    options::JobOptions,
+    plan::{Named, Node, Role, Width},
+    restore::AllowNonRestored,
+    sink::LINEAGE,
     source::split,
 };
 use keybed_format::{Code, Error, Result};
@@ -24,45 +29,160 @@ pub(crate) struct NodeStart {
     pub(crate) keyed: Vec<Vec<KeyedHandle>>,
 }
 
-/// Deals a snapshot (or nothing) to the nodes of a program.
+/// What a start asks for.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    pub(crate) parallelism: u32,
+    pub(crate) max_parallelism: Option<u32>,
+    /// Only for a snapshot that is not the job's own.
+    pub(crate) allow_non_restored: AllowNonRestored,
+}
+
+impl Wanted {
+    pub(crate) fn of(options: &JobOptions) -> Self {
+        let restore = options.restore.as_ref();
+        Wanted {
+            parallelism: options.parallelism,
+            max_parallelism: options.max_parallelism,
+            allow_non_restored: restore.map(|r| r.allow_non_restored.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// For a checkpoint of the job itself: nothing of that is ever left out.
+    pub(crate) fn of_own(self) -> Self {
+        Wanted {
+            allow_non_restored: AllowNonRestored::None,
+            ..self
+        }
+    }
+}
+
+/// A snapshot (or nothing) dealt to the nodes of a program.
+#[derive(Default)]
+pub(crate) struct Deal {
+    /// By node; of no use if there are problems.
+    pub(crate) starts: Vec<NodeStart>,
+    pub(crate) operators: Vec<OperatorCheck>,
+    pub(crate) warnings: Vec<RestoreWarning>,
+    pub(crate) problems: Vec<Error>,
+}
+
+/// Deals a snapshot to the nodes of a program.
 ///
 /// # Errors
-/// The first problem, with the others as its context: `UnmappedOperatorState`, `MaxParallelismMismatch`,
+/// The first problem, with the others as its fields: `UnmappedOperatorState`, `MaxParallelismMismatch`,
 /// `ParallelismExceedsMax`, whatever the catalogue of a state says.
-pub(crate) fn plan(
-    nodes: &[Named],
-    parallelism: u32,
-    max_parallelism: Option<u32>,
-    metadata: Option<&Metadata>,
-) -> Result<Vec<NodeStart>> {
-    let mut problems = Vec::new();
-    let mut starts = Vec::new();
+pub(crate) fn plan(nodes: &[Named], wanted: &Wanted, metadata: Option<&Metadata>) -> Result<Vec<NodeStart>> {
+    let Deal { starts, problems, .. } = deal(nodes, wanted, metadata);
+    let mut problems = problems.into_iter();
+    match problems.next() {
+        None => Ok(starts),
+        Some(first) => Err(problems.fold(first, |first, other| first.with("further_problem", other))),
+    }
+}
+
+/// Deals a snapshot to the nodes of a program, and says everything that is wrong with that.
+pub(crate) fn deal(nodes: &[Named], wanted: &Wanted, metadata: Option<&Metadata>) -> Deal {
+    let mut deal = Deal::default();
     let operators = metadata.map(|m| m.operators.as_slice()).unwrap_or_default();
+    let mut others = Vec::new();
     for operator in operators {
         let known = nodes
             .iter()
             .any(|n| n.uid == operator.uid && n.node.role() != Role::Stateless);
-        if !known && operator.subtasks.iter().any(has_state) {
-            problems.push(unmapped(operator));
+        if !known {
+            others.push(deal.leave_out(operator, &wanted.allow_non_restored));
         }
     }
     for Named { uid, node } in nodes {
+        let role = node.role();
         let operator = operators.iter().find(|o| o.uid == *uid);
         let width = if node.width() == Width::One {
             1
         } else {
-            parallelism
+            wanted.parallelism
         };
-        match start(&**node, operator, width, max_parallelism) {
-            Ok(start) => starts.push(start),
-            Err(found) => problems.extend(found.into_iter().map(|e| e.with("uid", uid))),
+        let start = start(&**node, operator, width, wanted.max_parallelism);
+        if role != Role::Stateless {
+            let standing = match operator {
+                Some(_) => OperatorStanding::Restored,
+                None => OperatorStanding::New,
+            };
+            let max_parallelism = start.as_ref().ok().map(|s| s.max_parallelism);
+            deal.operators.push(OperatorCheck {
+                parallelism: Some(width),
+                max_parallelism,
+                ..look(uid, operator, standing)
+            });
+        }
+        match start {
+            Ok(start) => deal.starts.push(start),
+            Err(found) => deal
+                .problems
+                .extend(found.into_iter().map(|e| e.with("uid", uid))),
         }
     }
-    all(problems).map(|()| starts)
+    deal.operators.extend(others);
+    deal
+}
+
+impl Deal {
+    /// An operator that the program lacks.
+    fn leave_out(&mut self, operator: &OperatorSnapshot, allowed: &AllowNonRestored) -> OperatorCheck {
+        let standing = if !operator.subtasks.iter().any(has_state) {
+            OperatorStanding::Gone
+        } else if allowed.allows(&operator.uid) {
+            OperatorStanding::LeftOut
+        } else {
+            OperatorStanding::Unmapped
+        };
+        let look = OperatorCheck {
+            max_parallelism: Some(operator.max_parallelism),
+            ..look(&operator.uid, Some(operator), standing)
+        };
+        match standing {
+            OperatorStanding::LeftOut => self.warnings.push(RestoreWarning::LeftOut {
+                uid: look.uid.clone(),
+                states: look.states.clone(),
+                bytes: look.bytes,
+            }),
+            OperatorStanding::Unmapped => self.problems.push(unmapped(&look)),
+            _ => {}
+        }
+        look
+    }
+}
+
+fn look(
+    uid: &keybed_snapshot::OperatorUid,
+    operator: Option<&OperatorSnapshot>,
+    standing: OperatorStanding,
+) -> OperatorCheck {
+    let living = |o: &OperatorSnapshot| {
+        let keyed = o.catalogue.entries().iter().filter(|e| !e.dropped);
+        let mut names: Vec<String> = keyed.map(|e| e.state.name.clone()).collect();
+        for state in o.subtasks.iter().flat_map(|s| &s.operator) {
+            let kept = !is_bookkeeping(&state.name) && !state.items.is_empty();
+            if kept && !names.contains(&state.name) {
+                names.push(state.name.clone());
+            }
+        }
+        names
+    };
+    OperatorCheck {
+        uid: uid.clone(),
+        renamed_from: None,
+        standing,
+        states: operator.map(living).unwrap_or_default(),
+        bytes: operator.map_or(0, |o| total_bytes(&o.subtasks)),
+        parallelism_before: operator.map(|o| o.parallelism),
+        parallelism: None,
+        max_parallelism: None,
+    }
 }
 
 fn start(
-    node: &dyn crate::plan::Node,
+    node: &dyn Node,
     operator: Option<&OperatorSnapshot>,
     parallelism: u32,
     max_parallelism: Option<u32>,
@@ -105,34 +225,26 @@ fn start(
     })
 }
 
+/// Whether something is lost with it.
 fn has_state(subtask: &SubtaskState) -> bool {
-    subtask.keyed.is_some() || subtask.operator.iter().any(|o| !o.items.is_empty())
+    let entries = |keyed: &KeyedHandle| keyed.tables().any(|table| table.entries > 0 && !table.is_empty());
+    let items = |name: &str, items: &[Vec<u8>]| !is_bookkeeping(name) && !items.is_empty();
+    subtask.keyed.as_ref().is_some_and(entries) || subtask.operator.iter().any(|o| items(&o.name, &o.items))
 }
 
-fn unmapped(operator: &OperatorSnapshot) -> Error {
-    let states: Vec<_> = operator
-        .catalogue
-        .entries()
-        .iter()
-        .map(|e| e.state.name.as_str())
-        .collect();
-    let bytes = total_bytes(&operator.subtasks);
+/// Operator state by which the runtime remembers how far an operator was; without other state it says nothing.
+fn is_bookkeeping(name: &str) -> bool {
+    [WATERMARK, LINEAGE].contains(&name)
+}
+
+fn unmapped(operator: &OperatorCheck) -> Error {
     Error::new(
         Code::UnmappedOperatorState,
         "the snapshot holds state of an operator that the program lacks",
     )
     .with("uid", &operator.uid)
-    .with("states", states.join(", "))
-    .with("bytes", bytes)
-}
-
-/// One error for all: the first, with the rest told along.
-fn all(problems: Vec<Error>) -> Result {
-    let mut problems = problems.into_iter();
-    let Some(first) = problems.next() else {
-        return Ok(());
-    };
-    Err(problems.fold(first, |first, other| first.with("further_problem", other)))
+    .with("states", operator.states.join(", "))
+    .with("bytes", operator.bytes)
 }
 
 /// Where the sources of a snapshot are.

@@ -5,8 +5,8 @@ use crate::options::Checkpoints;
 use keybed_env::{Clock, Fs, random::Ids};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    Birth, CheckpointId, CheckpointRoot, ClaimMode, JobId, LocalStorage, Metadata, OpenRoot, PutFiles,
-    SavepointTarget, SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
+    Birth, CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles, SavepointTarget,
+    SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -55,7 +55,7 @@ impl RootStorage {
             return Err(Error::invalid(
                 "the job has checkpoints of its own; start a new job from the snapshot",
             )
-            .in_file(&source.path)
+            .in_file(&source.restore.path)
             .with("newest", newest));
         }
         let retain = checkpoints.retain.max(1) as usize;
@@ -66,8 +66,8 @@ impl RootStorage {
             started_ms: clock.wall_millis(),
         };
         let root = match &source {
-            Some(source) => {
-                open.start_from(source.path.display().to_string(), ClaimMode::NoClaim, options)?
+            Some(Source { restore, .. }) => {
+                open.start_from(restore.path.display().to_string(), restore.claim, options)?
             }
             None => open.start(options)?,
         };
@@ -198,5 +198,9 @@ impl Storage for RootStorage {
             let _ = self.root.cleanup();
         }
         Ok(())
+    }
+
+    fn needs_source(&self) -> bool {
+        self.source.is_some() && self.root.completed().is_empty()
     }
 }

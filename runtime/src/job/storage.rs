@@ -1,5 +1,7 @@
 //! Where a job's checkpoints lie, as the driver sees it. All verbs may do I/O and run in background jobs.
 
+use super::rename::rename;
+use crate::{options::JobOptions, restore::Restore};
 use keybed_env::Fs;
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
@@ -23,20 +25,36 @@ pub(crate) struct Restored {
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) fs: Arc<dyn Fs>,
-    pub(crate) path: PathBuf,
+    pub(crate) restore: Restore,
 }
 
 impl Source {
-    /// Opens and verifies it: every byte that the metadata names.
+    pub(crate) fn of(options: &JobOptions) -> Option<Source> {
+        options.restore.as_ref().map(|restore| Source {
+            fs: options.fs.clone(),
+            restore: restore.clone(),
+        })
+    }
+
+    /// Opens it without looking at its files.
+    pub(crate) fn look(&self) -> Result<SnapshotDir> {
+        SnapshotDir::open(self.fs.clone(), &self.restore.path)
+    }
+
+    /// Opens and verifies it: every byte that the metadata names. Operators carry the names of the program.
     pub(crate) fn open(&self) -> Result<Restored> {
-        let opened = SnapshotDir::open(self.fs.clone(), &self.path)?;
+        let opened = self.look()?;
         opened.check_complete()?;
         verify(opened.metadata(), &opened).verdict()?;
-        Ok(Restored {
-            metadata: opened.metadata().clone(),
-            foreign: true,
-            files: Arc::new(opened),
-        })
+        let (metadata, problems) = rename(opened.metadata(), &self.restore.renames);
+        match problems.into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Ok(Restored {
+                metadata,
+                foreign: true,
+                files: Arc::new(opened),
+            }),
+        }
     }
 }
 
@@ -79,6 +97,10 @@ pub(crate) trait Storage: Send + Sync {
 
     /// Records that the job is finished, with its final checkpoint.
     fn finish(&self, checkpoint: Option<CheckpointId>) -> Result;
+
+    /// Whether a recovery, or a checkpoint that is kept, needs files of the snapshot that the job was started from. No
+    /// I/O.
+    fn needs_source(&self) -> bool;
 }
 
 /// Without checkpoints: ids only, so that sinks can still commit at the end.
@@ -130,6 +152,10 @@ impl Storage for NoStorage {
 
     fn finish(&self, _checkpoint: Option<CheckpointId>) -> Result {
         Ok(())
+    }
+
+    fn needs_source(&self) -> bool {
+        self.source.is_some()
     }
 }
 

@@ -18,6 +18,7 @@ mod part;
 mod writer;
 
 pub(crate) use committer::SinkCommitterNode;
+pub(crate) use part::LINEAGE;
 pub(crate) use writer::SinkWriterNode;
 
 use keybed_env::Fs;

@@ -12,7 +12,8 @@ use keybed_snapshot::{OperatorSnapshot, OperatorStateHandle, OperatorStateMode, 
 use std::fmt;
 
 const PARTS: &str = "parts";
-const LINEAGE: &str = "lineage";
+/// Operator state that names the history.
+pub(crate) const LINEAGE: &str = "lineage";
 /// Longest name of a part, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 

@@ -121,6 +121,7 @@ impl Driver {
                 total_bytes,
                 offsets,
             });
+            self.release_source();
         }
         if matches!(purpose, Purpose::Manual(_)) {
             self.awaited

@@ -13,6 +13,7 @@
 mod checkpoints;
 mod ending;
 mod savepoints;
+mod source;
 mod storing;
 
 use super::{

@@ -6,7 +6,7 @@ use crate::{
     event::JobEvent,
     job::{
         attempt::{Attempt, Surroundings, task_count},
-        restore::{self, NodeStart},
+        restore::{self, NodeStart, Wanted},
         storage::{Restored, Storage},
         work_dir,
     },
@@ -55,18 +55,17 @@ impl Driver {
         self.phase = Phase::Restoring;
         let nodes = self.nodes.clone();
         let options = &self.shared.place.options;
-        let (parallelism, max_parallelism) = (options.parallelism, options.max_parallelism);
+        let wanted = Wanted::of(options);
         let (fs, dir) = (options.fs.clone(), options.work_dir.clone());
         self.store(
             move |storage| {
                 // What is left takes space only: every attempt has directories of its own.
                 let _ = work_dir::wipe(&*fs, &dir);
                 let restored = storage.latest()?;
+                let own = restored.as_ref().is_none_or(|r| !r.foreign);
+                let wanted = if own { wanted.of_own() } else { wanted };
                 let metadata = restored.as_ref().map(|r| &r.metadata);
-                Ok((
-                    restore::plan(&nodes, parallelism, max_parallelism, metadata)?,
-                    restored,
-                ))
+                Ok((restore::plan(&nodes, &wanted, metadata)?, restored))
             },
             Stored::Restored,
         );
@@ -110,6 +109,8 @@ impl Driver {
         }
         self.phase = Phase::Running(attempt);
         let (job, attempt) = (self.shared.place.job, self.attempts);
+        self.warn();
+        self.release_source();
         self.event(&JobEvent::Started {
             job,
             attempt,
@@ -171,7 +172,7 @@ impl Driver {
                 self.coordinate(|c| c.on_storage_failed(now, why));
             }
             Stored::SavepointGone => self.savepoint_gone(),
-            Stored::Cleaned(Ok(())) => {}
+            Stored::Cleaned(Ok(())) => self.release_source(),
             Stored::Cleaned(Err(error)) => self.event(&JobEvent::CleanupFailed { error }),
             Stored::Recorded(Ok(())) => {
                 if let Phase::Recording(attempt) = &self.phase {

@@ -1,0 +1,32 @@
+//! The snapshot that the job was started from: what is to be known about it, and when its owner may have it back.
+//!
+//! Tasks read it while they take up their state, into work directories of their own; once all are ready, none has it
+//! open. So what still needs it is a recovery, and under LEGACY the checkpoints that refer to its files: the storage
+//! knows.
+
+use super::Driver;
+use crate::event::JobEvent;
+
+impl Driver {
+    /// Tells what is to be known, before the first attempt.
+    pub(super) fn warn(&self) {
+        let warnings = self
+            .shared
+            .warnings
+            .iter()
+            .filter(|_| self.attempts == 1)
+            .cloned();
+        warnings.for_each(|warning| self.event(&JobEvent::RestoreWarning { warning }));
+    }
+
+    /// Tells that the snapshot is not needed any more, once. To be called whenever that may have become true.
+    pub(super) fn release_source(&mut self) {
+        if self.storage.needs_source() || !std::mem::take(&mut self.shared.progress.lock().needs_source) {
+            return;
+        }
+        if let Some(restore) = &self.shared.place.options.restore {
+            let location = restore.path.clone();
+            self.event(&JobEvent::SourceSnapshotReleased { location });
+        }
+    }
+}
