@@ -8,4 +8,5 @@ mod refusals;
 mod restart;
 mod restore;
 mod savepoint;
+mod upgrade;
 mod world;
