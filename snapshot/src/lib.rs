@@ -14,6 +14,9 @@
 //! | [`mod@rescale`] | restore at another parallelism, as metadata |
 //! | [`owner`] | owner records: generations, void checkpoints, the timeline |
 //! | [`registry`] | which objects are needed and which may go |
+//! | [`claim`] | claims: a job owns a snapshot that it did not write |
+//! | [`external`] | declared anchors of files in other snapshots, and their identity |
+//! | [`foreign`] | a snapshot that a job starts from and did not write |
 //! | [`survey`] | what lies in a job root |
 //! | [`root`] | the checkpoints of one job: take over, allocate, publish, clean up |
 //! | [`savepoint`] | savepoints: self-contained directories that belong to the user |
@@ -28,9 +31,12 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+pub mod claim;
 pub mod conformance;
+pub mod external;
 pub mod files;
 pub mod finished;
+pub mod foreign;
 #[cfg(test)]
 mod golden;
 pub mod handle;
@@ -52,8 +58,11 @@ pub mod survey;
 pub mod verify;
 
 pub use catalogue::{CatalogueEntry, ComponentOrder, StateCatalogue, StateDeclaration, StateId, StateKind};
+pub use claim::{ClaimRecord, Claimant};
+pub use external::Anchors;
 pub use files::{OpenFiles, PutFiles};
 pub use finished::FinishedRecord;
+pub use foreign::ForeignSnapshot;
 pub use handle::{
     Anchor, BackendKind, FamilyHandle, FileHandle, Folder, KeyedHandle, OperatorStateHandle,
     OperatorStateMode, RunHandle, Scope, SubtaskState, TableHandle,

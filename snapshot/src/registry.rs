@@ -14,7 +14,7 @@
 //! uploaded can be reused until the next one completes. Names that tell no birth are never ours to delete. One
 //! unreadable metadata file forbids every deletion.
 
-use crate::{CheckpointId, Generation, ObjectPath, Place};
+use crate::{Anchor, CheckpointId, Generation, Metadata, ObjectPath, Place};
 use keybed_format::{Code, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,18 +31,53 @@ pub enum Standing {
     Uncertain,
 }
 
+/// What the metadata of a checkpoint names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// Objects of the root.
+    pub inside: BTreeSet<ObjectPath>,
+    /// Anchors of other snapshots.
+    pub outside: BTreeSet<u32>,
+}
+
+impl References {
+    /// Those of checkpoint `id`.
+    ///
+    /// # Errors
+    /// `SnapshotCorrupt` if anchor and folder of a file do not fit.
+    pub fn of(id: CheckpointId, metadata: &Metadata) -> Result<References> {
+        let mut references = References::default();
+        for file in metadata.files() {
+            match file.anchor {
+                Anchor::External(id) => drop(references.outside.insert(id)),
+                Anchor::SelfDir | Anchor::Root => {
+                    references.inside.insert(ObjectPath::of_handle(id, file)?);
+                }
+            }
+        }
+        Ok(references)
+    }
+}
+
+impl From<BTreeSet<ObjectPath>> for References {
+    fn from(inside: BTreeSet<ObjectPath>) -> Self {
+        let outside = BTreeSet::new();
+        References { inside, outside }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Completed {
-    references: BTreeSet<ObjectPath>,
+    references: References,
     standing: Standing,
 }
 
 #[derive(Clone, Debug)]
 struct Pending {
-    /// The last completed checkpoint when this one began: it may build on its objects.
-    base: BTreeSet<ObjectPath>,
+    /// The last completed checkpoint when this one began: it may build on its objects; and what was adopted since.
+    base: References,
     /// What its metadata names, once it is being published.
-    references: BTreeSet<ObjectPath>,
+    references: References,
     /// Its metadata may be on its way into the storage: only the outcome of that ends it.
     is_publishing: bool,
 }
@@ -69,7 +104,7 @@ pub struct SharedRegistry {
     folders: BTreeSet<CheckpointId>,
     readers: BTreeMap<CheckpointId, usize>,
     /// What erased checkpoints referenced whose readers came while they were being erased.
-    read_on: BTreeMap<CheckpointId, BTreeSet<ObjectPath>>,
+    read_on: BTreeMap<CheckpointId, References>,
     /// Highest checkpoint that this generation completed.
     completed_max: Option<CheckpointId>,
     /// Highest checkpoint that was ever published and is not void, erased or not.
@@ -100,11 +135,12 @@ impl SharedRegistry {
     pub fn found_checkpoint(
         &mut self,
         id: CheckpointId,
-        references: BTreeSet<ObjectPath>,
+        references: impl Into<References>,
         standing: Standing,
     ) {
+        let references = references.into();
         self.folders.insert(id);
-        for path in &references {
+        for path in &references.inside {
             self.objects.insert(path.clone(), ObjectState::Published);
         }
         if standing != Standing::Void {
@@ -139,7 +175,7 @@ impl SharedRegistry {
             id,
             Pending {
                 base,
-                references: BTreeSet::new(),
+                references: References::default(),
                 is_publishing: false,
             },
         );
@@ -190,11 +226,13 @@ impl SharedRegistry {
     pub fn publish_begins(
         &mut self,
         id: CheckpointId,
-        references: BTreeSet<ObjectPath>,
+        references: impl Into<References>,
     ) -> Result<BTreeSet<Place>> {
+        let references = references.into();
         self.demand_pending(id)?;
         let usable = |state| matches!(state, Some(ObjectState::Stored | ObjectState::Published));
         let missing: Vec<String> = references
+            .inside
             .iter()
             .filter(|path| !usable(self.objects.get(path).copied()))
             .map(ToString::to_string)
@@ -208,7 +246,8 @@ impl SharedRegistry {
             .with("missing", missing.join(", ")));
         }
         let new = |path: &&ObjectPath| self.objects.get(path) == Some(&ObjectState::Stored);
-        let places = references.iter().filter(new).map(ObjectPath::place).collect();
+        let places = references.inside.iter().filter(new);
+        let places = places.map(ObjectPath::place).collect();
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.references = references;
             pending.is_publishing = true;
@@ -253,7 +292,7 @@ impl SharedRegistry {
         let Some(pending) = self.pending.remove(&id) else {
             return;
         };
-        for path in &pending.references {
+        for path in &pending.references.inside {
             self.objects.insert(path.clone(), ObjectState::Published);
         }
         self.completed.insert(
@@ -370,13 +409,7 @@ impl SharedRegistry {
     /// As [`SharedRegistry::doomed`].
     pub fn condemn(&mut self) -> Result<Vec<ObjectPath>> {
         self.doomed()?;
-        let mut kept: BTreeSet<&ObjectPath> = self.completed.values().flat_map(|c| &c.references).collect();
-        kept.extend(self.read_on.values().flatten());
-        kept.extend(
-            self.pending
-                .values()
-                .flat_map(|p| p.base.iter().chain(&p.references)),
-        );
+        let kept: BTreeSet<&ObjectPath> = self.needed().flat_map(|r| &r.inside).collect();
         let garbage: Vec<ObjectPath> = self
             .objects
             .iter()
@@ -387,6 +420,18 @@ impl SharedRegistry {
             self.objects.insert(path.clone(), ObjectState::Condemned);
         }
         Ok(garbage)
+    }
+
+    /// What everything refers to that is not erased or still being read, and every pending checkpoint with its base.
+    fn needed(&self) -> impl Iterator<Item = &References> {
+        let pending = self.pending.values().flat_map(|p| [&p.base, &p.references]);
+        let completed = self.completed.values().map(|c| &c.references);
+        completed.chain(self.read_on.values()).chain(pending)
+    }
+
+    /// Anchors of other snapshots that something needs.
+    pub fn outside(&self) -> BTreeSet<u32> {
+        self.needed().flat_map(|r| &r.outside).copied().collect()
     }
 
     fn is_over(&self, path: &ObjectPath, state: ObjectState) -> bool {

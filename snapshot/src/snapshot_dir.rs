@@ -2,11 +2,13 @@
 //!
 //! The path is the snapshot's directory or its `_metadata`, wherever they were moved or copied to. References resolve
 //! below two anchors only: the directory itself, and the job root around it (its parent) if that is the root the
-//! snapshot was written for. A savepoint has the first alone: nothing around it is looked at. Nothing is written.
+//! snapshot was written for. A savepoint has the first alone: nothing around it is looked at. Files of other snapshots
+//! are reached through the declared [anchors](crate::external). Nothing is written.
 
 use crate::{
-    Anchor, CheckpointStorage, FileHandle, Folder, LocalStorage, Metadata, ObjectPath, OpenFiles,
-    OwnerRecord, Place, SnapshotOwner,
+    Anchor, CheckpointStorage, ExternalAnchor, FileHandle, Folder, LocalStorage, Metadata, ObjectPath,
+    OpenFiles, OwnerRecord, Place, SnapshotOwner,
+    external::{Anchors, Externals},
     metadata::{METADATA_BYTES_MAX, decode},
     owner::{OWNER_BYTES_MAX, Owners},
     part,
@@ -14,7 +16,7 @@ use crate::{
     verify::check_presence,
 };
 use keybed_env::{Fs, ReadFile, fs::FileKind};
-use keybed_format::{Code, Error, Result};
+use keybed_format::{Code, Error, Result, checksum};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -28,6 +30,8 @@ pub struct SnapshotDir {
     directory: PathBuf,
     metadata: Metadata,
     metadata_bytes: u64,
+    metadata_digest: u64,
+    externals: Externals,
 }
 
 impl SnapshotDir {
@@ -51,10 +55,11 @@ impl SnapshotDir {
             _ => return Err(Error::new(Code::NotASnapshot, "there is no file or directory").in_file(path)),
         };
         let read = read_metadata_file(&*fs, &file);
-        let (metadata, metadata_bytes) = read.map_err(|e| match e.code() {
+        let document = read.map_err(|e| match e.code() {
             Code::NotFound => no_metadata(&*fs, &directory),
             _ => e,
         })?;
+        let metadata = document.metadata;
         // Users name their savepoints as they like.
         let owned = metadata.kind.owner() == SnapshotOwner::Job;
         let name = directory.file_name().and_then(|name| name.to_str());
@@ -71,11 +76,20 @@ impl SnapshotDir {
             );
         }
         Ok(SnapshotDir {
+            externals: Externals::new(fs.clone(), &metadata.externals, Anchors::default()),
             fs,
             directory,
             metadata,
-            metadata_bytes,
+            metadata_bytes: document.bytes,
+            metadata_digest: document.digest,
         })
+    }
+
+    /// As it is, with some of the other snapshots that it references named by hand.
+    #[must_use]
+    pub fn with_anchors(mut self, anchors: Anchors) -> SnapshotDir {
+        self.externals = Externals::new(self.fs.clone(), &self.metadata.externals, anchors);
+        self
     }
 
     /// The content of `_metadata`.
@@ -88,13 +102,28 @@ impl SnapshotDir {
         self.metadata_bytes
     }
 
+    /// The row of a referenced snapshot, with the address that is used.
+    pub(crate) fn external(&self, id: u32) -> Option<ExternalAnchor> {
+        self.externals.row(id)
+    }
+
+    /// xxh3-64 of `_metadata`, by which references from elsewhere know the snapshot again.
+    pub fn metadata_digest(&self) -> u64 {
+        self.metadata_digest
+    }
+
+    /// The file system it lies on.
+    pub fn fs(&self) -> &Arc<dyn Fs> {
+        &self.fs
+    }
+
     /// The snapshot's directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The job root around the snapshot.
-    fn root(&self) -> PathBuf {
+    /// The job root around the snapshot, if it has any.
+    pub fn root(&self) -> PathBuf {
         Self::root_around(&self.directory)
     }
 
@@ -208,8 +237,9 @@ impl SnapshotDir {
     }
 
     /// Where a file lies.
-    fn path(&self, handle: &FileHandle) -> Result<PathBuf> {
+    pub(crate) fn path(&self, handle: &FileHandle) -> Result<PathBuf> {
         match (handle.anchor, handle.folder) {
+            (Anchor::External(_), _) => self.externals.path(handle),
             (Anchor::SelfDir, Folder::Private) => Ok(layout::private(&self.directory, &handle.object)),
             (Anchor::Root, _) => {
                 let path = ObjectPath::of_handle(self.metadata.checkpoint, handle)?;
@@ -245,15 +275,29 @@ impl SnapshotDir {
 
 const DISPOSED: &str = "the snapshot was being disposed of";
 
-/// Reads a metadata file; tells its bytes, too.
+/// A metadata file that was read.
+pub(crate) struct Document {
+    pub(crate) metadata: Metadata,
+    pub(crate) bytes: u64,
+    pub(crate) digest: u64,
+}
+
+/// Reads a metadata file.
 ///
 /// # Errors
 /// `NotFound`; those of [`decode`] with the file's name.
-pub(crate) fn read_metadata_file(fs: &dyn Fs, file: &Path) -> Result<(Metadata, u64)> {
+pub(crate) fn read_metadata_file(fs: &dyn Fs, file: &Path) -> Result<Document> {
     let opened = fs.open(file)?;
-    let metadata = read_whole(&*opened, METADATA_BYTES_MAX).and_then(|bytes| decode(&bytes));
-    let metadata = metadata.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt).in_file(file))?;
-    Ok((metadata, opened.len()))
+    let read = read_whole(&*opened, METADATA_BYTES_MAX).and_then(|bytes| {
+        let metadata = decode(&bytes)?;
+        Ok((metadata, checksum::hash(&bytes)))
+    });
+    let (metadata, digest) = read.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt).in_file(file))?;
+    Ok(Document {
+        metadata,
+        bytes: opened.len(),
+        digest,
+    })
 }
 
 /// What a directory without `_metadata` is.

@@ -254,20 +254,25 @@ fn externals(externals: &[ExternalAnchor]) -> Sink {
         out.u32(external.id)
             .u128(external.job.0)
             .u128(external.root.0)
+            .u64(external.checkpoint.0)
+            .u64(external.digest)
             .text(&external.url);
     }
     out
 }
 
 fn parse_externals(mut c: Cursor<'_>) -> Result<Vec<ExternalAnchor>> {
-    let count = c.count(4 + 16 + 16 + 1)?;
+    let count = c.count(4 + 16 + 16 + 8 + 8 + 1)?;
     let mut externals = Vec::with_capacity(count);
     for _ in 0..count {
         let (id, job, root) = (c.u32()?, JobId(c.u128()?), RootId(c.u128()?));
+        let (checkpoint, digest) = (CheckpointId(c.u64()?), c.u64()?);
         externals.push(ExternalAnchor {
             id,
             job,
             root,
+            checkpoint,
+            digest,
             url: c.text(URL_BYTES_MAX)?.to_owned(),
         });
     }

@@ -21,17 +21,22 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// A place outside of the snapshot's directory and the job's root; a hint until its identity is checked.
+/// Another snapshot whose files are referenced: its own directory, and the job root around it. A hint until its
+/// identity is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalAnchor {
     /// Number by which [`Anchor::External`](crate::Anchor::External) refers to it.
     pub id: u32,
-    /// Where it was; overridden by hand after a move.
+    /// Where its directory was: `file://` and the absolute path, not escaped; overridden by hand after a move.
     pub url: String,
-    /// The job whose snapshot or root it is.
+    /// The job whose snapshot it is.
     pub job: JobId,
-    /// The root's id.
+    /// The root it was written for.
     pub root: RootId,
+    /// Its number.
+    pub checkpoint: CheckpointId,
+    /// xxh3-64 of its whole `_metadata`.
+    pub digest: u64,
 }
 
 /// State of one operator.
@@ -91,6 +96,16 @@ impl Metadata {
             .iter()
             .flat_map(|o| &o.subtasks)
             .flat_map(SubtaskState::files)
+    }
+
+    /// All files, to give them other places; a file seen through several views comes several times.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut FileHandle> {
+        let subtasks = self.operators.iter_mut().flat_map(|o| &mut o.subtasks);
+        let families = subtasks
+            .filter_map(|s| s.keyed.as_mut())
+            .flat_map(|k| &mut k.families);
+        let tables = families.flat_map(|f| &mut f.runs).flat_map(|r| &mut r.tables);
+        tables.map(|table| &mut table.file)
     }
 }
 
@@ -194,6 +209,8 @@ pub(crate) mod sample {
                 url: "file:///x".into(),
                 job: JobId(1),
                 root: RootId(2),
+                checkpoint: CheckpointId(9),
+                digest: 5,
             }],
             operators: vec![OperatorSnapshot {
                 uid: OperatorUid::new("totals").unwrap_or_else(|e| panic!("{e}")),

@@ -1,6 +1,6 @@
 //! Putting files into a pending checkpoint and reading those of a completed one.
 
-use super::Shared;
+use super::{Shared, source::Outside};
 use crate::{
     Anchor, Birth, CheckpointId, FileHandle, Folder, ObjectName, ObjectPath, OpenFiles, PutFiles, Scope,
     part, storage::take::Offered,
@@ -67,6 +67,13 @@ impl PutFiles for Putting {
         self.shared.registry.lock().upload_ends(&target);
         put.map(|()| handle)
     }
+
+    fn adopt(&self, handle: &FileHandle) -> Result<FileHandle> {
+        match handle.anchor {
+            Anchor::SelfDir | Anchor::Root => Ok(handle.clone()),
+            Anchor::External(id) => self.shared.source.demand(id).map(|_| handle.clone()),
+        }
+    }
 }
 
 /// Reads the files of one completed checkpoint, which is not deleted meanwhile.
@@ -80,6 +87,14 @@ impl Reading {
     pub(super) fn new(shared: Arc<Shared>, checkpoint: CheckpointId) -> Self {
         shared.registry.lock().reader_came(checkpoint);
         Reading { shared, checkpoint }
+    }
+
+    /// A file of another snapshot that the checkpoint refers to.
+    fn outside(&self, handle: &FileHandle) -> Result<Option<Outside<'_>>> {
+        match handle.anchor {
+            Anchor::External(_) => self.shared.source.open(handle).map(Some),
+            Anchor::SelfDir | Anchor::Root => Ok(None),
+        }
     }
 
     fn locate(&self, handle: &FileHandle) -> Result<(ObjectPath, Arc<dyn ReadFile>)> {
@@ -96,10 +111,16 @@ impl Reading {
 
 impl OpenFiles for Reading {
     fn open(&self, handle: &FileHandle) -> Result<Arc<dyn ReadFile>> {
-        Ok(self.locate(handle)?.1)
+        match self.outside(handle)? {
+            Some(outside) => Ok(outside.file),
+            None => Ok(self.locate(handle)?.1),
+        }
     }
 
     fn fetch(&self, handle: &FileHandle, fs: &dyn Fs, to: &Path) -> Result {
+        if let Some(outside) = self.outside(handle)? {
+            return outside.fetch(handle, fs, to);
+        }
         let (path, file) = self.locate(handle)?;
         part::fetch(handle, &*file, fs, to, || {
             self.shared.storage.fetch(&path, fs, to)

@@ -15,14 +15,15 @@ mod cleanup;
 mod files;
 mod open;
 mod publish;
+mod source;
 
 pub use cleanup::CleanupReport;
 pub use files::Reading;
 pub use open::{Candidate, CandidateStanding, OpenRoot, StartOptions};
 
 use crate::{
-    CheckpointId, CheckpointStorage, FinishedRecord, Generation, JobId, Metadata, ObjectPath, Place,
-    PutFiles, RootId, SnapshotKind, SnapshotRequest,
+    CheckpointId, CheckpointStorage, FinishedRecord, ForeignSnapshot, Generation, JobId, Metadata,
+    ObjectPath, Place, PutFiles, RootId, SnapshotKind, SnapshotRequest,
     finished::FINISHED_BYTES_MAX,
     object::{Birth, ObjectName},
     owner::RestoreSource,
@@ -50,6 +51,7 @@ struct Shared {
     root: RootId,
     generation: Generation,
     restored: RestoreSource,
+    source: source::Source,
     ids: Mutex<Ids>,
     next_id: Mutex<CheckpointId>,
     registry: Mutex<SharedRegistry>,
@@ -77,6 +79,20 @@ impl CheckpointRoot {
     /// What this generation started from.
     pub fn restored(&self) -> &RestoreSource {
         &self.shared.restored
+    }
+
+    /// The snapshot that [`OpenRoot::start_from_snapshot`] was given.
+    pub fn source(&self) -> Option<&Arc<ForeignSnapshot>> {
+        self.shared.source.snapshot.as_ref()
+    }
+
+    /// Whether the job still needs a snapshot that it did not write: no checkpoint of its own completed since it
+    /// started from one, or one that is kept refers to it. While it does, the user must not delete that.
+    pub fn depends_on_source(&self) -> bool {
+        let registry = self.shared.registry.lock();
+        let awaits =
+            matches!(self.shared.restored, RestoreSource::Snapshot { .. }) && registry.timeline().is_empty();
+        awaits || !registry.outside().is_empty()
     }
 
     /// Completed checkpoints that can be restored, newest first.

@@ -1,12 +1,12 @@
 //! Taking a job root over: lock, look, choose, write the next owner record.
 
-use super::{CheckpointRoot, Shared};
+use super::{CheckpointRoot, Shared, source::Source};
 use crate::{
-    CheckpointId, CheckpointStorage, FinishedRecord, Generation, JobId, Metadata, ObjectPath, OwnerRecord,
-    Place, RootId,
+    Anchors, CheckpointId, CheckpointStorage, FinishedRecord, ForeignSnapshot, Generation, JobId, Metadata,
+    ObjectPath, OwnerRecord, Place, RootId,
     object::{Birth, ObjectName},
     owner::{ClaimMode, RestoreSource},
-    registry::{SharedRegistry, Standing},
+    registry::{References, SharedRegistry, Standing},
     survey::{Found, Survey},
 };
 use keybed_env::{fs::FileLock, random::Ids};
@@ -58,6 +58,7 @@ pub struct OpenRoot {
     storage: Arc<dyn CheckpointStorage>,
     job: JobId,
     survey: Survey,
+    anchors: Anchors,
     lock: Box<dyn FileLock>,
 }
 
@@ -74,6 +75,7 @@ impl OpenRoot {
             storage,
             job,
             survey,
+            anchors: Anchors::default(),
             lock,
         })
     }
@@ -187,7 +189,48 @@ impl OpenRoot {
                 RestoreSource::Checkpoint(id)
             }
         };
-        self.begin(restored, options)
+        self.begin(restored, None, options)
+    }
+
+    /// Says where snapshots lie that this root's checkpoints refer to, if they were moved.
+    #[must_use]
+    pub fn with_anchors(mut self, anchors: Anchors) -> Self {
+        self.anchors = anchors;
+        self
+    }
+
+    /// As [`OpenRoot::start`], for a job that starts from a snapshot elsewhere, which is recorded: until a checkpoint
+    /// of its own completes, [`OpenRoot::latest`] is an error, so that nobody goes on from nothing by mistake.
+    /// [`StartOptions::restore`] must be `None`. Under [`ClaimMode::Claim`] the snapshot is claimed; whoever does so
+    /// again for the same job goes on under its claim.
+    ///
+    /// # Errors
+    /// As [`OpenRoot::start`]; `SnapshotClaimedByOther` with fields `owner` and `since`; `CannotClaim` for a place
+    /// that cannot be written; `Locked` if the job lives whose checkpoint it is; `InvalidArgument` for a checkpoint of
+    /// this root.
+    pub fn start_from_snapshot(
+        self,
+        source: ForeignSnapshot,
+        mode: ClaimMode,
+        options: StartOptions,
+    ) -> Result<CheckpointRoot> {
+        if options.restore.is_some() {
+            return Err(Error::invalid("a job starts from one snapshot only"));
+        }
+        if self.survey.root() == Some(source.metadata().root) && source.metadata().job == self.job {
+            return Err(
+                Error::invalid("the snapshot is one of this job: resume it").in_file(source.location())
+            );
+        }
+        if mode == ClaimMode::Claim {
+            return Err(Error::invalid("claiming is not built yet"));
+        }
+        let location = source.location().display().to_string();
+        self.begin(
+            RestoreSource::Snapshot { location, mode },
+            Some((source, mode)),
+            options,
+        )
     }
 
     /// As [`OpenRoot::start`], for a job that starts from a snapshot elsewhere, which is recorded: until a checkpoint
@@ -205,7 +248,7 @@ impl OpenRoot {
         if options.restore.is_some() {
             return Err(Error::invalid("a job starts from one snapshot only"));
         }
-        self.begin(RestoreSource::Snapshot { location, mode }, options)
+        self.begin(RestoreSource::Snapshot { location, mode }, None, options)
     }
 
     /// Whether the job was started from a snapshot elsewhere and completed no checkpoint since: only that snapshot
@@ -216,13 +259,24 @@ impl OpenRoot {
         timeline.is_empty() && newest.is_some_and(|o| matches!(o.restored, RestoreSource::Snapshot { .. }))
     }
 
-    fn begin(self, restored: RestoreSource, options: StartOptions) -> Result<CheckpointRoot> {
+    fn begin(
+        self,
+        restored: RestoreSource,
+        source: Option<(ForeignSnapshot, ClaimMode)>,
+        options: StartOptions,
+    ) -> Result<CheckpointRoot> {
         let OpenRoot {
             storage,
             job,
             mut survey,
+            anchors,
             lock,
         } = self;
+        // A restored id feeds the counter, so that ids order the history of the state across roots.
+        let restored_id = source
+            .as_ref()
+            .map_or(0, |(source, _)| source.metadata().checkpoint.0);
+        let source = Source::new(&*storage, &survey, anchors, source)?;
         let StartOptions {
             restore: _,
             retain,
@@ -245,7 +299,7 @@ impl OpenRoot {
                 "an owner record has the highest number, so none can follow it",
             )
         })?);
-        let first_checkpoint = survey.next_id();
+        let first_checkpoint = survey.next_id().max(CheckpointId(restored_id.saturating_add(1)));
         if first_checkpoint.0 == u64::MAX {
             return Err(Error::new(
                 Code::SnapshotCorrupt,
@@ -286,6 +340,7 @@ impl OpenRoot {
                 root: record.root,
                 generation: record.generation,
                 restored,
+                source,
                 ids: Mutex::new(ids),
                 next_id: Mutex::new(record.first_checkpoint),
                 registry: Mutex::new(registry),
@@ -316,11 +371,11 @@ fn registry_of(survey: &Survey, me: &OwnerRecord, retain: usize) -> SharedRegist
                 } else {
                     Standing::Abandoned
                 };
-                // References outside of the root are nobody's here and never deleted.
-                let inside = metadata
-                    .files()
-                    .filter_map(|file| ObjectPath::of_handle(*id, file).ok());
-                registry.found_checkpoint(*id, inside.collect(), standing);
+                match References::of(*id, metadata) {
+                    Ok(references) => registry.found_checkpoint(*id, references, standing),
+                    // `check` refused such metadata when it was read.
+                    Err(error) => registry.refuse(error.to_string()),
+                }
             }
         }
     }

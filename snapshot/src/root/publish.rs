@@ -8,9 +8,8 @@
 //! ```
 
 use super::Shared;
-use crate::{CheckpointId, Metadata, ObjectPath, Place, SnapshotOwner, metadata};
+use crate::{CheckpointId, Metadata, ObjectPath, Place, SnapshotOwner, metadata, registry::References};
 use keybed_format::{Code, Error, Result};
-use std::collections::BTreeSet;
 
 pub(super) fn publish(shared: &Shared, snapshot: &Metadata) -> Result<Vec<CheckpointId>> {
     let id = snapshot.checkpoint;
@@ -61,11 +60,13 @@ fn prepare(shared: &Shared, snapshot: &Metadata) -> Result<Vec<u8>> {
     // A newer owner sweeps what we uploaded: say so before stumbling over it, and look again before writing.
     shared.demand_newest()?;
     let id = snapshot.checkpoint;
-    let references: BTreeSet<ObjectPath> = snapshot
-        .files()
-        .map(|file| ObjectPath::of_handle(id, file))
-        .collect::<Result<_>>()?;
-    let bytes = metadata::encode(snapshot)?;
+    let references = References::of(id, snapshot)?;
+    // Whoever took the snapshot knows handles; which places they mean is known here.
+    let externals = shared.source.rows(&references.outside)?;
+    let bytes = metadata::encode(&Metadata {
+        externals,
+        ..snapshot.clone()
+    })?;
     let places = shared.registry.lock().publish_begins(id, references)?;
     for place in places {
         shared

@@ -214,7 +214,7 @@ fn directory_of(fs: &dyn Fs, path: &Path) -> Result<PathBuf> {
 /// A document of the directory, if it is there.
 fn read_document(fs: &dyn Fs, directory: &Path, name: &'static str) -> Result<Option<Metadata>> {
     match read_metadata_file(fs, &layout::document(directory, name)) {
-        Ok((metadata, _)) => Ok(Some(metadata)),
+        Ok(document) => Ok(Some(document.metadata)),
         Err(e) if e.code() == Code::NotFound => Ok(None),
         Err(e) => Err(e),
     }

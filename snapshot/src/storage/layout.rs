@@ -4,6 +4,7 @@
 //! <checkpoint root>/<job id>/LOCK                    held by the living owner
 //!                            FINISHED                written once, when the job has ended for good
 //!                            owner/<generation>      immutable, created if absent
+//!                            claims/<n>              immutable, created if absent: who claimed which checkpoint
 //!                            shared/<object>         tables shared by checkpoints
 //!                            taskowned/<object>
 //!                            chk-<n>/_metadata       publishes checkpoint n
@@ -42,6 +43,8 @@ pub enum Place {
     Root,
     /// `owner/`.
     Owner,
+    /// `claims/`.
+    Claims,
     /// `shared/`.
     Shared,
     /// `taskowned/`.
@@ -57,6 +60,8 @@ pub enum ObjectPath {
     Finished,
     /// `owner/<generation>`.
     Owner(Generation),
+    /// `claims/<number>`.
+    Claims(u64),
     /// `shared/<object>`.
     Shared(ObjectName),
     /// `taskowned/<object>`.
@@ -75,6 +80,7 @@ impl Place {
         match self {
             Place::Root => String::new(),
             Place::Owner => "owner".into(),
+            Place::Claims => "claims".into(),
             Place::Shared => "shared".into(),
             Place::TaskOwned => "taskowned".into(),
             Place::Checkpoint(id) => format!("{CHECKPOINT_PREFIX}{id}"),
@@ -83,7 +89,7 @@ impl Place {
 
     /// Whether a name in this folder is part of the layout without being an object.
     pub fn is_fixture(self, name: &str) -> bool {
-        let folders = [Place::Owner, Place::Shared, Place::TaskOwned].map(Place::relative);
+        let folders = [Place::Owner, Place::Claims, Place::Shared, Place::TaskOwned].map(Place::relative);
         self == Place::Root && (name == LOCK_NAME || folders.iter().any(|folder| folder == name))
     }
 
@@ -110,6 +116,11 @@ impl Place {
         match self {
             Place::Root => (name == FINISHED_NAME).then_some(ObjectPath::Finished),
             Place::Owner => name.parse().ok().map(ObjectPath::Owner),
+            // Canonical, as all numbers in names.
+            Place::Claims => name
+                .parse::<Generation>()
+                .ok()
+                .map(|number| ObjectPath::Claims(number.0)),
             Place::Shared => ObjectName::new(name).ok().map(ObjectPath::Shared),
             Place::TaskOwned => ObjectName::new(name).ok().map(ObjectPath::TaskOwned),
             Place::Checkpoint(id) if name == METADATA_NAME => Some(ObjectPath::Metadata(id)),
@@ -126,6 +137,7 @@ impl ObjectPath {
         match self {
             ObjectPath::Finished => Place::Root,
             ObjectPath::Owner(_) => Place::Owner,
+            ObjectPath::Claims(_) => Place::Claims,
             ObjectPath::Shared(_) => Place::Shared,
             ObjectPath::TaskOwned(_) => Place::TaskOwned,
             ObjectPath::Metadata(id) | ObjectPath::Private(id, _) => Place::Checkpoint(*id),
@@ -138,6 +150,7 @@ impl ObjectPath {
         match self {
             ObjectPath::Finished => FINISHED_NAME.into(),
             ObjectPath::Owner(generation) => generation.to_string(),
+            ObjectPath::Claims(number) => number.to_string(),
             ObjectPath::Metadata(_) => METADATA_NAME.into(),
             ObjectPath::Shared(name)
             | ObjectPath::TaskOwned(name)
@@ -153,7 +166,9 @@ impl ObjectPath {
             | ObjectPath::TaskOwned(name)
             | ObjectPath::Private(_, name)
             | ObjectPath::Temporary(_, name) => name.birth(),
-            ObjectPath::Finished | ObjectPath::Owner(_) | ObjectPath::Metadata(_) => None,
+            ObjectPath::Finished | ObjectPath::Owner(_) | ObjectPath::Claims(_) | ObjectPath::Metadata(_) => {
+                None
+            }
         }
     }
 
@@ -263,6 +278,7 @@ mod tests {
         for path in [
             ObjectPath::Finished,
             ObjectPath::Owner(Generation(1)),
+            ObjectPath::Claims(1),
             ObjectPath::Shared(object.clone()),
             ObjectPath::TaskOwned(object.clone()),
             ObjectPath::Metadata(id),

@@ -206,6 +206,10 @@ impl CheckpointStorage for LocalStorage {
         self.fs.sync_dir(&layout::directory(&self.root, place))
     }
 
+    fn outside(&self) -> Option<Arc<dyn Fs>> {
+        Some(self.fs.clone())
+    }
+
     fn describe(&self, path: &ObjectPath) -> String {
         layout::file(&self.root, path).display().to_string()
     }

@@ -107,6 +107,11 @@ pub trait CheckpointStorage: Send + Sync + Debug + 'static {
     /// `IoFailed`: what is durable is unknown.
     fn sync(&self, place: Place) -> Result;
 
+    /// The file system on which other snapshots lie; `None` if they cannot be reached.
+    fn outside(&self) -> Option<Arc<dyn Fs>> {
+        None
+    }
+
     /// How people find the object: a path or an address.
     fn describe(&self, path: &ObjectPath) -> String;
 

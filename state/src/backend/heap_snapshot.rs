@@ -163,7 +163,13 @@ impl PendingSnapshot for PendingHeap {
                     tables,
                 });
             }
-            stack.extend(pending.below);
+            for mut run in pending.below {
+                for table in &mut run.tables {
+                    // It may be a restored snapshot's, which the storage decides about.
+                    table.file = files.adopt(&table.file)?;
+                }
+                stack.push(run);
+            }
         }
         let stats = stats(&runs, &new);
         if self.sharing != FileSharing::NoSharing {

@@ -188,10 +188,11 @@ impl<'a> Tables<'a> {
 
     fn table(&mut self, table: &PinnedTable) -> Result<TableHandle> {
         let content = table.id.0;
-        let known = self.named.get(&content).or_else(|| self.held.get(&content));
-        let file = match known {
-            Some(file) => file.clone(),
-            None => {
+        let file = match (self.named.get(&content), self.held.get(&content)) {
+            (Some(named), _) => named.clone(),
+            // It may be a restored snapshot's, which the storage decides about.
+            (None, Some(held)) => self.files.adopt(held)?,
+            (None, None) => {
                 self.new.insert(content);
                 self.files.put_file(
                     self.scope,
