@@ -19,6 +19,7 @@
 //! | [`foreign`] | a snapshot that a job starts from and did not write |
 //! | [`survey`] | what lies in a job root |
 //! | [`root`] | the checkpoints of one job: take over, allocate, publish, clean up |
+//! | [`gc`] | sweeping a job root, by its owner or without one |
 //! | [`savepoint`] | savepoints: self-contained directories that belong to the user |
 //! | [`snapshot_dir`] | a snapshot by its path, with no job running |
 //! | [`mod@verify`] | every file of a snapshot to the byte |
@@ -37,6 +38,7 @@ pub mod external;
 pub mod files;
 pub mod finished;
 pub mod foreign;
+pub mod gc;
 #[cfg(test)]
 mod golden;
 pub mod handle;
@@ -63,6 +65,7 @@ pub use external::Anchors;
 pub use files::{OpenFiles, PutFiles};
 pub use finished::FinishedRecord;
 pub use foreign::ForeignSnapshot;
+pub use gc::{GcOptions, GcReport};
 pub use handle::{
     Anchor, BackendKind, FamilyHandle, FileHandle, Folder, KeyedHandle, OperatorStateHandle,
     OperatorStateMode, RunHandle, Scope, SubtaskState, TableHandle,

@@ -214,6 +214,11 @@ impl Owners {
         self.0.values().next_back()
     }
 
+    /// The generations, oldest first.
+    pub fn generations(&self) -> impl DoubleEndedIterator<Item = Generation> {
+        self.0.keys().copied()
+    }
+
     /// The record of a generation.
     pub fn get(&self, generation: Generation) -> Option<&OwnerRecord> {
         self.0.get(&generation)

@@ -109,6 +109,10 @@ pub struct SharedRegistry {
     completed_max: Option<CheckpointId>,
     /// Highest checkpoint that was ever published and is not void, erased or not.
     published_max: Option<CheckpointId>,
+    /// Objects that stay though no checkpoint of this root needs them.
+    spared: BTreeSet<ObjectPath>,
+    /// Folders that hold what is not ours, so they stay.
+    occupied: BTreeSet<CheckpointId>,
     /// Why nothing may be deleted.
     refused: Option<String>,
 }
@@ -127,6 +131,8 @@ impl SharedRegistry {
             read_on: BTreeMap::new(),
             completed_max: None,
             published_max: None,
+            spared: BTreeSet::new(),
+            occupied: BTreeSet::new(),
             refused: None,
         }
     }
@@ -157,6 +163,16 @@ impl SharedRegistry {
     /// An object that was found.
     pub fn found_object(&mut self, path: ObjectPath) {
         self.objects.entry(path).or_insert(ObjectState::Stored);
+    }
+
+    /// This object stays, whatever the checkpoints of this root need.
+    pub fn spare(&mut self, path: ObjectPath) {
+        self.spared.insert(path);
+    }
+
+    /// The folder of this checkpoint stays, because something in it is not ours.
+    pub fn keep_folder(&mut self, id: CheckpointId) {
+        self.occupied.insert(id);
     }
 
     /// Something was found that cannot be read: from now on nothing may be deleted.
@@ -409,7 +425,8 @@ impl SharedRegistry {
     /// As [`SharedRegistry::doomed`].
     pub fn condemn(&mut self) -> Result<Vec<ObjectPath>> {
         self.doomed()?;
-        let kept: BTreeSet<&ObjectPath> = self.needed().flat_map(|r| &r.inside).collect();
+        let mut kept: BTreeSet<&ObjectPath> = self.needed().flat_map(|r| &r.inside).collect();
+        kept.extend(&self.spared);
         let garbage: Vec<ObjectPath> = self
             .objects
             .iter()
@@ -461,6 +478,7 @@ impl SharedRegistry {
             Some(**id) < self.published_max
                 && !self.completed.contains_key(id)
                 && !self.pending.contains_key(id)
+                && !self.occupied.contains(id)
                 && !filled.contains(&Place::Checkpoint(**id))
         };
         if self.refused.is_some() {

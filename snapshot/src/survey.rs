@@ -9,7 +9,7 @@ use crate::{
 };
 use keybed_env::fs::FileKind;
 use keybed_format::{Code, Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a folder `chk-<n>` holds.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Survey {
     pub objects: Vec<ObjectPath>,
     /// Names that are not ours, with their folder: never touched.
     pub unknown: Vec<String>,
+    /// Folders of checkpoints that hold such names.
+    pub occupied: BTreeSet<CheckpointId>,
     /// Whether and how the job ended, by the newest generation.
     pub finished: Option<FinishedRecord>,
 }
@@ -49,6 +51,7 @@ impl Survey {
             checkpoints: BTreeMap::new(),
             objects: Vec::new(),
             unknown: Vec::new(),
+            occupied: BTreeSet::new(),
             finished: None,
         };
         survey.owners = survey.read_owners(storage)?;
@@ -198,7 +201,12 @@ impl Survey {
                 Some(path) if path.birth().is_some() => self.objects.push(path),
                 // No regular file, but somebody's metadata: reading it will fail and keep everything.
                 _ if matches!(place.object(&listed.name), Some(ObjectPath::Metadata(_))) => published = true,
-                _ => self.unknown.push(place.describe(&listed.name)),
+                _ => {
+                    self.unknown.push(place.describe(&listed.name));
+                    if let Place::Checkpoint(id) = place {
+                        self.occupied.insert(id);
+                    }
+                }
             }
         }
         Ok(published)

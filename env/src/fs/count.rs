@@ -173,6 +173,10 @@ impl Fs for CountFs {
         self.count(FsOp::Lock).lock(path)
     }
 
+    fn hold(&self, path: &Path) -> Result<Box<dyn FileLock>> {
+        self.count(FsOp::Lock).hold(path)
+    }
+
     fn namespace(&self) -> Option<u64> {
         self.inner.namespace()
     }

@@ -27,6 +27,12 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
     }
 }
 
+/// Milliseconds since 1970; `None` before.
+fn millis(time: std::time::SystemTime) -> Option<u64> {
+    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}
+
 fn kind_of(file_type: fs::FileType) -> FileKind {
     if file_type.is_file() {
         FileKind::File
@@ -182,6 +188,7 @@ impl Fs for OsFs {
                 Ok(Some(FileFacts {
                     len: if kind == FileKind::File { meta.len() } else { 0 },
                     kind,
+                    modified_ms: meta.modified().ok().and_then(millis),
                 }))
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -208,22 +215,7 @@ impl Fs for OsFs {
             .open(path)
             .map_err(io_error("open lock", path))?;
         regular(&file, path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // The content only helps people; an unreadable one does not change who holds the lock.
-                let _ = (&mut file).take(32).read_to_string(&mut holder);
-                let pid = holder
-                    .trim()
-                    .parse::<u32>()
-                    .map_or_else(|_| "unknown".into(), |p| p.to_string());
-                return Err(Error::new(Code::Locked, "another process uses the directory")
-                    .in_file(path)
-                    .with("pid", pid));
-            }
-            Err(TryLockError::Error(e)) => return Err(Error::io("lock", path, e)),
-        }
+        take_lock(&mut file, path)?;
         let write = |file: &mut File| {
             file.set_len(0)?;
             file.rewind()?;
@@ -233,8 +225,39 @@ impl Fs for OsFs {
         Ok(Box::new(OsLock { _file: file }))
     }
 
+    fn hold(&self, path: &Path) -> Result<Box<dyn FileLock>> {
+        let opened = OpenOptions::new().read(true).custom_flags(SAFELY).open(path);
+        let mut file = match opened {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.lock(path),
+            other => other.map_err(io_error("open lock", path))?,
+        };
+        regular(&file, path)?;
+        take_lock(&mut file, path)?;
+        Ok(Box::new(OsLock { _file: file }))
+    }
+
     fn namespace(&self) -> Option<u64> {
         Some(0)
+    }
+}
+
+/// Takes the lock of an open file.
+fn take_lock(file: &mut File, path: &Path) -> Result {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // The content only helps people; an unreadable one does not change who holds the lock.
+            let _ = file.take(32).read_to_string(&mut holder);
+            let pid = holder
+                .trim()
+                .parse::<u32>()
+                .map_or_else(|_| "unknown".into(), |p| p.to_string());
+            Err(Error::new(Code::Locked, "another process uses the directory")
+                .in_file(path)
+                .with("pid", pid))
+        }
+        Err(TryLockError::Error(e)) => Err(Error::io("lock", path, e)),
     }
 }
 

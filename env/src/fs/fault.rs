@@ -359,6 +359,10 @@ impl Fs for FaultFs {
         self.pass(FsOp::Lock, path)?.lock(path)
     }
 
+    fn hold(&self, path: &Path) -> Result<Box<dyn FileLock>> {
+        self.pass(FsOp::Lock, path)?.hold(path)
+    }
+
     fn namespace(&self) -> Option<u64> {
         self.inner.namespace()
     }

@@ -66,6 +66,9 @@ pub struct FileFacts {
     pub len: u64,
     /// What the path stands for.
     pub kind: FileKind,
+    /// When its content was last changed, in milliseconds since 1970-01-01T00:00:00Z; `None` where nobody knows. By the
+    /// clock of the file system, which anybody may have set.
+    pub modified_ms: Option<u64>,
 }
 
 /// A file system.
@@ -158,6 +161,15 @@ pub trait Fs: Send + Sync + Debug + 'static {
     /// # Errors
     /// `Locked` with field `pid` if another holder (this process or another) has it.
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>>;
+
+    /// As [`Fs::lock`], for who looks and changes nothing: an existing lock file keeps its text, and a read-only
+    /// medium will do.
+    ///
+    /// # Errors
+    /// As [`Fs::lock`].
+    fn hold(&self, path: &Path) -> Result<Box<dyn FileLock>> {
+        self.lock(path)
+    }
 
     /// Which names this file system sees: two with equal `Some` see the same files under the same paths, so a file
     /// of one can be linked by the other. `None` is never equal to anything.

@@ -3,7 +3,7 @@
 
 use keybed_env::{
     CountFs, FaultFs, Fs, OsFs, SimFs,
-    fs::{DirEntry, FileFacts, FileKind},
+    fs::{DirEntry, FileKind},
 };
 use keybed_format::{Code, ErrorKind, Result};
 use std::{path::Path, sync::Arc};
@@ -226,20 +226,9 @@ fn facts_answer_without_opening() {
     on_every_file_system(|fs, root| {
         let path = root.join("a");
         write(fs, &path, b"abc");
-        assert_eq!(
-            fs.facts(&path).unwrap(),
-            Some(FileFacts {
-                len: 3,
-                kind: FileKind::File
-            })
-        );
-        assert_eq!(
-            fs.facts(root).unwrap(),
-            Some(FileFacts {
-                len: 0,
-                kind: FileKind::Dir
-            })
-        );
+        let facts = |path: &Path| fs.facts(path).unwrap().map(|facts| (facts.len, facts.kind));
+        assert_eq!(facts(&path), Some((3, FileKind::File)));
+        assert_eq!(facts(root), Some((0, FileKind::Dir)));
         assert_eq!(fs.facts(&root.join("none/deeper")).unwrap(), None);
         assert_eq!(fs.facts(&path.join("below a file")).unwrap(), None);
     });
@@ -257,8 +246,18 @@ fn a_lock_is_refused_while_it_is_held() {
         drop(held);
         let held = fs.lock(&path).unwrap();
         assert_eq!(code(fs.lock(&path)), Code::Locked);
+        assert_eq!(code(fs.hold(&path)), Code::Locked);
         drop(held);
         assert!(fs.lock(root).is_err());
+        assert!(fs.hold(root).is_err());
+        // Who only looks leaves the text as it is.
+        let signed = read(fs, &path);
+        fs.append(&path).unwrap().append(b"!").unwrap();
+        let held = fs.hold(&path).unwrap();
+        assert_eq!(code(fs.lock(&path)), Code::Locked);
+        assert_eq!(read(fs, &path), [&signed[..], b"!"].concat());
+        drop(held);
+        drop(fs.hold(&root.join("new")).unwrap());
         assert_eq!(code(fs.lock(&root.join("none/LOCK"))), Code::NotFound);
     });
 }

@@ -6,7 +6,7 @@ use super::{
     operator::NAME_BYTES_MAX,
 };
 use crate::{
-    Anchor, FileHandle, FileSharing, Folder,
+    Anchor, FileHandle, FileSharing, Folder, ObjectName,
     key_group::check_parallelism,
     storage::layout::{DISPOSING_NAME, METADATA_NAME},
 };
@@ -121,8 +121,11 @@ fn check_file(metadata: &Metadata, file: &FileHandle) -> Result {
         (Anchor::External(id), _) => metadata.externals.iter().any(|external| external.id == id),
         (Anchor::SelfDir, _) => false,
     };
-    let ours = |name: &str| name == METADATA_NAME || name == DISPOSING_NAME;
-    if fits && file.offset.checked_add(file.length).is_some() && !ours(file.object.as_str()) {
+    let ours = |name: &ObjectName| {
+        // What has a temporary name is swept without a look at references.
+        [METADATA_NAME, DISPOSING_NAME].contains(&name.as_str()) || name.is_temporary()
+    };
+    if fits && file.offset.checked_add(file.length).is_some() && !ours(&file.object) {
         Ok(())
     } else {
         Err(Error::invalid("a reference cannot exist").with("object", &file.object))

@@ -11,8 +11,9 @@
 //! operating system's lock works there is no such process.
 
 use super::Shared;
-use crate::{CheckpointId, ObjectPath, Place, survey::read_metadata};
+use crate::{CheckpointId, ObjectPath, Place, gc::Garbage, survey::read_metadata};
 use keybed_format::{Code, Error, Result};
+use std::collections::BTreeSet;
 
 /// Deletions between two looks at the newest owner record.
 const BATCH_MAX: usize = 256;
@@ -24,6 +25,10 @@ pub struct CleanupReport {
     pub checkpoints: Vec<CheckpointId>,
     /// Objects deleted.
     pub objects: usize,
+    /// Their paths.
+    pub deleted: Vec<ObjectPath>,
+    /// Folders removed.
+    pub folders: Vec<CheckpointId>,
     /// Objects that should be gone and are not yet.
     pub backlog: usize,
     /// The first failure: `Fenced`, `GcRefused`, or one of the storage. The rest was still tried where that is safe.
@@ -43,17 +48,23 @@ impl CleanupReport {
 }
 
 pub(super) fn cleanup(shared: &Shared) -> CleanupReport {
+    sweep(shared, None)
+}
+
+/// Deletes what the registry decides; of that, if `only` is given, no more than is in it.
+pub(super) fn sweep(shared: &Shared, only: Option<&Garbage>) -> CleanupReport {
     let _one_at_a_time = shared.cleaning.lock();
     let mut report = CleanupReport::default();
-    let result = stages(shared, &mut report);
+    let result = stages(shared, only, &mut report);
     report.note(result);
     report.backlog = shared.registry.lock().backlog();
     report
 }
 
-fn stages(shared: &Shared, report: &mut CleanupReport) -> Result {
+fn stages(shared: &Shared, only: Option<&Garbage>, report: &mut CleanupReport) -> Result {
     resolve_uncertain(shared)?;
-    let doomed = shared.registry.lock().doomed()?;
+    let mut doomed = shared.registry.lock().doomed()?;
+    doomed.retain(|id| only.is_none_or(|only| only.checkpoints.contains(id)));
     for id in doomed {
         shared.demand_newest()?;
         let erased = shared
@@ -70,17 +81,23 @@ fn stages(shared: &Shared, report: &mut CleanupReport) -> Result {
             report.checkpoints.push(id);
         }
     }
-    let condemned = shared.registry.lock().condemn()?;
+    let mut condemned = shared.registry.lock().condemn()?;
+    if let Some(only) = only {
+        let only: BTreeSet<&ObjectPath> = only.objects.iter().collect();
+        condemned.retain(|path| only.contains(path));
+    }
     for batch in condemned.chunks(BATCH_MAX) {
         shared.demand_newest()?;
         for path in batch {
             if report.note(shared.storage.delete(path)) {
                 shared.registry.lock().deleted(path);
                 report.objects += 1;
+                report.deleted.push(path.clone());
             }
         }
     }
-    let folders = shared.registry.lock().empty_folders();
+    let mut folders = shared.registry.lock().empty_folders();
+    folders.retain(|id| only.is_none_or(|only| only.folders.contains(id)));
     for batch in folders.chunks(BATCH_MAX) {
         shared.demand_newest()?;
         for id in batch {
@@ -94,6 +111,7 @@ fn remove_folder(shared: &Shared, id: CheckpointId, report: &mut CleanupReport) 
     let removed = match shared.storage.remove_checkpoint(id) {
         Ok(true) => {
             shared.registry.lock().folder_removed(id);
+            report.folders.push(id);
             Ok(())
         }
         // What is left tells its birth by its name, or is not ours; the next cleanup decides.

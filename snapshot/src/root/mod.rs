@@ -13,12 +13,14 @@
 
 mod cleanup;
 mod files;
+mod gc;
 mod open;
 mod publish;
 mod source;
 
 pub use cleanup::CleanupReport;
 pub use files::Reading;
+pub use gc::gc;
 pub use open::{Candidate, CandidateStanding, OpenRoot, StartOptions};
 
 use crate::{

@@ -55,11 +55,11 @@ pub struct StartOptions {
 /// A locked job root before anything was written to it.
 #[derive(Debug)]
 pub struct OpenRoot {
-    storage: Arc<dyn CheckpointStorage>,
-    job: JobId,
-    survey: Survey,
-    anchors: Anchors,
-    lock: Box<dyn FileLock>,
+    pub(crate) storage: Arc<dyn CheckpointStorage>,
+    pub(crate) job: JobId,
+    pub(crate) survey: Survey,
+    pub(super) anchors: Anchors,
+    pub(crate) lock: Box<dyn FileLock>,
 }
 
 impl OpenRoot {
@@ -332,7 +332,7 @@ impl OpenRoot {
                 _ => e,
             })?;
         survey.owners = std::mem::take(&mut survey.owners).with(record.clone());
-        let registry = registry_of(&survey, &record, retain);
+        let registry = registry_of(&survey, record.generation, retain);
         Ok(CheckpointRoot {
             shared: Arc::new(Shared {
                 storage,
@@ -351,9 +351,9 @@ impl OpenRoot {
     }
 }
 
-/// The registry of a new generation, from what was found.
-fn registry_of(survey: &Survey, me: &OwnerRecord, retain: usize) -> SharedRegistry {
-    let mut registry = SharedRegistry::new(me.generation, retain);
+/// The registry of a generation above all that were found, from what was found.
+pub(super) fn registry_of(survey: &Survey, generation: Generation, retain: usize) -> SharedRegistry {
+    let mut registry = SharedRegistry::new(generation, retain);
     let published: BTreeMap<_, _> = survey.published();
     let timeline: BTreeSet<_> = survey.owners.timeline(&published).into_iter().collect();
     for (id, found) in &survey.checkpoints {

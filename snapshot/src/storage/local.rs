@@ -10,7 +10,7 @@
 //! Once a sync of a linked file has failed, sources are copied instead, and the copy is checked by its trailer.
 
 use super::{
-    CheckpointStorage, Listed, ObjectPath, Place, copy_out, layout,
+    CheckpointStorage, Listed, ObjectFacts, ObjectPath, Place, copy_out, layout,
     take::{Intake, linked, links_impossible},
 };
 use crate::{CheckpointId, JobId, ObjectName};
@@ -112,6 +112,10 @@ impl CheckpointStorage for LocalStorage {
         self.fs.lock(&layout::lock(&self.root))
     }
 
+    fn hold(&self) -> Result<Box<dyn FileLock>> {
+        self.fs.hold(&layout::lock(&self.root))
+    }
+
     fn create_checkpoint(&self, id: CheckpointId) -> Result {
         self.fs
             .create_dir(&layout::directory(&self.root, Place::Checkpoint(id)))?;
@@ -164,6 +168,14 @@ impl CheckpointStorage for LocalStorage {
 
     fn open(&self, path: &ObjectPath) -> Result<Arc<dyn ReadFile>> {
         self.fs.open(&self.file(path)?)
+    }
+
+    fn facts(&self, path: &ObjectPath) -> Result<Option<ObjectFacts>> {
+        let facts = self.fs.facts(&layout::file(&self.root, path))?;
+        Ok(facts.map(|facts| ObjectFacts {
+            bytes: facts.len,
+            modified_ms: facts.modified_ms,
+        }))
     }
 
     fn fetch(&self, path: &ObjectPath, fs: &dyn Fs, to: &Path) -> Result {

@@ -40,6 +40,16 @@ pub struct Listed {
     pub kind: FileKind,
 }
 
+/// Facts about an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectFacts {
+    /// Its bytes.
+    pub bytes: u64,
+    /// When it was written, in milliseconds since 1970-01-01T00:00:00Z, by the clock of the storage; `None` where
+    /// nobody knows.
+    pub modified_ms: Option<u64>,
+}
+
 /// The verbs.
 pub trait CheckpointStorage: Send + Sync + Debug + 'static {
     /// Makes this process the only owner of the root for the life of the returned value.
@@ -47,6 +57,14 @@ pub trait CheckpointStorage: Send + Sync + Debug + 'static {
     /// # Errors
     /// `Locked` with field `pid` if another holder lives.
     fn lock(&self) -> Result<Box<dyn FileLock>>;
+
+    /// As [`CheckpointStorage::lock`], for who looks and changes nothing: the lock is not signed.
+    ///
+    /// # Errors
+    /// As [`CheckpointStorage::lock`].
+    fn hold(&self) -> Result<Box<dyn FileLock>> {
+        self.lock()
+    }
 
     /// Creates the folder of a checkpoint, durably.
     ///
@@ -81,6 +99,21 @@ pub trait CheckpointStorage: Send + Sync + Debug + 'static {
     /// # Errors
     /// `NotFound`.
     fn open(&self, path: &ObjectPath) -> Result<Arc<dyn ReadFile>>;
+
+    /// Bytes and age of an object; `None` if it is not there. A default asks by opening it and knows no age.
+    ///
+    /// # Errors
+    /// `IoFailed`.
+    fn facts(&self, path: &ObjectPath) -> Result<Option<ObjectFacts>> {
+        match self.open(path) {
+            Ok(file) => Ok(Some(ObjectFacts {
+                bytes: file.len(),
+                modified_ms: None,
+            })),
+            Err(e) if e.code() == Code::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
 
     /// Makes an object available as the new file `to` of `fs`, by link where that is possible, else by copy. Not
     /// synced.

@@ -6,6 +6,8 @@ mod crash;
 mod damage;
 mod faults;
 mod forged;
+mod gc;
+mod gc_model;
 mod ownership;
 mod power_loss;
 mod processes;

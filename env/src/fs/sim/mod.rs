@@ -274,6 +274,47 @@ fn file_content(disk: &Disk, inode: Inode, what: &str, path: &Path) -> Result<Co
     content.ok_or_else(|| Error::new(Code::IoFailed, format!("{what}: not a regular file")).in_file(path))
 }
 
+impl SimFs {
+    /// Takes a lock; `sign` replaces the text of the file.
+    fn take_lock(&self, path: &Path, sign: bool) -> Result<Box<dyn FileLock>> {
+        let lock = self.call("lock", path, |disk| {
+            let inode = match disk.live.find(path) {
+                Ok(inode) => inode,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    disk.create(path, Node::File(Content::default()))?
+                }
+                Err(e) => return Err(e),
+            };
+            let Some(len) = disk.live.content(inode).map(Content::len) else {
+                return Err(io::ErrorKind::IsADirectory.into());
+            };
+            if let Some((_, holder)) = disk.locks.get(&inode) {
+                return Ok(Err(*holder));
+            }
+            disk.last_lock += 1;
+            let lock = disk.last_lock;
+            disk.locks.insert(inode, (lock, self.process.pid));
+            if sign && len > 0 {
+                disk.truncate(inode, 0, path);
+            }
+            if sign {
+                disk.append(inode, format!("{}\n", self.process.pid).into_bytes().into(), path);
+            }
+            Ok(Ok(SimLock {
+                disk: self.disk.clone(),
+                inode,
+                lock,
+            }))
+        })?;
+        match lock {
+            Ok(lock) => Ok(Box::new(lock)),
+            Err(holder) => Err(Error::new(Code::Locked, "another process uses the directory")
+                .in_file(path)
+                .with("pid", holder)),
+        }
+    }
+}
+
 impl Fs for SimFs {
     fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>> {
         self.process.check("open", path)?;
@@ -380,10 +421,12 @@ impl Fs for SimFs {
                 Node::Dir(_) => FileFacts {
                     len: 0,
                     kind: FileKind::Dir,
+                    modified_ms: None,
                 },
                 Node::File(content) => FileFacts {
                     len: content.len(),
                     kind: FileKind::File,
+                    modified_ms: None,
                 },
             })),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -401,39 +444,11 @@ impl Fs for SimFs {
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {
-        let lock = self.call("lock", path, |disk| {
-            let inode = match disk.live.find(path) {
-                Ok(inode) => inode,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    disk.create(path, Node::File(Content::default()))?
-                }
-                Err(e) => return Err(e),
-            };
-            let Some(len) = disk.live.content(inode).map(Content::len) else {
-                return Err(io::ErrorKind::IsADirectory.into());
-            };
-            if let Some((_, holder)) = disk.locks.get(&inode) {
-                return Ok(Err(*holder));
-            }
-            disk.last_lock += 1;
-            let lock = disk.last_lock;
-            disk.locks.insert(inode, (lock, self.process.pid));
-            if len > 0 {
-                disk.truncate(inode, 0, path);
-            }
-            disk.append(inode, format!("{}\n", self.process.pid).into_bytes().into(), path);
-            Ok(Ok(SimLock {
-                disk: self.disk.clone(),
-                inode,
-                lock,
-            }))
-        })?;
-        match lock {
-            Ok(lock) => Ok(Box::new(lock)),
-            Err(holder) => Err(Error::new(Code::Locked, "another process uses the directory")
-                .in_file(path)
-                .with("pid", holder)),
-        }
+        self.take_lock(path, true)
+    }
+
+    fn hold(&self, path: &Path) -> Result<Box<dyn FileLock>> {
+        self.take_lock(path, false)
     }
 
     /// The disk's address, odd so that no small number of another file system equals it.
