@@ -25,6 +25,7 @@
 //! | [`mod@verify`] | every file of a snapshot to the byte |
 //! | [`mod@inspect`] | facts about a snapshot for people and programs |
 //! | [`finished`] | the record that a job has ended for good |
+//! | [`stop`] | the record that a job is to end, or ended, with a savepoint |
 //! | [`files`] | the two verbs of the state layer: put this file, open this handle |
 //!
 //! The crate knows nothing of tables, codecs, operators, threads and channels. Decisions are pure functions over
@@ -55,6 +56,7 @@ pub mod rescale;
 pub mod root;
 pub mod savepoint;
 pub mod snapshot_dir;
+pub mod stop;
 pub mod storage;
 pub mod survey;
 pub mod verify;
@@ -81,5 +83,6 @@ pub use rescale::{Assignment, rescale};
 pub use root::{Candidate, CandidateStanding, CheckpointRoot, CleanupReport, OpenRoot, StartOptions};
 pub use savepoint::{SavepointTarget, SavepointWriter};
 pub use snapshot_dir::SnapshotDir;
+pub use stop::StopRecord;
 pub use storage::{CheckpointStorage, Listed, LocalStorage, MemoryStorage, ObjectPath, Place};
 pub use verify::{Verification, verify};

@@ -2,10 +2,11 @@
 
 use crate::{
     CheckpointId, CheckpointStorage, FinishedRecord, Generation, JobId, Metadata, ObjectPath, OwnerRecord,
-    Place, RootId,
+    Place, RootId, StopRecord,
     finished::FINISHED_BYTES_MAX,
     metadata::{METADATA_BYTES_MAX, decode},
     owner::{OWNER_BYTES_MAX, Owners, missing_record},
+    stop::STOP_BYTES_MAX,
 };
 use keybed_env::fs::FileKind;
 use keybed_format::{Code, Error, Result};
@@ -37,6 +38,17 @@ pub struct Survey {
     pub occupied: BTreeSet<CheckpointId>,
     /// Whether and how the job ended, by the newest generation.
     pub finished: Option<FinishedRecord>,
+    /// The stop with a savepoint that was begun and not undone.
+    pub stop: Option<FoundStop>,
+}
+
+/// A stop with a savepoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundStop {
+    /// What was recorded when it began.
+    pub record: StopRecord,
+    /// Whether it was recorded, too, that the savepoint exists: sinks may have committed what it names.
+    pub confirmed: bool,
 }
 
 impl Survey {
@@ -53,6 +65,7 @@ impl Survey {
             unknown: Vec::new(),
             occupied: BTreeSet::new(),
             finished: None,
+            stop: None,
         };
         survey.owners = survey.read_owners(storage)?;
         if let Some(owner) = survey.owners.newest().filter(|owner| owner.job != job) {
@@ -62,6 +75,7 @@ impl Survey {
                     .expected_found(job, owner.job),
             );
         }
+        let mut stopping = false;
         for listed in storage.list(Place::Root)? {
             match (
                 listed.kind,
@@ -79,10 +93,16 @@ impl Survey {
                     // That of an older generation was written by a fenced owner, or the job was gone on with.
                     survey.finished = (Some(record.generation) == survey.generation()).then_some(record);
                 }
+                // Read together below.
+                (FileKind::File, _, Some(ObjectPath::Stop)) => stopping = true,
+                (FileKind::File, _, Some(ObjectPath::Stopped)) => {}
                 (FileKind::File, _, Some(path)) => survey.objects.push(path),
                 _ if Place::Root.is_fixture(&listed.name) => {}
                 _ => survey.unknown.push(listed.name),
             }
+        }
+        if stopping {
+            survey.stop = survey.read_stop(storage, job)?;
         }
         for place in [Place::Shared, Place::TaskOwned] {
             survey.read_objects(storage, place)?;
@@ -129,7 +149,8 @@ impl Survey {
             .owners
             .newest()
             .map(|owner| owner.first_checkpoint.0.saturating_sub(1));
-        let seen = folders.chain(births).chain(first).max().unwrap_or(0);
+        let stop = self.stop.iter().map(|stop| stop.record.checkpoint.0);
+        let seen = folders.chain(births).chain(first).chain(stop).max().unwrap_or(0);
         CheckpointId(seen.saturating_add(1))
     }
 
@@ -146,6 +167,33 @@ impl Survey {
             "the FINISHED record is of another job or root",
         )
         .expected_found(job, record.job))
+    }
+
+    /// The stop record, with what confirms it. That of a fenced owner came to nothing.
+    fn read_stop(&self, storage: &dyn CheckpointStorage, job: JobId) -> Result<Option<FoundStop>> {
+        let read = |path: &ObjectPath| match storage.read(path, STOP_BYTES_MAX) {
+            Ok(bytes) => StopRecord::decode(&bytes).map(Some),
+            Err(e) if e.code() == Code::NotFound => Ok(None),
+            Err(e) => Err(e),
+        };
+        let name = |path: ObjectPath, e: Error| e.in_file(storage.describe(&path));
+        let Some(record) = read(&ObjectPath::Stop).map_err(|e| name(ObjectPath::Stop, e))? else {
+            return Ok(None);
+        };
+        if record.job != job || self.root().is_some_and(|root| root != record.root) {
+            let what = "the stop record is of another job or root";
+            let error = Error::new(Code::SnapshotCorrupt, what).expected_found(job, record.job);
+            return Err(name(ObjectPath::Stop, error));
+        }
+        if Some(record.generation) > self.generation() {
+            return Err(missing_record(record.generation));
+        }
+        if self.owners.is_void(record.generation, record.checkpoint) {
+            return Ok(None);
+        }
+        let confirmation = read(&ObjectPath::Stopped).map_err(|e| name(ObjectPath::Stopped, e))?;
+        let confirmed = confirmation.is_some_and(|other| other == record);
+        Ok(Some(FoundStop { record, confirmed }))
     }
 
     fn read_owners(&mut self, storage: &dyn CheckpointStorage) -> Result<Owners> {

@@ -6,7 +6,7 @@
 use super::{DirEntry, FileFacts, FileLock, Fs, FsOp, Map, ReadFile, WriteFile};
 use keybed_format::Result;
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -179,6 +179,10 @@ impl Fs for CountFs {
 
     fn namespace(&self) -> Option<u64> {
         self.inner.namespace()
+    }
+
+    fn absolute(&self, path: &Path) -> Result<PathBuf> {
+        self.inner.absolute(path)
     }
 }
 

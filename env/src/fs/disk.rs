@@ -239,6 +239,10 @@ impl Fs for OsFs {
     fn namespace(&self) -> Option<u64> {
         Some(0)
     }
+
+    fn absolute(&self, path: &Path) -> Result<PathBuf> {
+        std::path::absolute(path).map_err(io_error("name", path))
+    }
 }
 
 /// Takes the lock of an open file.

@@ -366,6 +366,10 @@ impl Fs for FaultFs {
     fn namespace(&self) -> Option<u64> {
         self.inner.namespace()
     }
+
+    fn absolute(&self, path: &Path) -> Result<PathBuf> {
+        self.inner.absolute(path)
+    }
 }
 
 #[derive(Debug)]

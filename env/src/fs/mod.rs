@@ -177,6 +177,14 @@ pub trait Fs: Send + Sync + Debug + 'static {
         None
     }
 
+    /// The path under which another process finds what this one calls `path`. Nothing is looked up.
+    ///
+    /// # Errors
+    /// `IoFailed` if the process has no directory that `path` is relative to.
+    fn absolute(&self, path: &Path) -> Result<PathBuf> {
+        Ok(path.to_path_buf())
+    }
+
     /// Creates a directory and its missing parents, making every new name durable.
     ///
     /// # Errors

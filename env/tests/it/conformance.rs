@@ -336,3 +336,11 @@ fn the_real_file_system_follows_no_link_and_waits_for_no_pipe() {
     );
     assert_eq!(read(&OsFs, &target), b"secret");
 }
+
+#[test]
+fn a_relative_path_can_be_told_to_another_process() {
+    let here = std::env::current_dir().unwrap();
+    let path = Path::new("no/such ärea");
+    assert_eq!(OsFs.absolute(path).unwrap(), here.join(path));
+    assert_eq!(OsFs.absolute(&here).unwrap(), here);
+}

@@ -17,6 +17,7 @@ mod gc;
 mod open;
 mod publish;
 mod source;
+mod stop;
 
 pub use cleanup::CleanupReport;
 pub use files::Reading;

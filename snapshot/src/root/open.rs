@@ -7,7 +7,7 @@ use crate::{
     object::{Birth, ObjectName},
     owner::{ClaimMode, RestoreSource},
     registry::{References, SharedRegistry, Standing},
-    survey::{Found, Survey},
+    survey::{Found, FoundStop, Survey},
 };
 use keybed_env::{fs::FileLock, random::Ids};
 use keybed_format::{Code, Error, Result};
@@ -83,6 +83,12 @@ impl OpenRoot {
     /// Whether and how the job ended for good; then there is nothing to resume.
     pub fn finished(&self) -> Option<&FinishedRecord> {
         self.survey.finished.as_ref()
+    }
+
+    /// The stop with a savepoint that was begun and not undone. If the savepoint exists, the job must not go on from a
+    /// checkpoint: see [`OpenRoot::start_stopped`].
+    pub fn stop(&self) -> Option<&FoundStop> {
+        self.survey.stop.as_ref()
     }
 
     /// Whether nobody owned the root before.
@@ -231,6 +237,21 @@ impl OpenRoot {
             Some((source, mode)),
             options,
         )
+    }
+
+    /// As [`OpenRoot::start`], for a job that stopped with a savepoint and only commits: the timeline goes on from its
+    /// newest checkpoint, so that all of it can go when the job is finished, and nothing is restored.
+    ///
+    /// # Errors
+    /// As [`OpenRoot::start`].
+    pub fn start_stopped(self, options: StartOptions) -> Result<CheckpointRoot> {
+        let timeline = self.survey.owners.timeline(&self.survey.published());
+        let restored = match (timeline.first(), self.survey.owners.newest()) {
+            (Some(id), _) => RestoreSource::Checkpoint(*id),
+            (None, Some(owner)) => owner.restored.clone(),
+            (None, None) => RestoreSource::Nothing,
+        };
+        self.begin(restored, None, options)
     }
 
     /// As [`OpenRoot::start`], for a job that starts from a snapshot elsewhere, which is recorded: until a checkpoint

@@ -10,10 +10,12 @@
 
 mod dispose;
 mod export;
+mod recover;
 mod target;
 mod writer;
 
 pub use dispose::{Disposal, Disposed, Going, going};
 pub use export::export;
+pub use recover::{published, remove_unpublished};
 pub use target::{SHARES_STORAGE_WITH, SavepointTarget, resolve_target};
 pub use writer::SavepointWriter;

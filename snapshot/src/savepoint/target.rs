@@ -83,9 +83,40 @@ impl SavepointTarget {
     /// # Errors
     /// `TargetExists` if a file is in the way or every name that was tried is taken; errors of the file system.
     /// Nothing is left behind that can be removed.
-    pub fn begin(&self, job: JobId, birth: Birth, mut ids: Ids) -> Result<Arc<SavepointWriter>> {
+    pub fn begin(&self, job: JobId, birth: Birth, ids: Ids) -> Result<Arc<SavepointWriter>> {
         let parents = self.missing_parents()?;
-        match self.create(job, &mut ids) {
+        self.begin_with(job, birth, ids, parents, &mut |_| Ok(()))
+    }
+
+    /// As [`SavepointTarget::begin`], for a savepoint that must be found again after a crash: `announce` makes a
+    /// record of the directory before it is created. The target, which is durable then, stays in any case.
+    ///
+    /// # Errors
+    /// As [`SavepointTarget::begin`], and those of `announce`.
+    pub fn begin_announced(
+        &self,
+        job: JobId,
+        birth: Birth,
+        ids: Ids,
+        announce: &mut dyn FnMut(&Path) -> Result,
+    ) -> Result<Arc<SavepointWriter>> {
+        let mut announce_new = |directory: &Path| match self.fs.facts(directory)? {
+            None => announce(directory),
+            // A record of it could make somebody remove what others put there.
+            Some(_) => Err(Error::new(Code::TargetExists, "the name is taken").in_file(directory)),
+        };
+        self.begin_with(job, birth, ids, Vec::new(), &mut announce_new)
+    }
+
+    fn begin_with(
+        &self,
+        job: JobId,
+        birth: Birth,
+        mut ids: Ids,
+        parents: Vec<PathBuf>,
+        announce: &mut dyn FnMut(&Path) -> Result,
+    ) -> Result<Arc<SavepointWriter>> {
+        match self.create(job, &mut ids, announce) {
             Ok(directory) => Ok(Arc::new(SavepointWriter::new(
                 self.clone(),
                 directory,
@@ -124,12 +155,17 @@ impl SavepointTarget {
         Ok(())
     }
 
-    fn create(&self, job: JobId, ids: &mut Ids) -> Result<PathBuf> {
+    fn create(
+        &self,
+        job: JobId,
+        ids: &mut Ids,
+        announce: &mut dyn FnMut(&Path) -> Result,
+    ) -> Result<PathBuf> {
         for _ in 0..NAME_TRIES_MAX {
             self.fs.create_dir_all(&self.directory)?;
             self.sync_ancestors()?;
             let directory = layout::savepoint(&self.directory, job, ids.fresh()?);
-            match self.fs.create_dir(&directory) {
+            match announce(&directory).and_then(|()| self.fs.create_dir(&directory)) {
                 Ok(()) => {
                     return self
                         .fs

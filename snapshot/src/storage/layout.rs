@@ -3,6 +3,7 @@
 //! ```text
 //! <checkpoint root>/<job id>/LOCK                    held by the living owner
 //!                            FINISHED                written once, when the job has ended for good
+//!                            STOP, STOPPED           the job is ending, or ended, with a savepoint
 //!                            owner/<generation>      immutable, created if absent
 //!                            claims/<n>              immutable, created if absent: who claimed which checkpoint
 //!                            shared/<object>         tables shared by checkpoints
@@ -25,6 +26,10 @@ pub const METADATA_NAME: &str = "_metadata";
 pub const LOCK_NAME: &str = "LOCK";
 /// Name of the record in the job root that says that the job has ended for good.
 pub const FINISHED_NAME: &str = "FINISHED";
+/// Name of the record in the job root that says that the job is to end with a savepoint.
+pub const STOP_NAME: &str = "STOP";
+/// Name of the record in the job root that says that the savepoint of `STOP` exists.
+pub const STOPPED_NAME: &str = "STOPPED";
 /// Name that `_metadata` gets while the snapshot is disposed of.
 pub const DISPOSING_NAME: &str = "_disposing";
 /// Name of the marker in a savepoint's directory that says that a job owns it.
@@ -58,6 +63,10 @@ pub enum Place {
 pub enum ObjectPath {
     /// `FINISHED`.
     Finished,
+    /// `STOP`.
+    Stop,
+    /// `STOPPED`.
+    Stopped,
     /// `owner/<generation>`.
     Owner(Generation),
     /// `claims/<number>`.
@@ -114,7 +123,9 @@ impl Place {
             return Some(ObjectPath::Temporary(self, temporary));
         }
         match self {
-            Place::Root => (name == FINISHED_NAME).then_some(ObjectPath::Finished),
+            Place::Root => [ObjectPath::Finished, ObjectPath::Stop, ObjectPath::Stopped]
+                .into_iter()
+                .find(|path| path.name() == name),
             Place::Owner => name.parse().ok().map(ObjectPath::Owner),
             // Canonical, as all numbers in names.
             Place::Claims => name
@@ -135,7 +146,7 @@ impl ObjectPath {
     /// The folder in which the object lies.
     pub fn place(&self) -> Place {
         match self {
-            ObjectPath::Finished => Place::Root,
+            ObjectPath::Finished | ObjectPath::Stop | ObjectPath::Stopped => Place::Root,
             ObjectPath::Owner(_) => Place::Owner,
             ObjectPath::Claims(_) => Place::Claims,
             ObjectPath::Shared(_) => Place::Shared,
@@ -149,6 +160,8 @@ impl ObjectPath {
     pub fn name(&self) -> String {
         match self {
             ObjectPath::Finished => FINISHED_NAME.into(),
+            ObjectPath::Stop => STOP_NAME.into(),
+            ObjectPath::Stopped => STOPPED_NAME.into(),
             ObjectPath::Owner(generation) => generation.to_string(),
             ObjectPath::Claims(number) => number.to_string(),
             ObjectPath::Metadata(_) => METADATA_NAME.into(),
@@ -166,9 +179,12 @@ impl ObjectPath {
             | ObjectPath::TaskOwned(name)
             | ObjectPath::Private(_, name)
             | ObjectPath::Temporary(_, name) => name.birth(),
-            ObjectPath::Finished | ObjectPath::Owner(_) | ObjectPath::Claims(_) | ObjectPath::Metadata(_) => {
-                None
-            }
+            ObjectPath::Finished
+            | ObjectPath::Stop
+            | ObjectPath::Stopped
+            | ObjectPath::Owner(_)
+            | ObjectPath::Claims(_)
+            | ObjectPath::Metadata(_) => None,
         }
     }
 
@@ -277,6 +293,8 @@ mod tests {
         let temporary = ObjectName::temporary(object.birth().unwrap(), 5);
         for path in [
             ObjectPath::Finished,
+            ObjectPath::Stop,
+            ObjectPath::Stopped,
             ObjectPath::Owner(Generation(1)),
             ObjectPath::Claims(1),
             ObjectPath::Shared(object.clone()),

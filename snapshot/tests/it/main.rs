@@ -17,6 +17,7 @@ mod savepoint_dispose;
 mod savepoint_export;
 mod savepoint_places;
 mod savepoint_write;
+mod stop;
 mod storages;
 mod support;
 mod trace;
