@@ -22,12 +22,12 @@ mod say;
 mod snapshot;
 
 use args::{Command, CommandLine, SnapshotCommand};
-use clap::{Parser, error::ErrorKind};
+use clap::error::ErrorKind;
 use keybed::{Error, Result};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let line = match CommandLine::try_parse() {
+    let line = match CommandLine::read(std::env::args_os()) {
         Ok(line) => line,
         Err(error) => return usage(&error),
     };

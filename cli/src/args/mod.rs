@@ -1,12 +1,16 @@
 //! What can be said on the command line: the commands; the options of each are in the file of its name.
 
+mod flink;
+mod restore;
 mod run;
 mod snapshot;
 
+pub(crate) use restore::RestoreArgs;
 pub(crate) use run::{BackendName, OnBadRecord, RunArgs};
 pub(crate) use snapshot::SnapshotCommand;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use std::ffi::OsString;
 
 /// Runs stateful stream jobs on keybed and looks after their snapshots.
 ///
@@ -34,6 +38,15 @@ pub(crate) enum Command {
 }
 
 impl CommandLine {
+    /// Reads the words of a command line, the program's name first; Flink's words are understood.
+    ///
+    /// # Errors
+    /// What to print instead of obeying; help and version, too.
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let refuse = |sentence| CommandLine::command().error(ErrorKind::UnknownArgument, sentence);
+        CommandLine::try_parse_from(flink::rewrite(words).map_err(refuse)?)
+    }
+
     /// The command, which is `run flights` if none was given.
     pub(crate) fn into_command(self) -> Command {
         self.command.unwrap_or_else(|| {
@@ -48,7 +61,6 @@ impl CommandLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn definitions_are_consistent() {

@@ -1,5 +1,6 @@
 //! What can be said after `keybed run`.
 
+use super::RestoreArgs;
 use clap::{Args, ValueEnum};
 use std::{num::NonZeroU32, path::PathBuf};
 
@@ -14,9 +15,12 @@ pub(crate) struct RunArgs {
     /// Give up an interrupted run and start anew.
     #[arg(long)]
     pub(crate) restart: bool,
-    /// Start anew from a snapshot: a savepoint wherever it lies, or a checkpoint; it is only read.
-    #[arg(short = 's', long, value_name = "PATH", conflicts_with = "resume")]
-    pub(crate) from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) restore: RestoreArgs,
+    /// Take the job over from an owner that is neither known to live nor to be dead. On a local file system the lock
+    /// tells for certain: an owner that lives is never displaced, and nothing else needs this.
+    #[arg(long)]
+    pub(crate) take_over: bool,
     /// Subtasks per operator; may differ from the interrupted run's.
     #[arg(short, long, default_value_t = NonZeroU32::new(2).unwrap_or(NonZeroU32::MIN), value_name = "N")]
     pub(crate) parallelism: NonZeroU32,
@@ -114,7 +118,7 @@ mod tests {
         let short = run(&["run", "flights", "-s", "sp 1"]).unwrap();
         let long = run(&["run", "flights", "--restart", "--from", "sp 1"]).unwrap();
         assert_eq!(
-            (&short.from, &long.from),
+            (&short.restore.from, &long.restore.from),
             (&Some("sp 1".into()), &Some("sp 1".into()))
         );
     }

@@ -116,7 +116,7 @@ mod tests {
             input: "/in".into(),
             input_identity: InputIdentity::default(),
             out: "/out".into(),
-            from: None,
+            restore: None,
         };
         Some(Found { record, finished })
     }

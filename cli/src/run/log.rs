@@ -18,6 +18,12 @@ impl EventLog {
                 "started",
                 &json!({ "attempt": attempt, "checkpoint": restored.map(|c| c.0), "offset": offset(offsets) }),
             ),
+            JobEvent::RestoreWarning { warning } => {
+                self.append("warning", &json!({ "name": warning.name(), "text": warning.to_string() }))
+            }
+            JobEvent::SourceSnapshotReleased { location } => {
+                self.append("source-snapshot-released", &json!({ "location": location.display().to_string() }))
+            }
             JobEvent::CheckpointTriggered { checkpoint, .. } => {
                 self.append("triggered", &json!({ "checkpoint": checkpoint.0 }))
             }

@@ -6,11 +6,13 @@
 //!                                                                └──▶ end ────▶ summary
 //! ```
 
+mod check;
 mod decide;
 mod events;
 mod log;
 mod places;
 mod record;
+mod restore_record;
 mod summary;
 mod watch;
 
@@ -25,7 +27,9 @@ use events::EventLog;
 use keybed::{
     Code, Error, Result,
     env::{Clock, Fs, OsFs, SystemClock, random::Ids},
-    runtime::{Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome, Restore},
+    runtime::{
+        Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome, Pipeline, Restore,
+    },
     snapshot::JobId,
 };
 use places::Places;
@@ -48,6 +52,8 @@ use watch::Watch;
 const TICK: Duration = Duration::from_millis(100);
 /// Exit code of a run whose output is not complete.
 const INCOMPLETE: u8 = 1;
+/// Output directory of a run that names none.
+const OUT: &str = "out";
 
 /// Runs a job to its end, or until it is stopped.
 ///
@@ -67,7 +73,12 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
         (_, true) => Wish::Restart,
         _ => Wish::Nothing,
     };
+    let restore = args.restore.restore()?;
     let decided = |found| decide(found, wish, &wanted).map_err(|e| e.in_file(&args.state_dir));
+    if args.restore.check {
+        let met = places.found(&*fs).and_then(decided).err();
+        return look(job, args, &wanted, restore, met, json);
+    }
     // Asked before anything is locked or written, so that a finished job is left as it is.
     if let Ok(Start::AlreadyFinished(record)) = places.found(&*fs).and_then(decided) {
         say_already_finished(&record, json);
@@ -75,9 +86,12 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     }
 
     fs.create_dir_all(&args.state_dir)?;
-    let _lock = fs
-        .lock(&places.lock())
-        .map_err(|e| e.context("the state directory is in use"))?;
+    let in_use = if args.take_over {
+        "the state directory is in use, and an owner that lives is not displaced by --take-over"
+    } else {
+        "the state directory is in use"
+    };
+    let _lock = fs.lock(&places.lock()).map_err(|e| e.context(in_use))?;
     let found = places.found(&*fs)?;
     let plan = match decided(found.clone())? {
         Start::AlreadyFinished(record) => {
@@ -93,7 +107,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
             }
         }
         Start::Fresh => Plan {
-            record: fresh_record(&wanted, args.from.as_deref())?,
+            record: fresh_record(&wanted, restore)?,
             resumed: false,
             replaced: found,
         },
@@ -145,14 +159,12 @@ fn start_and_watch(
         .map(|f| f.record.id)
         .collect();
     // A resume needs the snapshot only if no checkpoint completed since.
-    options.restore = match &record.from {
+    options.restore = match &record.restore {
         Some(_) if *resumed && places.has_checkpoints(record.id)? => None,
-        from => from.as_ref().map(Restore::from),
+        restore => restore.clone(),
     };
     options.on_event = Some(listener(log, watch.clone(), notes));
-    let pipeline = match job {
-        JobName::Flights => flights::pipeline(record.input.clone(), &record.out, args.on_bad_record),
-    };
+    let pipeline = pipeline(job, args, record.input.clone(), &record.out);
     let running = match pipeline.start(options) {
         Ok(running) => running,
         Err(error) => {
@@ -172,6 +184,33 @@ fn start_and_watch(
         Some(Outcome::Finished) => ExitCode::SUCCESS,
         _ => ExitCode::from(INCOMPLETE),
     })
+}
+
+fn pipeline(job: JobName, args: &RunArgs, input: PathBuf, out: &Path) -> Pipeline {
+    match job {
+        JobName::Flights => flights::pipeline(input, out, args.on_bad_record),
+    }
+}
+
+/// Looks whether a run would start, and writes nothing.
+fn look(
+    job: JobName,
+    args: &RunArgs,
+    wanted: &Wanted,
+    restore: Option<Restore>,
+    met: Option<Error>,
+    json: bool,
+) -> Result<ExitCode> {
+    let mut met = Vec::from_iter(met);
+    let input = or_default(&wanted.input, flights::INPUT)?;
+    met.extend(InputIdentity::of(&input).err());
+    let options = JobOptions {
+        parallelism: args.parallelism.get(),
+        restore,
+        ..JobOptions::default()
+    };
+    let out = or_default(&wanted.out, OUT)?;
+    check::run(&pipeline(job, args, input, &out), &options, met, json)
 }
 
 /// A run that never started leaves the state directory as it found it; if that fails, the next one is asked whether
@@ -265,19 +304,20 @@ fn options(
     }
 }
 
-fn fresh_record(wanted: &Wanted, from: Option<&Path>) -> Result<JobRecord> {
-    let or = |named: &Option<PathBuf>, default: &str| {
-        named.clone().map_or_else(|| absolute(Path::new(default)), Ok)
-    };
-    let input = or(&wanted.input, flights::INPUT)?;
+fn fresh_record(wanted: &Wanted, restore: Option<Restore>) -> Result<JobRecord> {
+    let input = or_default(&wanted.input, flights::INPUT)?;
     Ok(JobRecord {
         job: wanted.job.clone(),
         id: JobId(Ids::Entropy.fresh()?),
         input_identity: InputIdentity::of(&input)?,
         input,
-        out: or(&wanted.out, "out")?,
-        from: from.map(absolute).transpose()?,
+        out: or_default(&wanted.out, OUT)?,
+        restore,
     })
+}
+
+fn or_default(named: &Option<PathBuf>, default: &str) -> Result<PathBuf> {
+    named.clone().map_or_else(|| absolute(Path::new(default)), Ok)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

@@ -3,8 +3,9 @@
 //! `job.json` in the state directory, replaced atomically when a run starts anew. Its job id names the job root in
 //! the checkpoint root; whether that job finished is recorded there, not here. Layout: docs/format/state-dir.md.
 
+use super::restore_record;
 use crate::input_identity::InputIdentity;
-use keybed::{Code, Error, Result, env::Fs, snapshot::JobId};
+use keybed::{Code, Error, Result, env::Fs, runtime::Restore, snapshot::JobId};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -26,8 +27,8 @@ pub(crate) struct JobRecord {
     pub(crate) input_identity: InputIdentity,
     /// The directory of the output, absolute.
     pub(crate) out: PathBuf,
-    /// The snapshot that the job started from, absolute; needed until its first checkpoint.
-    pub(crate) from: Option<PathBuf>,
+    /// The snapshot that the job started from, absolute, and how; needed until its first checkpoint.
+    pub(crate) restore: Option<Restore>,
 }
 
 impl JobRecord {
@@ -83,10 +84,7 @@ impl JobRecord {
                     .map_err(|e| damaged(e.to_string()))?,
             },
             out: text("out")?.into(),
-            from: match &value["from"] {
-                Value::Null => None,
-                _ => Some(text("from")?.into()),
-            },
+            restore: restore_record::read(&value).map_err(damaged)?,
         })
     }
 
@@ -108,8 +106,8 @@ impl JobRecord {
             "input_digest": format!("{:016x}", self.input_identity.digest),
             "out": text(&self.out)?,
         });
-        if let Some(from) = &self.from {
-            value["from"] = text(from)?.into();
+        if let (Some(restore), Some(value)) = (&self.restore, value.as_object_mut()) {
+            value.extend(restore_record::fields(restore)?);
         }
         let temporary = state_dir.join(TEMPORARY);
         if fs.facts(&temporary)?.is_some() {
@@ -153,7 +151,7 @@ impl JobRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keybed::env::OsFs;
+    use keybed::{env::OsFs, runtime::ClaimMode};
 
     fn record() -> JobRecord {
         JobRecord {
@@ -165,7 +163,7 @@ mod tests {
                 digest: 0xabc,
             },
             out: "/out".into(),
-            from: None,
+            restore: None,
         }
     }
 
@@ -177,7 +175,7 @@ mod tests {
         std::fs::write(dir.path().join(TEMPORARY), "left by a crash").unwrap();
         let newer = JobRecord {
             id: JobId(8),
-            from: Some("/savepoints/ä 1".into()),
+            restore: Some(Restore::from("/savepoints/ä 1").claim(ClaimMode::Legacy)),
             ..record()
         };
         newer.write(&OsFs, dir.path()).unwrap();

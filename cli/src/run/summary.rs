@@ -119,6 +119,9 @@ impl<'a> Summary<'a> {
             line("stopped at", &format_args!("{}/chk-{last}", shown(self.job_root)));
             line("go on with", &format_args!("keybed run {} --resume", record.job));
         }
+        if let (true, Some(from)) = (report.depends_on_restored_snapshot, &report.restored_from) {
+            line("needs", &format_args!("{}, which must stay", shown(from)));
+        }
         let head = format!("{} {} in {seconds:.2} s", record.job, self.outcome());
         format!(
             "{head}: {} records, {:.0} records/s{out}",
@@ -153,6 +156,8 @@ impl<'a> Summary<'a> {
             "attempts": report.attempts,
             "checkpoints": report.checkpoints,
             "last_checkpoint": report.last_checkpoint.map(|c| c.0),
+            "restored_from": report.restored_from.as_ref().map(|path| path.display().to_string()),
+            "depends_on_restored_snapshot": report.depends_on_restored_snapshot,
             "job_root": self.job_root.display().to_string(),
             "store": {
                 "flushes": store.flushes,

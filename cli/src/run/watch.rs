@@ -71,6 +71,10 @@ fn text(event: &JobEvent) -> Option<String> {
             let splits = offsets.len();
             format!("restored checkpoint {checkpoint} ({splits} splits go on)")
         }
+        JobEvent::RestoreWarning { warning } => format!("warning: {warning}"),
+        JobEvent::SourceSnapshotReleased { location } => {
+            format!("the snapshot {} is not needed any more", location.display())
+        }
         JobEvent::CheckpointCompleted {
             checkpoint,
             duration,

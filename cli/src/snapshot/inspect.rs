@@ -169,7 +169,8 @@ fn state_kind(kind: StateKind) -> String {
     format!("{kind:?}").to_lowercase()
 }
 
-fn kind_name(kind: SnapshotKind) -> &'static str {
+/// How people and programs call a kind.
+pub(crate) fn kind_name(kind: SnapshotKind) -> &'static str {
     match kind {
         SnapshotKind::Checkpoint => "checkpoint",
         SnapshotKind::FullCheckpoint => "full checkpoint",

@@ -7,5 +7,6 @@ mod fold;
 mod kills;
 mod lifecycle;
 mod place;
+mod restores;
 mod retention;
 mod savepoints;

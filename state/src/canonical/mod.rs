@@ -10,7 +10,6 @@
 //! runs, chunks, seqnos or the order in which windows and timers are stored. Equal content at equal parallelism gives
 //! equal bytes.
 
-mod convert;
 mod export;
 mod frame;
 #[doc(hidden)]
@@ -26,7 +25,6 @@ mod sort;
 mod tests;
 mod writer;
 
-pub(crate) use convert::{to_canonical, to_tables};
 pub use header::CanonicalHeader;
 pub(crate) use import::stored_entries;
 pub(crate) use ingest::ingest;

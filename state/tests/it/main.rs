@@ -1,7 +1,6 @@
 //! Behaviour of keyed state on every backend.
 
 mod canonical;
-mod convert;
 mod engine;
 mod faults;
 mod files;
