@@ -21,6 +21,7 @@
 //! | [`snapshot`] | a snapshot on its way out |
 //! | `runs` | several handles as one stack of runs: rescale without rewriting |
 //! | [`canonical`] | keyed state uniformly, whoever wrote it: canonical savepoints |
+//! | [`convert`] | a snapshot rewritten in the other format, with no job |
 //! | [`processor`] | reading state from a snapshot without a job; the logical digest |
 //! | [`backend`] | the ordered store under it all: heap and LSM |
 //!
@@ -58,6 +59,7 @@ pub mod canonical;
 pub mod catalogue;
 mod chunk;
 pub mod codec;
+pub mod convert;
 mod current;
 pub mod family;
 pub mod keyed;

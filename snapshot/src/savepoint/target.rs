@@ -72,6 +72,11 @@ impl SavepointTarget {
         self
     }
 
+    /// The file system it lies on.
+    pub fn fs(&self) -> &Arc<dyn Fs> {
+        &self.fs
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory

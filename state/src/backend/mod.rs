@@ -25,6 +25,7 @@ mod work_dir;
 pub use heap::HeapBackend;
 pub use lsm::LsmBackend;
 pub use options::BackendOptions;
+pub(crate) use run_writer::RunWriter;
 pub(crate) use work_dir::table_path;
 
 use crate::{PendingSnapshot, StateFamily, canonical::CanonicalPart, runs::Runs};

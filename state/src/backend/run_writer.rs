@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const TABLE_BYTES: u64 = 64 << 20;
 
 /// Writes sorted entries into tables and puts each into the snapshot as soon as it is full.
-pub(super) struct RunWriter<'a> {
+pub(crate) struct RunWriter<'a> {
     fs: &'a dyn Fs,
     dir: &'a Path,
     ids: &'a mut Ids,
@@ -27,7 +27,7 @@ pub(super) struct RunWriter<'a> {
 
 impl<'a> RunWriter<'a> {
     /// A run whose tables are built in `dir` of `fs` and put into `files`.
-    pub(super) fn new(
+    pub(crate) fn new(
         fs: &'a dyn Fs,
         dir: &'a Path,
         ids: &'a mut Ids,
@@ -46,13 +46,13 @@ impl<'a> RunWriter<'a> {
     }
 
     /// Ends the run and hands out its tables.
-    pub(super) fn finish(mut self) -> Result<Vec<TableHandle>> {
+    pub(crate) fn finish(mut self) -> Result<Vec<TableHandle>> {
         self.close()?;
         Ok(std::mem::take(&mut self.tables))
     }
 
     /// Takes the next entry in key order.
-    pub(super) fn add(&mut self, entry: Entry<'_>) -> Result {
+    pub(crate) fn add(&mut self, entry: Entry<'_>) -> Result {
         if self
             .open
             .as_ref()

@@ -1,6 +1,11 @@
 //! Canonical files as sorted tables in the work directory of a store, ready to be mounted: no entry is put.
 
-use super::{CanonicalPart, SEQNO, import::stored_entries, pending::sort_bytes, sort::Sorter};
+use super::{
+    CanonicalPart, SEQNO,
+    import::{StoredVisitor, stored_entries},
+    pending::sort_bytes,
+    sort::Sorter,
+};
 use crate::{
     BackendOptions, StateFamily,
     backend::table_path,
@@ -35,34 +40,55 @@ pub(crate) fn ingest(
     });
     let ids = options.ids.fork();
     let options = &*options;
-    let mut sorter = Sorter::new(&*options.fs, &options.dir, ids, sort_bytes(options));
-    let mut group = [0; 2];
-    stored_entries(catalogue, parts, files, &mut |family, key, value| {
-        if !key.starts_with(&group) {
-            settle(&mut sorter, &mut runs, options)?;
-            group.copy_from_slice(&key[..2]);
-        }
-        match family {
-            StateFamily::Point | StateFamily::Prefix => runs[family.index()].add(key, value, options),
-            StateFamily::Window | StateFamily::Timer => sorter.push(key, value),
-        }
-    })?;
-    settle(&mut sorter, &mut runs, options)?;
+    sorted_entries(
+        (options, ids),
+        catalogue,
+        parts,
+        files,
+        &mut |family, key, value| runs[family.index()].add(key, value, options),
+    )?;
     for run in &mut runs {
         run.close()?;
     }
     Ok(runs.map(|run| run.tables))
 }
 
-/// Writes the windows and timers of a key group, now that all of them are there.
-fn settle(sorter: &mut Sorter<'_>, runs: &mut [TableRun; 4], options: &BackendOptions) -> Result {
+/// Hands what `parts` hold to `visit`, the entries of each family in their stored order. Windows and timers are sorted
+/// in the memory and the directory of `options`.
+///
+/// # Errors
+/// As [`stored_entries`]; those of the file system.
+pub(super) fn sorted_entries(
+    (options, ids): (&BackendOptions, Ids),
+    catalogue: &StateCatalogue,
+    parts: &[CanonicalPart],
+    files: &dyn OpenFiles,
+    visit: &mut StoredVisitor<'_>,
+) -> Result {
+    let mut sorter = Sorter::new(&*options.fs, &options.dir, ids, sort_bytes(options));
+    let mut group = [0; 2];
+    stored_entries(catalogue, parts, files, &mut |family, key, value| {
+        if !key.starts_with(&group) {
+            settle(&mut sorter, visit)?;
+            group.copy_from_slice(&key[..2]);
+        }
+        match family {
+            StateFamily::Point | StateFamily::Prefix => visit(family, key, value),
+            StateFamily::Window | StateFamily::Timer => sorter.push(key, value),
+        }
+    })?;
+    settle(&mut sorter, visit)
+}
+
+/// Hands on the windows and timers of a key group, now that all of them are there.
+fn settle(sorter: &mut Sorter<'_>, visit: &mut StoredVisitor<'_>) -> Result {
     sorter.drain(&mut |key, value| {
         let family = if key.get(2..PREFIX_BYTES) == Some(&TIMERS.0.to_be_bytes()) {
             StateFamily::Timer
         } else {
             StateFamily::Window
         };
-        runs[family.index()].add(key, value, options)
+        visit(family, key, value)
     })
 }
 

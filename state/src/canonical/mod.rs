@@ -10,6 +10,7 @@
 //! runs, chunks, seqnos or the order in which windows and timers are stored. Equal content at equal parallelism gives
 //! equal bytes.
 
+mod convert;
 mod export;
 mod frame;
 #[doc(hidden)]
@@ -25,6 +26,7 @@ mod sort;
 mod tests;
 mod writer;
 
+pub(crate) use convert::{to_canonical, to_tables};
 pub use header::CanonicalHeader;
 pub(crate) use import::stored_entries;
 pub(crate) use ingest::ingest;
