@@ -93,6 +93,24 @@ pub enum JobEvent {
         /// What was met.
         error: Error,
     },
+    /// A sink dropped parts that the restored snapshot names and that lie nowhere, as it was told to: the output lacks
+    /// their lines.
+    TransactionsLost {
+        /// The sink.
+        uid: OperatorUid,
+        /// How many parts.
+        parts: u64,
+        /// Lines in them.
+        lines: u64,
+    },
+    /// A job began a history of its own from a snapshot, and a sink found parts of other histories that the snapshot
+    /// does not name. They are left to their owners; `keybed sink ls` lists them.
+    TransactionsInDoubt {
+        /// The sink.
+        uid: OperatorUid,
+        /// How many parts.
+        parts: u64,
+    },
     /// An attempt failed; the next begins after the pause.
     Restarting {
         /// What failed.

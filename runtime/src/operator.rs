@@ -354,7 +354,7 @@ impl<Op: KeyedOperator> Logic for KeyedLogic<Op> {
         Ok(true)
     }
 
-    fn on_aborted(&mut self, checkpoint: CheckpointId) {
+    fn on_aborted(&mut self, checkpoint: CheckpointId, _control: &mut Control) {
         if let Some((_, state)) = &mut self.alive {
             state.notify_aborted(checkpoint);
         }

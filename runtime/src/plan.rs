@@ -60,6 +60,14 @@ pub(crate) struct JobPlace {
     pub(crate) sources: Vec<usize>,
 }
 
+impl JobPlace {
+    /// Whether sinks go on without parts that the snapshot names that the job was started from.
+    pub(crate) fn accepts_lost_transactions(&self) -> bool {
+        let restore = self.options.restore.as_ref();
+        restore.is_some_and(|r| r.accept_lost_transactions)
+    }
+}
+
 /// Everything a node builds one subtask from.
 pub(crate) struct Build<'a> {
     pub(crate) seed: Seed,
@@ -84,6 +92,11 @@ pub(crate) trait Node: Send + Sync {
 
     /// Finds out before anything starts whether its outside is usable.
     fn check(&self, _fs: &dyn Fs, _job: JobId) -> Result {
+        Ok(())
+    }
+
+    /// Finds out before any task starts whether what a snapshot relies on outside of itself is still there.
+    fn check_restored(&self, _fs: &dyn Fs, _operator: &OperatorSnapshot) -> Result {
         Ok(())
     }
 

@@ -40,6 +40,11 @@ pub trait PutFiles: Send + Sync {
     fn adopt(&self, handle: &FileHandle) -> Result<FileHandle> {
         Ok(handle.clone())
     }
+
+    /// Where the snapshot itself will lie, for people; only savepoints have a place of their own.
+    fn location(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// Opens files of one snapshot.

@@ -5,6 +5,7 @@
 //! ```
 
 use super::{
+    outside,
     rename::{rename, unknown_targets},
     restore::{self, Deal, Wanted},
     storage::Source,
@@ -67,6 +68,13 @@ pub(crate) fn check(nodes: &[Named], options: &JobOptions, depth: Depth) -> Chec
         .problems
         .extend(width.filter(|e| !said.contains(&e.code())));
     report.problems.extend(problems);
+    let accepts_lost = source
+        .as_ref()
+        .is_some_and(|s| s.restore.accept_lost_transactions);
+    if let Some(metadata) = renamed.as_ref().filter(|_| !accepts_lost) {
+        let lost = outside::problems(&*options.fs, nodes, &metadata.operators);
+        report.problems.extend(lost);
+    }
     report.warnings.extend(warnings);
     report.operators = operators;
     let old_names: BTreeMap<_, _> = source

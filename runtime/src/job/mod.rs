@@ -4,6 +4,7 @@ mod attempt;
 pub(crate) mod check;
 pub(crate) mod driver;
 mod handle;
+mod outside;
 mod rename;
 mod restore;
 mod root;
@@ -152,7 +153,6 @@ fn refuse_unbuilt(restore: &Restore) -> Result {
     let unbuilt = [
         ("claim", restore.claim != ClaimMode::NoClaim),
         ("anchors", !restore.anchors.is_empty()),
-        ("accept_lost_transactions", restore.accept_lost_transactions),
     ];
     match unbuilt.iter().find(|(_, asked)| *asked) {
         None => Ok(()),

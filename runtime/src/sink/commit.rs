@@ -2,7 +2,7 @@
 
 use super::{
     SinkPlace,
-    part::{Lineage, Part},
+    part::{Lineage, NameFacts, Part},
     unwritable,
 };
 use keybed_env::{Fs, fs::FileKind};
@@ -40,12 +40,7 @@ pub(super) fn commit(fs: &dyn Fs, place: &SinkPlace, parts: &[Part]) -> Result {
                     linked.push(from);
                 }
             }
-            (false, false) => {
-                let what = "a part that a completed checkpoint names is neither pending nor committed";
-                return Err(Error::new(Code::TransactionLost, what)
-                    .in_file(to)
-                    .with("id", &part.name));
-            }
+            (false, false) => return Err(lost(place, part)),
         }
     }
     fs.sync_dir(&place.parts())
@@ -54,6 +49,43 @@ pub(super) fn commit(fs: &dyn Fs, place: &SinkPlace, parts: &[Part]) -> Result {
         fs.remove_file(&from).map_err(|e| unwritable(e, &from))?;
     }
     Ok(())
+}
+
+fn lost(place: &SinkPlace, part: &Part) -> Error {
+    let what = "a part that a completed snapshot names is neither pending nor committed";
+    Error::new(Code::TransactionLost, what)
+        .in_file(place.parts().join(&part.name))
+        .with("id", &part.name)
+}
+
+/// Which parts lie nowhere.
+///
+/// # Errors
+/// `OutputUnwritable` if that cannot be found out.
+pub(super) fn missing<'a>(fs: &dyn Fs, place: &SinkPlace, parts: &'a [Part]) -> Result<Vec<&'a Part>> {
+    let mut missing = Vec::new();
+    for part in parts {
+        let visible = facts(fs, &place.parts().join(&part.name))?;
+        if !visible && !facts(fs, &place.pending().join(&part.name))? {
+            missing.push(part);
+        }
+    }
+    Ok(missing)
+}
+
+/// Checks that all parts lie somewhere.
+///
+/// # Errors
+/// `TransactionLost` with the first and how many there are; `OutputUnwritable`.
+pub(super) fn demand_all(fs: &dyn Fs, place: &SinkPlace, parts: &[Part]) -> Result {
+    let missing = missing(fs, place, parts)?;
+    let Some(first) = missing.first() else {
+        return Ok(());
+    };
+    let lines: u64 = missing.iter().map(|part| part.lines).sum();
+    Err(lost(place, first)
+        .with("parts", format_args!("{} of {}", missing.len(), parts.len()))
+        .with("lines", lines))
 }
 
 fn facts(fs: &dyn Fs, path: &Path) -> Result<bool> {
@@ -97,23 +129,31 @@ fn verify(fs: &dyn Fs, path: &Path, part: &Part) -> Result {
     ))
 }
 
-/// Files in a folder of the sink that belong to `lineage` and fulfil `is_garbage`: what may be removed.
+/// All files in a folder of sinks that a sink wrote, with what their names say.
+///
+/// # Errors
+/// `OutputUnwritable` if the folder cannot be listed; one that is not there is empty.
+pub(super) fn parts_in(fs: &dyn Fs, folder: &Path) -> Result<Vec<(String, NameFacts)>> {
+    let entries = match fs.list(folder) {
+        Err(e) if e.code() == Code::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|e| unwritable(e, folder))?,
+    };
+    let files = entries.into_iter().filter(|e| e.kind == FileKind::File);
+    Ok(files
+        .filter_map(|e| Lineage::of_name(&e.name).map(|facts| (e.name, facts)))
+        .collect())
+}
+
+/// Files in a folder of the sink that belong to `lineage` and fulfil `is_garbage`.
 pub(super) fn garbage(
     fs: &dyn Fs,
     folder: &Path,
     lineage: Lineage,
     is_garbage: impl Fn(&str, u64) -> bool,
 ) -> Result<Vec<String>> {
-    let entries = fs.list(folder).map_err(|e| unwritable(e, folder))?;
-    let ours = |name: &String| {
-        Lineage::of_name(name).is_some_and(|f| f.lineage == lineage && is_garbage(name, f.attempt))
-    };
-    Ok(entries
-        .into_iter()
-        .filter(|e| e.kind == FileKind::File)
-        .map(|e| e.name)
-        .filter(ours)
-        .collect())
+    let ours = |(name, of): &(String, NameFacts)| of.lineage == lineage && is_garbage(name, of.attempt);
+    let found = parts_in(fs, folder)?.into_iter();
+    Ok(found.filter(ours).map(|(name, _)| name).collect())
 }
 
 /// Removes files; what is gone already is fine.

@@ -8,17 +8,22 @@
 //!                                               ── final one complete ──▶ one sorted file (renamed into place)
 //! ```
 //! Every step can be repeated. A part that a completed checkpoint names is committed, by whoever restores it if not
-//! by the attempt that wrote it; a part that none names is removed; parts of abandoned histories never enter the
-//! sorted file, because only parts in the committer's list do. Page: docs/format/file-sink.md.
+//! by the attempt that wrote it; a part that neither one nor a hold names is removed; parts of abandoned histories never
+//! enter the sorted file, because only parts in the committer's list do. Page: docs/format/file-sink.md.
 
 mod commit;
 mod committer;
+mod hold;
+mod in_doubt;
 mod merge;
 mod part;
+mod release;
 mod writer;
 
 pub(crate) use committer::SinkCommitterNode;
+pub use in_doubt::{HeldBy, HeldParts, PartCount, SinkDirectory, SinkHistory, list};
 pub(crate) use part::LINEAGE;
+pub use release::{ReleaseOf, Released, release};
 pub(crate) use writer::SinkWriterNode;
 
 use keybed_env::Fs;
@@ -105,6 +110,11 @@ impl SinkPlace {
     /// Committed parts.
     pub(crate) fn parts(&self) -> PathBuf {
         self.dir.join("parts")
+    }
+
+    /// What keeps parts from being removed.
+    pub(crate) fn holds(&self) -> PathBuf {
+        self.dir.join(".holds")
     }
 
     /// Makes the directories, and finds out whether something can be written there.

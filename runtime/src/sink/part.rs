@@ -27,10 +27,10 @@ pub(super) struct Part {
 }
 
 /// What all names of one sink in one history begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lineage {
     pub(super) id: u128,
-    uid_hash: u64,
+    pub(super) uid_hash: u64,
 }
 
 /// What a name says.
@@ -48,33 +48,45 @@ impl Lineage {
         }
     }
 
+    /// What its names begin with.
+    pub(super) fn prefix(self) -> String {
+        format!("{:032x}-{:016x}", self.id, self.uid_hash)
+    }
+
     pub(super) fn name(self, subtask: u32, attempt: u64, sequence: impl fmt::Display) -> String {
-        format!(
-            "{:032x}-{:016x}-{subtask}-{attempt}-{sequence}",
-            self.id, self.uid_hash
-        )
+        format!("{}-{subtask}-{attempt}-{sequence}", self.prefix())
+    }
+
+    /// The lineage that a name begins with, and what follows; `None` if no sink gave it.
+    pub(super) fn split(name: &str) -> Option<(Lineage, &str)> {
+        let (id, rest) = name.split_once('-')?;
+        let (uid, rest) = rest.split_once('-')?;
+        let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (id.len() == 32 && uid.len() == 16 && hex(id) && hex(uid)).then_some(())?;
+        let lineage = Lineage {
+            id: u128::from_str_radix(id, 16).ok()?,
+            uid_hash: u64::from_str_radix(uid, 16).ok()?,
+        };
+        Some((lineage, rest))
     }
 
     /// Reads a file name; `None` if no sink gave it.
     pub(super) fn of_name(name: &str) -> Option<NameFacts> {
-        let fields: Vec<_> = name.split('-').collect();
-        let [id, uid, subtask, attempt, _] = fields[..] else {
+        let (lineage, rest) = Lineage::split(name)?;
+        let fields: Vec<_> = rest.split('-').collect();
+        let [subtask, attempt, _] = fields[..] else {
             return None;
         };
         subtask.parse::<u32>().ok()?;
-        (id.len() == 32 && uid.len() == 16).then_some(())?;
         Some(NameFacts {
-            lineage: Lineage {
-                id: u128::from_str_radix(id, 16).ok()?,
-                uid_hash: u64::from_str_radix(uid, 16).ok()?,
-            },
+            lineage,
             attempt: attempt.parse().ok()?,
         })
     }
 }
 
 impl Part {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Sink::new();
         out.text(&self.name)
             .u64(self.length)
@@ -85,6 +97,13 @@ impl Part {
 
     fn decode(bytes: &[u8]) -> Result<Self> {
         let mut c = Cursor::new(bytes);
+        let part = Part::read(&mut c)?;
+        c.finish()?;
+        Ok(part)
+    }
+
+    /// Reads one of several.
+    pub(super) fn read(c: &mut Cursor<'_>) -> Result<Self> {
         let name = c.text(NAME_BYTES_MAX)?.to_owned();
         let part = Part {
             name,
@@ -92,7 +111,6 @@ impl Part {
             digest: c.u64()?,
             lines: c.u64()?,
         };
-        c.finish()?;
         if Lineage::of_name(&part.name).is_none() {
             return Err(Error::new(Code::Malformed, "no sink gives a part this name").with("name", part.name));
         }

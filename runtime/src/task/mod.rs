@@ -13,6 +13,7 @@ pub(crate) mod source;
 
 use crate::{
     element::{Barrier, Purpose},
+    event::JobEvent,
     job::driver::DriverMail,
     mailbox::Mailbox,
     metrics::NodeCounters,
@@ -53,6 +54,8 @@ pub(crate) enum JobKind {
     Snapshot,
     /// A commit of a sink that belongs to a checkpoint taken for this.
     Commit(Purpose),
+    /// The removal of what an aborted snapshot left outside.
+    Release,
     /// The removal of what is not needed any more.
     CleanUp,
 }
@@ -84,6 +87,8 @@ pub(crate) enum What {
     Finished,
     /// What was kept is removed.
     CleanedUp,
+    /// Something that listeners should know.
+    Tell(JobEvent),
     /// It failed and has ended.
     Failed(Error),
     /// It was cancelled and has ended.

@@ -62,7 +62,7 @@ pub(crate) trait Logic: Send {
     }
 
     /// The checkpoint will never exist.
-    fn on_aborted(&mut self, _checkpoint: CheckpointId) {}
+    fn on_aborted(&mut self, _checkpoint: CheckpointId, _control: &mut Control) {}
 
     /// A job ended, or clean-up was asked for. Gives back what the driver must hear.
     fn on_mail(&mut self, mail: Mail, _control: &mut Control) -> Result<Option<What>> {
@@ -236,7 +236,7 @@ impl<L: Logic> Body for OperatorTask<L> {
             }
             Mail::Aborted(id) => {
                 self.aligner.on_abort(id);
-                self.logic.on_aborted(id);
+                self.logic.on_aborted(id, control);
             }
             Mail::Trigger(_) | Mail::Cancel => {}
             other => {

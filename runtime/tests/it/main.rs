@@ -3,6 +3,8 @@
 mod asked;
 mod crash;
 mod fault;
+mod holds;
+mod lost;
 mod plain;
 mod refusals;
 mod restart;

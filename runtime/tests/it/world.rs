@@ -352,6 +352,13 @@ impl Machine {
     }
 }
 
+/// As [`output`], without what is kept for savepoints: parts and their holds.
+pub(crate) fn results(fs: &dyn Fs) -> BTreeMap<String, String> {
+    let mut found = output(fs);
+    found.retain(|name, _| !["parts", ".pending", ".holds"].contains(&name.as_str()));
+    found
+}
+
 /// Content of the output directory; panics if anything but files lies there.
 pub(crate) fn output(fs: &dyn Fs) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();

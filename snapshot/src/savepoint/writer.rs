@@ -279,6 +279,10 @@ impl SavepointWriter {
 }
 
 impl PutFiles for SavepointWriter {
+    fn location(&self) -> Option<&Path> {
+        Some(&self.directory)
+    }
+
     fn put_file(
         &self,
         scope: Scope,

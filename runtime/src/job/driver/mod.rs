@@ -233,6 +233,7 @@ impl Driver {
             } => {
                 self.coordinate(|c| c.on_decline(now, id, task, checkpoint, why.to_string(), counts));
             }
+            What::Tell(event) => self.event(&event),
             _ if ending => {}
             What::Ready => {
                 attempt.ready.insert(task);

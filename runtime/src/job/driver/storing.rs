@@ -6,6 +6,7 @@ use crate::{
     event::JobEvent,
     job::{
         attempt::{Attempt, Surroundings, task_count},
+        outside,
         restore::{self, NodeStart, Wanted},
         storage::{Restored, Storage},
         work_dir,
@@ -57,6 +58,7 @@ impl Driver {
         let options = &self.shared.place.options;
         let wanted = Wanted::of(options);
         let (fs, dir) = (options.fs.clone(), options.work_dir.clone());
+        let accepts_lost = self.shared.place.accepts_lost_transactions();
         self.store(
             move |storage| {
                 // What is left takes space only: every attempt has directories of its own.
@@ -65,7 +67,12 @@ impl Driver {
                 let own = restored.as_ref().is_none_or(|r| !r.foreign);
                 let wanted = if own { wanted.of_own() } else { wanted };
                 let metadata = restored.as_ref().map(|r| &r.metadata);
-                Ok((restore::plan(&nodes, &wanted, metadata)?, restored))
+                let starts = restore::plan(&nodes, &wanted, metadata)?;
+                if own || !accepts_lost {
+                    let operators = metadata.map(|m| m.operators.as_slice()).unwrap_or_default();
+                    outside::check(&*fs, &nodes, operators)?;
+                }
+                Ok((starts, restored))
             },
             Stored::Restored,
         );
