@@ -12,6 +12,7 @@
 //! | [`pipeline`], [`stream`] | how a program is written down |
 //! | [`source`], [`operator`], [`window`], [`sink`] | what it is made of |
 //! | [`options`], [`mod@restore`], [`check`], [`event`], [`job`] | how it is started, watched, stopped |
+//! | `server` (feature) | the control endpoint: HTTP on the loopback interface |
 //! | [`element`], `channel`, `output`, `wiring` | what flows, and through what |
 //! | `task` | one subtask, stepped by the scheduler |
 //! | [`align`], [`watermark`], [`coordinator`], [`restart`] | the decisions, as pure state machines |
@@ -105,6 +106,8 @@ mod plan;
 mod promise;
 pub mod restart;
 pub mod restore;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod sink;
 pub mod source;
 pub mod stream;

@@ -61,6 +61,12 @@ impl JobHandle {
         self.shared.place.job
     }
 
+    /// What it was started with.
+    #[cfg(feature = "server")]
+    pub(crate) fn options(&self) -> &crate::options::JobOptions {
+        &self.shared.place.options
+    }
+
     /// Whether the job is over.
     pub fn is_ended(&self) -> bool {
         self.shared.end.is_kept() || self.driver.ended().is_some()
