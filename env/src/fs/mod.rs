@@ -185,7 +185,9 @@ pub trait Fs: Send + Sync + Debug + 'static {
         Ok(path.to_path_buf())
     }
 
-    /// Creates a directory and its missing parents, making every new name durable.
+    /// Creates a directory and its missing parents, and makes the names of all of them durable, also of those that
+    /// are there already: who created them may have died before they were. A parent that cannot be synced by nature
+    /// (not ours to open, read-only) is passed over.
     ///
     /// # Errors
     /// As [`Fs::create_dir`] and [`Fs::sync_dir`]; `TargetExists` if `dir` is there but no directory.
@@ -204,6 +206,13 @@ pub trait Fs: Send + Sync + Debug + 'static {
                 other => other?,
             }
             self.sync_dir(parent_of(dir))?;
+        }
+        let found = dir.ancestors().skip(missing.len());
+        for name in found.filter(|name| name.file_name().is_some()) {
+            match self.sync_dir(parent_of(name)) {
+                Err(e) if !syncs_impossible(&e) => return Err(e),
+                _ => {}
+            }
         }
         match self.facts(dir)?.map(|facts| facts.kind) {
             Some(FileKind::Dir) => Ok(()),
@@ -265,6 +274,16 @@ fn parent_of(path: &Path) -> &Path {
     path.parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
+}
+
+/// Whether a directory cannot be synced by nature: we may not open it, its file system knows no such thing, or it was
+/// removed beside us, which creating something in it will tell.
+fn syncs_impossible(error: &Error) -> bool {
+    use std::io::ErrorKind::{InvalidInput, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(
+        error.io_kind(),
+        Some(InvalidInput | NotFound | PermissionDenied | ReadOnlyFilesystem | Unsupported)
+    )
 }
 
 fn check_truncate(now: u64, len: u64, path: &Path) -> Result {

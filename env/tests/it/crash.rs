@@ -119,6 +119,19 @@ fn create_dir_all_makes_every_name_durable() {
 }
 
 #[test]
+fn create_dir_all_makes_names_durable_that_a_killed_process_left_pending() {
+    // What is written below would be acknowledged and gone with the directory.
+    let fs = SimFs::new();
+    fs.create_dir(path("a")).unwrap();
+    fs.create_dir(path("a/b")).unwrap();
+    fs.create_dir_all(path("a/b/c")).unwrap();
+    fs.create_dir_all(path("a/b")).unwrap();
+    write(&fs, "a/b/f", b"new");
+    fs.sync_dir(path("a/b")).unwrap();
+    assert!(at_end(&fs, 8).iter().all(|tree| tree.contains_key(path("a/b/f"))));
+}
+
+#[test]
 fn pending_names_survive_as_a_prefix_or_a_subset() {
     let fs = SimFs::new();
     for name in ["a", "b", "c"] {

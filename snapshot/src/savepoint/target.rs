@@ -147,19 +147,6 @@ impl SavepointTarget {
         Ok(missing)
     }
 
-    /// Makes the way to the target durable, though it may be there already: an earlier attempt may have created it and
-    /// failed to make its name last, and a savepoint beside us may be about to.
-    fn sync_ancestors(&self) -> Result {
-        for directory in self.directory.ancestors().skip(1) {
-            let here = directory.as_os_str().is_empty();
-            match self.fs.sync_dir(if here { Path::new(".") } else { directory }) {
-                Err(e) if !syncs_impossible(&e) => return Err(e),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     fn create(
         &self,
         job: JobId,
@@ -168,7 +155,6 @@ impl SavepointTarget {
     ) -> Result<PathBuf> {
         for _ in 0..NAME_TRIES_MAX {
             self.fs.create_dir_all(&self.directory)?;
-            self.sync_ancestors()?;
             let directory = layout::savepoint(&self.directory, job, ids.fresh()?);
             match announce(&directory).and_then(|()| self.fs.create_dir(&directory)) {
                 Ok(()) => {
@@ -192,16 +178,6 @@ impl SavepointTarget {
                 .with("limit", NAME_TRIES_MAX),
         )
     }
-}
-
-/// Whether a directory cannot be synced by nature: we may not open it, its file system knows no such thing, or it was
-/// removed beside us, which creating a directory in it will tell.
-fn syncs_impossible(error: &Error) -> bool {
-    use std::io::ErrorKind::{InvalidInput, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
-    matches!(
-        error.io_kind(),
-        Some(InvalidInput | NotFound | PermissionDenied | ReadOnlyFilesystem | Unsupported)
-    )
 }
 
 /// Removes directories that a failed savepoint created, innermost first, as far as they are empty.
