@@ -234,6 +234,33 @@ impl Owners {
     /// The checkpoints that the newest generation continues, newest first, out of the published ones (id and
     /// generation each). A restore source that is no longer published ends it.
     pub fn timeline(&self, published: &BTreeMap<CheckpointId, Generation>) -> Vec<CheckpointId> {
+        self.walk(published, |source, _| published.get(&source).copied())
+    }
+
+    /// As [`Owners::timeline`], and then what is older than a restore source that is gone: it was subsumed before that
+    /// one, and is there because its deletion failed or waited for a reader. To be swept, never to be chosen; empty if
+    /// the timeline is.
+    pub fn lineage(&self, published: &BTreeMap<CheckpointId, Generation>) -> Vec<CheckpointId> {
+        if self.timeline(published).is_empty() {
+            return Vec::new();
+        }
+        // Ids rise from generation to generation, so the number tells who took it.
+        let of = |source: CheckpointId, later: Generation| {
+            let mut older = self.0.range(..later).rev();
+            let (of, _) = older.find(|(_, record)| record.first_checkpoint <= source)?;
+            Some(*of)
+        };
+        self.walk(published, |source, later| {
+            published.get(&source).copied().or_else(|| of(source, later))
+        })
+    }
+
+    /// Own checkpoints of the newest generation, then what it was restored from, of the generation that `of` tells.
+    fn walk(
+        &self,
+        published: &BTreeMap<CheckpointId, Generation>,
+        of: impl Fn(CheckpointId, Generation) -> Option<Generation>,
+    ) -> Vec<CheckpointId> {
         let mut timeline = Vec::new();
         let mut at = self
             .newest()
@@ -245,11 +272,10 @@ impl Owners {
                 .filter(|(_, of)| **of == generation);
             timeline.extend(own.map(|(id, _)| *id).filter(|id| !self.is_void(generation, *id)));
             at = match self.get(generation).map(|record| &record.restored) {
-                Some(RestoreSource::Checkpoint(source)) => published
-                    .get(source)
+                Some(RestoreSource::Checkpoint(source)) => of(*source, generation)
                     // A generation restores from an older one; anything else is a lie that must not loop.
-                    .filter(|of| **of < generation && !self.is_void(**of, *source))
-                    .map(|of| (*of, *source)),
+                    .filter(|of| *of < generation && !self.is_void(*of, *source))
+                    .map(|of| (of, *source)),
                 _ => None,
             };
         }
@@ -347,6 +373,12 @@ mod tests {
             [0; 0],
             "the restore source is gone"
         );
+        // What is older than a source that was subsumed is swept with it, as soon as there is something newer.
+        let gone = [(1, 1), (3, 1), (4, 2), (6, 3)];
+        assert_eq!(timeline(&owners, &gone), [6]);
+        let lineage = owners.lineage(&published(&gone));
+        assert_eq!(lineage, [6, 1].map(CheckpointId));
+        assert_eq!(owners.lineage(&published(&gone[..3])), [CheckpointId(0); 0]);
         let fresh = Owners::new([
             record(1, 1, RestoreSource::Nothing),
             record(2, 4, RestoreSource::Nothing),

@@ -98,7 +98,7 @@ impl OpenRoot {
 
     /// Every published checkpoint, newest first.
     pub fn candidates(&self) -> Vec<Candidate> {
-        let timeline = self.survey.owners.timeline(&self.survey.published());
+        let timeline = self.survey.owners.lineage(&self.survey.published());
         let standing = |id: CheckpointId, found: &Found| match found {
             Found::Unpublished => None,
             Found::Unreadable(_) => Some(CandidateStanding::Unreadable),
@@ -376,7 +376,7 @@ impl OpenRoot {
 pub(super) fn registry_of(survey: &Survey, generation: Generation, retain: usize) -> SharedRegistry {
     let mut registry = SharedRegistry::new(generation, retain);
     let published: BTreeMap<_, _> = survey.published();
-    let timeline: BTreeSet<_> = survey.owners.timeline(&published).into_iter().collect();
+    let timeline: BTreeSet<_> = survey.owners.lineage(&published).into_iter().collect();
     for (id, found) in &survey.checkpoints {
         match found {
             Found::Unpublished => registry.found_folder(*id),

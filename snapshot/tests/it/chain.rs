@@ -1,7 +1,10 @@
 //! If this fails, a retained checkpoint lost a file to retention, or the root grows for ever.
 
 use crate::support::*;
-use keybed_env::{Fs, SimFs};
+use keybed_env::{
+    Fs, SimFs,
+    fs::{Fault, FaultFs, FaultPlan},
+};
 use keybed_snapshot::{CheckpointId, Scope, SnapshotKind, verify};
 use std::{path::Path, sync::Arc};
 
@@ -55,6 +58,29 @@ fn a_chain_outlives_the_checkpoints_that_uploaded_it() {
     let verification = verify(&latest, &*job.root.open_files(CheckpointId(5)));
     verification.verdict().unwrap();
     assert_eq!(verification.files, 4);
+}
+
+#[test]
+fn what_could_not_be_deleted_before_the_end_is_deleted_after_it() {
+    // A checkpoint older than a restore source that is gone would count as of another timeline and stay for ever.
+    let (sim, _) = sim();
+    let faulty = FaultFs::new(Arc::new(sim.clone()));
+    let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+    for seed in 1..=2 {
+        let mut job = TinyJob::new(fs.clone(), resume(&fs, 1, seed).unwrap());
+        job.checkpoint(1, 3).unwrap();
+        if seed == 1 {
+            job.checkpoint(1, 3).unwrap();
+            continue;
+        }
+        faulty.arm(FaultPlan::new(Fault::Eio, 1).on_path(|path| path.ends_with("chk-1/_metadata")));
+        assert_eq!(job.root.cleanup().checkpoints, [CheckpointId(2)]);
+        faulty.heal();
+    }
+    let root = resume(&fs, 1, 3).unwrap();
+    assert_eq!(root.cleanup().checkpoints, [CheckpointId(1)]);
+    assert_eq!(kept(&sim.tree()), needed(&sim.tree()));
+    assert_eq!(folders(&sim), ["chk-3"]);
 }
 
 #[test]
