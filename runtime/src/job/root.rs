@@ -5,8 +5,8 @@ use crate::options::Checkpoints;
 use keybed_env::{Clock, Fs, random::Ids};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    Birth, CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles, SavepointTarget,
-    SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
+    Birth, CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles, SavepointWriter,
+    SnapshotKind, SnapshotOwner, StartOptions, verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -133,7 +133,8 @@ impl Storage for RootStorage {
             checkpoint,
         };
         let ids = self.ids.lock().fork();
-        let writer = SavepointTarget::new(self.fs.clone(), target).begin(self.root.job(), birth, ids)?;
+        let target = self.root.savepoint_target(self.fs.clone(), target);
+        let writer = target.begin(self.root.job(), birth, ids)?;
         let directory = writer.directory().to_path_buf();
         *self.savepoint.lock() = Some((checkpoint, writer));
         Ok((checkpoint, directory))

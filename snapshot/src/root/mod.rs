@@ -26,17 +26,17 @@ pub use open::{Candidate, CandidateStanding, OpenRoot, StartOptions};
 
 use crate::{
     CheckpointId, CheckpointStorage, FinishedRecord, ForeignSnapshot, Generation, JobId, Metadata,
-    ObjectPath, Place, PutFiles, RootId, SnapshotKind, SnapshotRequest,
+    ObjectPath, Place, PutFiles, RootId, SavepointTarget, SnapshotKind, SnapshotRequest,
     finished::FINISHED_BYTES_MAX,
     object::{Birth, ObjectName},
     owner::RestoreSource,
     registry::SharedRegistry,
     survey::read_metadata,
 };
-use keybed_env::{fs::FileLock, random::Ids};
+use keybed_env::{Fs, fs::FileLock, random::Ids};
 use keybed_format::{Code, Error, Result};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 /// Folders of other hands that one allocation steps over before it gives up.
 const ALLOCATE_TRIES_MAX: u32 = 1000;
@@ -167,6 +167,11 @@ impl CheckpointRoot {
     /// Takes files of a pending checkpoint in.
     pub fn put_files(&self, checkpoint: CheckpointId) -> Arc<dyn PutFiles> {
         Arc::new(files::Putting::new(self.shared.clone(), checkpoint))
+    }
+
+    /// Where savepoints of this job go. A target of its own would not know which local files a failed sync spoiled.
+    pub fn savepoint_target(&self, fs: Arc<dyn Fs>, directory: impl Into<PathBuf>) -> SavepointTarget {
+        SavepointTarget::new(fs, directory).sharing(self.shared.storage.intake())
     }
 
     /// Opens files of a completed checkpoint, which stays until the value is dropped.

@@ -3,7 +3,7 @@
 use super::SavepointWriter;
 use crate::{
     Birth, JobId,
-    storage::{layout, take::Intake},
+    storage::{Intake, layout},
 };
 use keybed_env::{Fs, random::Ids};
 use keybed_format::{Code, Error, Result};
@@ -50,7 +50,7 @@ pub struct SavepointTarget {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) directory: PathBuf,
     pub(super) hard_links: bool,
-    pub(super) intake: Arc<Intake>,
+    pub(super) intake: Intake,
 }
 
 impl SavepointTarget {
@@ -60,8 +60,15 @@ impl SavepointTarget {
             fs,
             directory: directory.into(),
             hard_links: false,
-            intake: Arc::default(),
+            intake: Intake::default(),
         }
+    }
+
+    /// Shares what a checkpoint storage remembers of links, because both link the same local files.
+    #[must_use]
+    pub(crate) fn sharing(mut self, intake: Intake) -> Self {
+        self.intake = intake;
+        self
     }
 
     /// Allows hard links in place of copies. Such a savepoint is safe against deletion of the files it was linked

@@ -166,6 +166,10 @@ impl CheckpointStorage for LocalStorage {
             .map(drop)
     }
 
+    fn intake(&self) -> Intake {
+        self.intake.clone()
+    }
+
     fn open(&self, path: &ObjectPath) -> Result<Arc<dyn ReadFile>> {
         self.fs.open(&self.file(path)?)
     }

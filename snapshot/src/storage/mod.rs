@@ -22,6 +22,7 @@ pub(crate) mod take;
 pub use layout::{ObjectPath, Place};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
+pub use take::Intake;
 
 use crate::{CheckpointId, ObjectName};
 use keybed_env::{
@@ -147,6 +148,11 @@ pub trait CheckpointStorage: Send + Sync + Debug + 'static {
 
     /// How people find the object: a path or an address.
     fn describe(&self, path: &ObjectPath) -> String;
+
+    /// What it remembers of links, for savepoints that link the same local files.
+    fn intake(&self) -> Intake {
+        Intake::default()
+    }
 
     /// Whole content of an object, refused above `bytes_max`.
     ///

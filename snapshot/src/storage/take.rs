@@ -7,7 +7,10 @@ use keybed_env::Fs;
 use keybed_format::{Code, Error, Result, trailer};
 use std::{
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// A finished file that somebody offers.
@@ -56,12 +59,13 @@ impl Offered<'_> {
     }
 }
 
-/// Takes files in and remembers whether links can be trusted.
-#[derive(Debug, Default)]
-pub(crate) struct Intake {
+/// Takes files in and remembers whether links can be trusted. Clones share that memory: whatever links the same local
+/// files must, because a sync that succeeds says nothing of bytes that an earlier one lost, whoever asked for it.
+#[derive(Clone, Debug, Default)]
+pub struct Intake {
     /// A sync of a linked file failed: its source may have lost bytes that no later sync will write, though they
     /// can still be read. From then on sources are copied and checked. Relaxed: nothing else hangs on it.
-    links_distrusted: AtomicBool,
+    links_distrusted: Arc<AtomicBool>,
 }
 
 impl Intake {

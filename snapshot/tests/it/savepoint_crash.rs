@@ -232,3 +232,60 @@ fn a_link_whose_bytes_were_lost_is_not_taken_for_durable_by_the_next_savepoint()
     let metadata = check_snapshot(&durable, &path).unwrap();
     assert!(metadata.properties.is_empty(), "it holds copies: {metadata:?}");
 }
+
+#[test]
+fn a_sync_that_failed_a_checkpoint_is_remembered_by_the_savepoint_and_the_reverse() {
+    // A table whose bytes a failed sync lost would be linked by the other one and vanish with the power.
+    use keybed_snapshot::{PutFiles, SnapshotKind};
+    for savepoint_first in [false, true] {
+        let sim = SimFs::new();
+        sim.create_dir_all(Path::new(WORK)).unwrap();
+        let faulty = FaultFs::new(Arc::new(sim.clone()));
+        let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+        let job = TinyJob::new(fs.clone(), resume(&fs, 1, 1).unwrap());
+        let target = job.root.savepoint_target(fs.clone(), TARGET).with_hard_links();
+        let path = Path::new(WORK).join("t.sst");
+        let trailer = write_table(&*fs, &path, 77, &[7; 5000]).unwrap();
+        let table = |file| keybed_snapshot::TableHandle {
+            file,
+            visible_start: Vec::new(),
+            visible_end: None,
+            entries: 1,
+        };
+        let savepoint = || {
+            let id = CheckpointId(50);
+            let writer = job.begin_savepoint(&target, id)?;
+            let file = writer.put_file(
+                Scope::Exclusive,
+                77,
+                &*fs,
+                &path,
+                trailer.digest,
+                trailer.file_bytes(),
+            )?;
+            writer.publish(&job.savepoint_metadata(id, vec![table(file)]))?;
+            Ok::<_, keybed_format::Error>(writer.directory().to_path_buf())
+        };
+        let checkpoint = || {
+            let id = job.root.allocate(SnapshotKind::Checkpoint, 5)?.checkpoint;
+            let put = job.root.put_files(id);
+            let file = put.put_file(
+                Scope::Shared,
+                77,
+                &*fs,
+                &path,
+                trailer.digest,
+                trailer.file_bytes(),
+            )?;
+            job.root.publish(&job.metadata(id, vec![table(file)]))?;
+            Ok::<_, keybed_format::Error>(job_root().join(format!("chk-{id}")))
+        };
+        let both: [&dyn Fn() -> Result<PathBuf>; 2] = [&checkpoint, &savepoint];
+        faulty.arm(FaultPlan::new(Fault::FailedSync, 1).only(&[keybed_env::fs::FsOp::Sync]));
+        both[usize::from(savepoint_first)]().unwrap_err();
+        faulty.heal();
+        let directory = both[usize::from(!savepoint_first)]().unwrap();
+        let durable: Arc<dyn Fs> = Arc::new(sim.strict_image(sim.op_count()));
+        check_snapshot(&durable, &directory).unwrap_or_else(|e| panic!("first {savepoint_first}: {e}"));
+    }
+}
