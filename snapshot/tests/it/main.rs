@@ -8,6 +8,7 @@ mod faults;
 mod forged;
 mod gc;
 mod gc_model;
+mod interleavings;
 mod ownership;
 mod power_loss;
 mod processes;
