@@ -5,6 +5,7 @@
 //! | [`args`] | what can be said on the command line |
 //! | [`run`] | `keybed run`: decide, start, watch, sum up |
 //! | [`snapshot`] | `keybed snapshot inspect`, `verify`, `export`, `dispose` |
+//! | [`sink`] | `keybed sink ls`, `release` |
 //! | [`jobs`] | the jobs by name; [`jobs::flights`] is the main one |
 //! | [`input`] | numbered lines of a plain or compressed file |
 //! | [`input_identity`] | by which a changed input is noticed |
@@ -19,11 +20,12 @@ mod jobs;
 mod report;
 mod run;
 mod say;
+mod sink;
 mod snapshot;
 
-use args::{Command, CommandLine, SnapshotCommand};
+use args::{Command, CommandLine, SinkCommand, SnapshotCommand};
 use clap::error::ErrorKind;
-use keybed::{Error, Result};
+use keybed::{Error, Result, runtime::sink::ReleaseOf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -38,6 +40,16 @@ fn main() -> ExitCode {
 fn obey(command: Command, json: bool) -> Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(&args, json),
+        Command::Sink(SinkCommand::Ls { out }) => sink::ls::run(&out, json),
+        Command::Sink(SinkCommand::Release {
+            out,
+            savepoint,
+            dry_run,
+            ..
+        }) => {
+            let which = savepoint.map_or(ReleaseOf::All, ReleaseOf::Savepoint);
+            sink::release::run(&out, &which, dry_run, json)
+        }
         Command::Snapshot(SnapshotCommand::Inspect { path }) => snapshot::inspect::run(&path, json),
         Command::Snapshot(SnapshotCommand::Verify { path }) => snapshot::verify::run(&path, json),
         Command::Snapshot(SnapshotCommand::Export { path, to }) => snapshot::export::run(&path, &to, json),

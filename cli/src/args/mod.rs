@@ -3,10 +3,12 @@
 mod flink;
 mod restore;
 mod run;
+mod sink;
 mod snapshot;
 
 pub(crate) use restore::RestoreArgs;
 pub(crate) use run::{BackendName, OnBadRecord, RunArgs};
+pub(crate) use sink::SinkCommand;
 pub(crate) use snapshot::SnapshotCommand;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -35,6 +37,9 @@ pub(crate) enum Command {
     /// Look into snapshots; no running job is needed.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Look into output directories: parts that are in doubt, and what keeps them.
+    #[command(subcommand)]
+    Sink(SinkCommand),
 }
 
 impl CommandLine {

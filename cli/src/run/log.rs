@@ -24,6 +24,13 @@ impl EventLog {
             JobEvent::SourceSnapshotReleased { location } => {
                 self.append("source-snapshot-released", &json!({ "location": location.display().to_string() }))
             }
+            JobEvent::TransactionsLost { uid, parts, lines } => self.append(
+                "transactions-lost",
+                &json!({ "uid": uid.as_str(), "parts": parts, "lines": lines }),
+            ),
+            JobEvent::TransactionsInDoubt { uid, parts } => {
+                self.append("transactions-in-doubt", &json!({ "uid": uid.as_str(), "parts": parts }))
+            }
             JobEvent::CheckpointTriggered { checkpoint, .. } => {
                 self.append("triggered", &json!({ "checkpoint": checkpoint.0 }))
             }

@@ -98,6 +98,14 @@ fn text(event: &JobEvent) -> Option<String> {
             checkpoint: None,
             reason,
         } => format!("no checkpoint was taken: {reason}"),
+        JobEvent::TransactionsLost { uid, parts, lines } => {
+            format!(
+                "{uid}: {parts} parts that the snapshot names are lost; the output lacks their {lines} lines"
+            )
+        }
+        JobEvent::TransactionsInDoubt { uid, parts } => {
+            format!("{uid}: {parts} parts of other jobs are left alone; `keybed sink ls` lists them")
+        }
         JobEvent::CleanupFailed { error } => format!("cleaning up will be tried again: {error}"),
         JobEvent::Restarting { reason, pause } => format!("restarting in {}: {reason}", millis(*pause)),
         JobEvent::Ended {

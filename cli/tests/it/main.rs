@@ -10,3 +10,4 @@ mod place;
 mod restores;
 mod retention;
 mod savepoints;
+mod sinks;

@@ -13,12 +13,12 @@ const SLOW: &[&str] = &["--throttle", "30000", "--checkpoint-interval", "100ms"]
 /// A name that a shell and an encoding can get wrong.
 const MOVED: &str = "verschoben nach süden";
 
-fn obey(place: &Place, words: &[&str]) -> Run {
+pub(crate) fn obey(place: &Place, words: &[&str]) -> Run {
     Run::of(place.command(words).arg("--json").output().unwrap())
 }
 
 /// Stops a run in the middle by Ctrl-C; its last checkpoint.
-fn stopped(place: &Place) -> PathBuf {
+pub(crate) fn stopped(place: &Place) -> PathBuf {
     let mut child = place.flights(SLOW).spawn().unwrap();
     place.wait_for(&mut child, "two completed checkpoints", |events| {
         events.iter().filter(|e| e["event"] == "completed").count() > 1
