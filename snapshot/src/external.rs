@@ -10,7 +10,7 @@
 //! A reference never leaves its anchor: object names have no separators, folders are real directories, files are
 //! regular files. Nothing is written.
 
-use crate::{Anchor, ExternalAnchor, FileHandle, Folder, SnapshotDir};
+use crate::{Anchor, ExternalAnchor, FileHandle, Folder, SnapshotDir, metadata::codec::URL_BYTES_MAX};
 use keybed_env::Fs;
 use keybed_format::{Code, Error, Result};
 use parking_lot::Mutex;
@@ -59,11 +59,12 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// `InvalidArgument` if it is no text: it could not be written down.
 pub(crate) fn url_of(path: &Path) -> Result<String> {
-    match path.to_str() {
-        Some(text) => Ok(format!("{FILE_SCHEME}{text}")),
-        None => {
-            Err(Error::invalid("the path of a snapshot that is to be referenced is no UTF-8").in_file(path))
-        }
+    match path.to_str().map(|text| format!("{FILE_SCHEME}{text}")) {
+        Some(url) if url.len() <= URL_BYTES_MAX => Ok(url),
+        _ => Err(
+            Error::invalid("the path of a snapshot that is to be referenced is too long, or no UTF-8")
+                .in_file(path),
+        ),
     }
 }
 

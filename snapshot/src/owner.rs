@@ -219,6 +219,11 @@ impl Owners {
         self.0.keys().copied()
     }
 
+    /// All records, oldest first.
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = &OwnerRecord> {
+        self.0.values()
+    }
+
     /// The record of a generation.
     pub fn get(&self, generation: Generation) -> Option<&OwnerRecord> {
         self.0.get(&generation)

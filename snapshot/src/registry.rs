@@ -6,6 +6,7 @@
 //!                    ▼             ▼ outcome unknown
 //!                 aborted      uncertain: kept until it was read again
 //!
+//!   claimed snapshot elsewhere kept  ⇔  fewer own checkpoints completed than are retained, or a file of it referenced
 //!   object kept  ⇔  referenced by a checkpoint that is not erased or is being read, or by a pending one or its base,
 //!                   or still being uploaded, or of a birth that is not over
 //! ```
@@ -14,7 +15,11 @@
 //! uploaded can be reused until the next one completes. Names that tell no birth are never ours to delete. One
 //! unreadable metadata file forbids every deletion.
 
-use crate::{Anchor, CheckpointId, Generation, Metadata, ObjectPath, Place};
+mod outside;
+
+pub use outside::References;
+
+use crate::{CheckpointId, Generation, ObjectPath, Place};
 use keybed_format::{Code, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,41 +34,6 @@ pub enum Standing {
     Void,
     /// Publishing failed and nobody knows how far it got: kept until it was read again.
     Uncertain,
-}
-
-/// What the metadata of a checkpoint names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct References {
-    /// Objects of the root.
-    pub inside: BTreeSet<ObjectPath>,
-    /// Anchors of other snapshots.
-    pub outside: BTreeSet<u32>,
-}
-
-impl References {
-    /// Those of checkpoint `id`.
-    ///
-    /// # Errors
-    /// `SnapshotCorrupt` if anchor and folder of a file do not fit.
-    pub fn of(id: CheckpointId, metadata: &Metadata) -> Result<References> {
-        let mut references = References::default();
-        for file in metadata.files() {
-            match file.anchor {
-                Anchor::External(id) => drop(references.outside.insert(id)),
-                Anchor::SelfDir | Anchor::Root => {
-                    references.inside.insert(ObjectPath::of_handle(id, file)?);
-                }
-            }
-        }
-        Ok(references)
-    }
-}
-
-impl From<BTreeSet<ObjectPath>> for References {
-    fn from(inside: BTreeSet<ObjectPath>) -> Self {
-        let outside = BTreeSet::new();
-        References { inside, outside }
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +83,10 @@ pub struct SharedRegistry {
     spared: BTreeSet<ObjectPath>,
     /// Folders that hold what is not ours, so they stay.
     occupied: BTreeSet<CheckpointId>,
+    /// Checkpoints that other jobs claimed: theirs to delete.
+    claimed: BTreeSet<CheckpointId>,
+    /// Readers of the snapshot that the job started from.
+    source_readers: usize,
     /// Why nothing may be deleted.
     refused: Option<String>,
 }
@@ -133,6 +107,8 @@ impl SharedRegistry {
             published_max: None,
             spared: BTreeSet::new(),
             occupied: BTreeSet::new(),
+            claimed: BTreeSet::new(),
+            source_readers: 0,
             refused: None,
         }
     }
@@ -401,7 +377,9 @@ impl SharedRegistry {
         }
         let subsumed: BTreeSet<CheckpointId> = self.timeline().into_iter().skip(self.retain).collect();
         let goes = |id: &CheckpointId, completed: &Completed| {
-            !self.readers.contains_key(id) && (completed.standing == Standing::Void || subsumed.contains(id))
+            !self.readers.contains_key(id)
+                && !self.claimed.contains(id)
+                && (completed.standing == Standing::Void || subsumed.contains(id))
         };
         Ok(self
             .completed
@@ -444,11 +422,6 @@ impl SharedRegistry {
         let pending = self.pending.values().flat_map(|p| [&p.base, &p.references]);
         let completed = self.completed.values().map(|c| &c.references);
         completed.chain(self.read_on.values()).chain(pending)
-    }
-
-    /// Anchors of other snapshots that something needs.
-    pub fn outside(&self) -> BTreeSet<u32> {
-        self.needed().flat_map(|r| &r.outside).copied().collect()
     }
 
     fn is_over(&self, path: &ObjectPath, state: ObjectState) -> bool {

@@ -3,6 +3,7 @@
 use crate::{
     CheckpointId, CheckpointStorage, FinishedRecord, Generation, JobId, Metadata, ObjectPath, OwnerRecord,
     Place, RootId, StopRecord,
+    claim::{ClaimList, newest_list},
     finished::FINISHED_BYTES_MAX,
     metadata::{METADATA_BYTES_MAX, decode},
     owner::{OWNER_BYTES_MAX, Owners, missing_record},
@@ -40,6 +41,8 @@ pub struct Survey {
     pub finished: Option<FinishedRecord>,
     /// The stop with a savepoint that was begun and not undone.
     pub stop: Option<FoundStop>,
+    /// Who claimed which of its checkpoints; `None` if nobody ever did.
+    pub claims: Option<ClaimList>,
 }
 
 /// A stop with a savepoint.
@@ -52,13 +55,8 @@ pub struct FoundStop {
 }
 
 impl Survey {
-    /// Reads the root of `job`.
-    ///
-    /// # Errors
-    /// Errors of the storage; `SnapshotCorrupt` if an owner or FINISHED record is damaged or of another job;
-    /// `SnapshotIncomplete` if an owner record is missing.
-    pub fn read(storage: &dyn CheckpointStorage, job: JobId) -> Result<Survey> {
-        let mut survey = Survey {
+    fn empty() -> Survey {
+        Survey {
             owners: Owners::default(),
             checkpoints: BTreeMap::new(),
             objects: Vec::new(),
@@ -66,8 +64,19 @@ impl Survey {
             occupied: BTreeSet::new(),
             finished: None,
             stop: None,
-        };
+            claims: None,
+        }
+    }
+
+    /// Reads the root of `job`.
+    ///
+    /// # Errors
+    /// Errors of the storage; `SnapshotCorrupt` if an owner or FINISHED record is damaged or of another job;
+    /// `SnapshotIncomplete` if an owner record is missing.
+    pub fn read(storage: &dyn CheckpointStorage, job: JobId) -> Result<Survey> {
+        let mut survey = Survey::empty();
         survey.owners = survey.read_owners(storage)?;
+        survey.read_claims(storage)?;
         if let Some(owner) = survey.owners.newest().filter(|owner| owner.job != job) {
             return Err(
                 Error::new(Code::SnapshotCorrupt, "the root belongs to another job")
@@ -150,7 +159,9 @@ impl Survey {
             .newest()
             .map(|owner| owner.first_checkpoint.0.saturating_sub(1));
         let stop = self.stop.iter().map(|stop| stop.record.checkpoint.0);
-        let seen = folders.chain(births).chain(first).chain(stop).max().unwrap_or(0);
+        let claims = self.claims.iter().flat_map(|list| list.claims.keys());
+        let known = claims.map(|id| id.0).chain(stop);
+        let seen = folders.chain(births).chain(first).chain(known).max().unwrap_or(0);
         CheckpointId(seen.saturating_add(1))
     }
 
@@ -223,6 +234,31 @@ impl Survey {
         Owners::new(records)
     }
 
+    /// Takes note of the names in `claims/` and reads the newest list. Without it nobody knows which checkpoints are
+    /// still the job's own.
+    fn read_claims(&mut self, storage: &dyn CheckpointStorage) -> Result {
+        for listed in storage.list(Place::Claims)? {
+            match Place::Claims
+                .object(&listed.name)
+                .filter(|_| listed.kind == FileKind::File)
+            {
+                Some(ObjectPath::Claims(_)) => {}
+                Some(path) => self.objects.push(path),
+                None => self.unknown.push(Place::Claims.describe(&listed.name)),
+            }
+        }
+        self.claims = newest_list(storage)?;
+        match (&self.claims, self.owners.newest()) {
+            (Some(list), Some(owner)) if (list.job, list.root) != (owner.job, owner.root) => Err(Error::new(
+                Code::SnapshotCorrupt,
+                "the list of claims is of another job or root",
+            )
+            .in_file(storage.describe(&ObjectPath::Claims(list.number)))
+            .expected_found(owner.job, list.job)),
+            _ => Ok(()),
+        }
+    }
+
     fn read_checkpoint(&mut self, storage: &dyn CheckpointStorage, id: CheckpointId) -> Result<Found> {
         let metadata = ObjectPath::Metadata(id);
         let mut found = Found::Unpublished;
@@ -259,6 +295,11 @@ impl Survey {
         }
         Ok(published)
     }
+}
+
+/// The owner records of a root, whosever it is.
+pub(crate) fn read_owners(storage: &dyn CheckpointStorage) -> Result<Owners> {
+    Survey::empty().read_owners(storage)
 }
 
 /// Reads the metadata of a checkpoint and checks that it belongs where it lies.

@@ -210,6 +210,12 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_as_on_its_page() {
+        let page = include_str!("../../../docs/format/claim.md");
+        crate::golden::assert_as_on_page(&list().encode(), page, 1);
+    }
+
+    #[test]
     fn a_list_reads_back_and_every_flipped_bit_is_found() {
         let good = list().encode();
         assert_eq!(ClaimList::decode(&good).unwrap(), list());

@@ -14,7 +14,7 @@ pub(crate) const CLAIM_BYTES_MAX: u64 = 64 << 10;
 /// Longest path of a claimant's root, in bytes.
 const PATH_BYTES_MAX: usize = 4096;
 /// Bytes of a record at least.
-pub(super) const RECORD_BYTES_MIN: usize = 8 + 16 + 16 + 8 + 1;
+pub(super) const RECORD_BYTES_MIN: usize = 8 + 8 + 16 + 16 + 8 + 1;
 
 /// A job that owns, or wants to own, a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ impl Claimant {
 pub struct ClaimRecord {
     /// The number of the claimed snapshot.
     pub checkpoint: CheckpointId,
+    /// xxh3-64 of its whole `_metadata`: nothing else is ever deleted under the claim.
+    pub digest: u64,
     /// Who claimed it.
     pub claimant: Claimant,
     /// Milliseconds since 1970-01-01T00:00:00Z, for people.
@@ -71,6 +73,7 @@ impl ClaimRecord {
 
     pub(super) fn write(&self, out: &mut Sink) {
         out.u64(self.checkpoint.0)
+            .u64(self.digest)
             .u128(self.claimant.job.0)
             .u128(self.claimant.root.0)
             .u64(self.since_ms)
@@ -78,13 +81,14 @@ impl ClaimRecord {
     }
 
     pub(super) fn read(c: &mut Cursor<'_>) -> Result<Self> {
-        let checkpoint = CheckpointId(c.u64()?);
+        let (checkpoint, digest) = (CheckpointId(c.u64()?), c.u64()?);
         let (job, root) = (JobId(c.u128()?), RootId(c.u128()?));
         let since_ms = c.u64()?;
         let path = c.text(PATH_BYTES_MAX)?.to_owned();
         let claimant = Claimant { job, root, path };
         Ok(ClaimRecord {
             checkpoint,
+            digest,
             claimant,
             since_ms,
         })
@@ -112,6 +116,7 @@ pub(super) mod tests {
     pub(crate) fn record(checkpoint: u64, job: u128) -> ClaimRecord {
         ClaimRecord {
             checkpoint: CheckpointId(checkpoint),
+            digest: 11,
             claimant: Claimant {
                 job: JobId(job),
                 root: RootId(job + 1),
@@ -119,6 +124,12 @@ pub(super) mod tests {
             },
             since_ms: 1_700_000_000_000,
         }
+    }
+
+    #[test]
+    fn a_claim_is_as_on_its_page() {
+        let page = include_str!("../../../docs/format/claim.md");
+        crate::golden::assert_as_on_page(&record(7, 3).encode(), page, 0);
     }
 
     #[test]

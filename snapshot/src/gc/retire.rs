@@ -9,6 +9,7 @@
 use super::{GcReport, Swept, job_of};
 use crate::{
     CheckpointId, LocalStorage, OpenRoot, Place,
+    claim::claimed_by_other,
     storage::{
         CheckpointStorage, ObjectPath,
         layout::{self, LOCK_NAME},
@@ -58,8 +59,8 @@ enum What {
 /// Looks at the job root in the directory `root` and decides what removing it takes away.
 ///
 /// # Errors
-/// `NotASnapshot` if it is no job root; `GcRefused` if a live process owns it or anything in it cannot be read; errors
-/// of the file system.
+/// `NotASnapshot` if it is no job root; `GcRefused` if a live process owns it or anything in it cannot be read;
+/// `SnapshotClaimedByOther` if another job claimed a checkpoint in it; errors of the file system.
 pub fn retire(fs: &Arc<dyn Fs>, root: &Path) -> Result<Retirement> {
     let mut retirement = Retirement {
         fs: fs.clone(),
@@ -73,6 +74,7 @@ pub fn retire(fs: &Arc<dyn Fs>, root: &Path) -> Result<Retirement> {
         Ok(_) => {
             let OpenRoot { survey, lock, .. } = OpenRoot::look(storage.clone())?;
             retirement.demand_readable(&survey)?;
+            retirement.demand_unclaimed(&survey)?;
             retirement.plan_content(&survey, &storage)?;
             retirement._lock = Some(lock);
         }
@@ -154,6 +156,14 @@ impl Retirement {
         unreadable.map_or(Ok(()), Err)
     }
 
+    /// A checkpoint that another job claimed is not this history's to give up.
+    fn demand_unclaimed(&self, survey: &Survey) -> Result {
+        match survey.claims.as_ref().and_then(|list| list.all_live().next()) {
+            Some(record) => Err(claimed_by_other(record, &self.root).with("checkpoint", record.checkpoint)),
+            None => Ok(()),
+        }
+    }
+
     fn plan_content(&mut self, survey: &Survey, storage: &LocalStorage) -> Result {
         self.staying.clone_from(&survey.unknown);
         for id in survey.published().into_keys() {
@@ -174,6 +184,15 @@ impl Retirement {
         if storage.facts(&ObjectPath::Finished)?.is_some() {
             self.file(&ObjectPath::Finished, What::Record, storage)?;
         }
+        // Oldest first: an older list may name claims as living that have ended since.
+        let names = storage.list(Place::Claims)?;
+        let lists: BTreeSet<_> = names
+            .iter()
+            .filter_map(|l| Place::Claims.object(&l.name))
+            .collect();
+        for list in lists.iter().filter(|path| matches!(path, ObjectPath::Claims(_))) {
+            self.file(list, What::Record, storage)?;
+        }
         // Newest first: without gaps every prefix is a root that can be read.
         for generation in survey.owners.generations().rev() {
             self.file(&ObjectPath::Owner(generation), What::Record, storage)?;
@@ -184,7 +203,7 @@ impl Retirement {
     /// Folders, lock and the root itself, as far as nothing else is in them.
     fn plan_shell(&mut self) -> Result {
         let foreign: BTreeSet<String> = self.staying.iter().map(|name| first_part(name)).collect();
-        for place in [Place::Shared, Place::TaskOwned, Place::Owner] {
+        for place in [Place::Shared, Place::TaskOwned, Place::Claims, Place::Owner] {
             let there = self.fs.facts(&layout::directory(&self.root, place))?.is_some();
             if there && !foreign.contains(&place.describe("")) {
                 self.folder(place);

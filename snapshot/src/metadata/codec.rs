@@ -41,7 +41,7 @@ const SECTION_VERSION: u32 = 1;
 /// Longest name or text of a property, in bytes.
 pub(super) const PROPERTY_BYTES_MAX: usize = 64 << 10;
 /// Longest address of an external place, in bytes.
-pub(super) const URL_BYTES_MAX: usize = 4096;
+pub(crate) const URL_BYTES_MAX: usize = 4096;
 /// Bytes of a file row at least: content, anchor, folder, name, offset, length, digest.
 const FILE_ROW_BYTES_MIN: usize = 16 + 1 + 1 + 2 + 1 + 1 + 8;
 

@@ -4,6 +4,7 @@
 //!   registry.doomed ──▶ delete `_metadata`, sync ──▶ registry.erased        the snapshot cannot be addressed any more
 //!   registry.condemn ─▶ delete objects ────────────▶ registry.deleted       a crash leaves orphans, never half a snapshot
 //!   registry.empty_folders ─▶ remove ──────────────▶ registry.folder_removed
+//!   registry.source_goes ───▶ Claim::remove            the claimed snapshot that the job started from
 //! ```
 //! Every batch re-reads the newest owner record first. What remains is one batch of a process that was paused between
 //! that look and the deletion. It never holds an object of a newer generation, nor one of the newest checkpoint, which
@@ -11,7 +12,7 @@
 //! operating system's lock works there is no such process.
 
 use super::Shared;
-use crate::{CheckpointId, ObjectPath, Place, gc::Garbage, survey::read_metadata};
+use crate::{CheckpointId, ObjectPath, Place, claim::Removed, gc::Garbage, survey::read_metadata};
 use keybed_format::{Code, Error, Result};
 use std::collections::BTreeSet;
 
@@ -31,6 +32,8 @@ pub struct CleanupReport {
     pub folders: Vec<CheckpointId>,
     /// Objects that should be gone and are not yet.
     pub backlog: usize,
+    /// What became of the claimed snapshot that the job started from, if its time had come.
+    pub source: Option<Removed>,
     /// The first failure: `Fenced`, `GcRefused`, or one of the storage. The rest was still tried where that is safe.
     pub error: Option<Error>,
 }
@@ -104,6 +107,29 @@ fn stages(shared: &Shared, only: Option<&Garbage>, report: &mut CleanupReport) -
             remove_folder(shared, *id, report);
         }
     }
+    // A sweep deletes what lies here and was planned.
+    match only {
+        None => subsume_source(shared, report),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Deletes the claimed snapshot once it is subsumed and nothing refers to it; what could not be done is tried again by
+/// the next cleanup.
+fn subsume_source(shared: &Shared, report: &mut CleanupReport) -> Result {
+    let claim = shared.source.claim.lock().clone();
+    let Some(claim) = claim.filter(|_| report.error.is_none()) else {
+        return Ok(());
+    };
+    if !shared.registry.lock().source_goes()? {
+        return Ok(());
+    }
+    shared.demand_newest()?;
+    let removed = claim.remove()?;
+    if removed == Removed::Gone {
+        *shared.source.claim.lock() = None;
+    }
+    report.source = Some(removed);
     Ok(())
 }
 

@@ -11,6 +11,7 @@
 //! The lock, the generation and the fence come before the first line that deletes. No lock of ours is held across
 //! I/O: `registry` is locked for decisions only.
 
+mod claiming;
 mod cleanup;
 mod files;
 mod gc;
@@ -20,14 +21,16 @@ mod source;
 mod stop;
 
 pub use cleanup::CleanupReport;
-pub use files::Reading;
+pub use files::{Reading, SourceReading};
 pub use gc::gc;
 pub use open::{Candidate, CandidateStanding, OpenRoot, StartOptions};
 
 use crate::{
     CheckpointId, CheckpointStorage, FinishedRecord, ForeignSnapshot, Generation, JobId, Metadata,
     ObjectPath, Place, PutFiles, RootId, SavepointTarget, SnapshotKind, SnapshotRequest,
+    claim::Claim,
     finished::FINISHED_BYTES_MAX,
+    foreign::FOREIGN_ANCHOR,
     object::{Birth, ObjectName},
     owner::RestoreSource,
     registry::SharedRegistry,
@@ -87,6 +90,41 @@ impl CheckpointRoot {
     /// The snapshot that [`OpenRoot::start_from_snapshot`] was given.
     pub fn source(&self) -> Option<&Arc<ForeignSnapshot>> {
         self.shared.source.snapshot.as_ref()
+    }
+
+    /// Opens that snapshot again for a recovery, and keeps it until the value is dropped; `None` if this generation
+    /// goes on from a checkpoint of its own root or from nothing.
+    ///
+    /// # Errors
+    /// Those of [`ForeignSnapshot::reopen`].
+    pub fn open_source(&self) -> Result<Option<SourceReading>> {
+        SourceReading::open(self.shared.clone())
+    }
+
+    /// The claim on the snapshot that the job started from, as long as it holds one.
+    pub fn claim(&self) -> Option<Claim> {
+        self.shared.source.claim.lock().clone()
+    }
+
+    /// Gives the claimed snapshot back, whole: the submission failed, or the job has ended and nobody needs it.
+    /// Without a claim nothing happens.
+    ///
+    /// # Errors
+    /// `GcRefused` if a checkpoint refers to it; `Busy`, `Locked`, errors of the file system as [`Claim::release`].
+    pub fn release_source(&self) -> Result {
+        let Some(claim) = self.claim() else {
+            return Ok(());
+        };
+        if self.shared.registry.lock().outside().contains(&FOREIGN_ANCHOR) {
+            return Err(Error::new(
+                Code::GcRefused,
+                "checkpoints of the job refer to the claimed snapshot",
+            )
+            .in_file(claim.directory()));
+        }
+        claim.release()?;
+        *self.shared.source.claim.lock() = None;
+        Ok(())
     }
 
     /// Whether the job still needs a snapshot that it did not write: no checkpoint of its own completed since it

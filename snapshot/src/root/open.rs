@@ -1,9 +1,15 @@
 //! Taking a job root over: lock, look, choose, write the next owner record.
 
-use super::{CheckpointRoot, Shared, source::Source};
+use super::{
+    CheckpointRoot, Shared,
+    claiming::{claimed_earlier, held_claim},
+    source::{Source, origin},
+};
 use crate::{
     Anchors, CheckpointId, CheckpointStorage, FinishedRecord, ForeignSnapshot, Generation, JobId, Metadata,
-    ObjectPath, OwnerRecord, Place, RootId,
+    ObjectPath, OwnerRecord, Place, RootId, SnapshotOwner,
+    claim::{ClaimList, claimed_by_other},
+    foreign::FOREIGN_ANCHOR,
     object::{Birth, ObjectName},
     owner::{ClaimMode, RestoreSource},
     registry::{References, SharedRegistry, Standing},
@@ -14,6 +20,7 @@ use keybed_format::{Code, Error, Result};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
 };
 
@@ -130,13 +137,19 @@ impl OpenRoot {
             .timeline(&self.survey.published())
             .first()
             .copied();
+        // Below the first id of this generation only the restore source belongs to the timeline.
+        let relevant = |id| id >= owner.first_checkpoint || owner.restored == RestoreSource::Checkpoint(id);
+        let removed = self.survey.claims.as_ref().and_then(ClaimList::removed_max);
+        if let Some(record) = removed.filter(|r| Some(r.checkpoint) > newest && relevant(r.checkpoint)) {
+            return Err(claimed_by_other(record, Path::new(&record.claimant.path))
+                .context("the newest checkpoint was claimed and is gone: choose an older one by hand")
+                .with("checkpoint", record.checkpoint));
+        }
         for (id, found) in self.survey.checkpoints.iter().rev() {
             if Some(*id) <= newest {
                 break;
             }
-            // Below the first id of this generation only the restore source belongs to the timeline.
-            let relevant = *id >= owner.first_checkpoint || owner.restored == RestoreSource::Checkpoint(*id);
-            if let (Found::Unreadable(error), true) = (found, relevant) {
+            if let (Found::Unreadable(error), true) = (found, relevant(*id)) {
                 return Err(error
                     .duplicate()
                     .context(format!("checkpoint {id} is the newest and cannot be used")));
@@ -161,8 +174,13 @@ impl OpenRoot {
     /// The metadata of any published checkpoint that is not void.
     ///
     /// # Errors
-    /// `NotFound`; `Fenced` if it is void; its own error if it cannot be read.
+    /// `NotFound`; `Fenced` if it is void; `SnapshotClaimedByOther` if another job claimed it, which may delete it;
+    /// its own error if it cannot be read.
     pub fn checkpoint(&self, id: CheckpointId) -> Result<Metadata> {
+        if let Some(record) = self.survey.claims.as_ref().and_then(|list| list.live(id)) {
+            let place = self.storage.describe(&ObjectPath::Metadata(id));
+            return Err(claimed_by_other(record, Path::new(&place)).with("checkpoint", id));
+        }
         match self.survey.checkpoints.get(&id) {
             Some(Found::Published(metadata)) if self.survey.owners.is_void(metadata.generation, id) => Err(
                 Error::new(Code::Fenced, "the checkpoint was published by a fenced owner")
@@ -223,20 +241,37 @@ impl OpenRoot {
         if options.restore.is_some() {
             return Err(Error::invalid("a job starts from one snapshot only"));
         }
-        if self.survey.root() == Some(source.metadata().root) && source.metadata().job == self.job {
+        let of = source.metadata();
+        if of.kind.owner() == SnapshotOwner::Job && (Some(of.root), of.job) == (self.survey.root(), self.job)
+        {
             return Err(
-                Error::invalid("the snapshot is one of this job: resume it").in_file(source.location())
+                Error::invalid("the checkpoint is one of this job: resume it").in_file(source.location())
             );
         }
-        if mode == ClaimMode::Claim {
-            return Err(Error::invalid("claiming is not built yet"));
+        // Looked at first so that a refusal writes nothing; decided by claiming.
+        if mode == ClaimMode::Claim
+            && let Some(record) = source.claimed_by()?
+            && record.claimant.job != self.job
+        {
+            return Err(claimed_by_other(&record, source.location()));
         }
+        let earlier = claimed_earlier(&self.survey.owners);
+        let since_ms = options.started_ms;
         let location = source.location().display().to_string();
-        self.begin(
-            RestoreSource::Snapshot { location, mode },
-            Some((source, mode)),
-            options,
-        )
+        // The record goes first: a claim that a crash leaves behind is found by it and gone on with.
+        let restored = RestoreSource::Snapshot { location, mode };
+        let root = self.begin(restored, Some((source, mode)), options)?;
+        root.shared.release_earlier(&earlier, mode);
+        if mode == ClaimMode::Claim {
+            root.shared.claim_source(since_ms)?;
+        }
+        Ok(root)
+    }
+
+    /// The snapshot that the job was started from and has to be started from again, because it completed no checkpoint
+    /// since; with its claim mode.
+    pub fn awaited_snapshot(&self) -> Option<(&Path, ClaimMode)> {
+        origin(&self.survey.owners).filter(|_| self.awaits_snapshot())
     }
 
     /// As [`OpenRoot::start`], for a job that stopped with a savepoint and only commits: the timeline goes on from its
@@ -297,6 +332,7 @@ impl OpenRoot {
         let restored_id = source
             .as_ref()
             .map_or(0, |(source, _)| source.metadata().checkpoint.0);
+        let moved = anchors.given.get(&FOREIGN_ANCHOR).cloned();
         let source = Source::new(&*storage, &survey, anchors, source)?;
         let StartOptions {
             restore: _,
@@ -353,6 +389,9 @@ impl OpenRoot {
                 _ => e,
             })?;
         survey.owners = std::mem::take(&mut survey.owners).with(record.clone());
+        if source.snapshot.is_none() {
+            *source.claim.lock() = held_claim(&*storage, &survey.owners, moved.as_deref());
+        }
         let registry = registry_of(&survey, record.generation, retain);
         Ok(CheckpointRoot {
             shared: Arc::new(Shared {
@@ -399,6 +438,9 @@ pub(super) fn registry_of(survey: &Survey, generation: Generation, retain: usize
                 }
             }
         }
+    }
+    for record in survey.claims.iter().flat_map(ClaimList::all_live) {
+        registry.found_claim(record.checkpoint);
     }
     for path in &survey.objects {
         // Task-owned objects are deleted by tasks alone.

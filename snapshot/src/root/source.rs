@@ -1,15 +1,18 @@
 //! What the checkpoints of a root may refer to outside of it: the snapshot it started from and what that refers to.
 
 use crate::{
-    Anchors, CheckpointStorage, ClaimMode, ExternalAnchor, FileHandle, ForeignSnapshot,
+    Anchors, CheckpointStorage, ClaimMode, ExternalAnchor, FileHandle, ForeignSnapshot, RestoreSource,
+    claim::Claim,
     external::Externals,
     foreign::may_be_referenced,
+    owner::Owners,
     part,
     storage::copy_out,
     survey::{Found, Survey},
 };
 use keybed_env::{Fs, ReadFile};
 use keybed_format::{Code, Error, Result};
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -21,6 +24,12 @@ use std::{
 pub(super) struct Source {
     /// What this generation started from.
     pub(super) snapshot: Option<Arc<ForeignSnapshot>>,
+    /// Whether files of the snapshot get names of this root, so that it is not needed any more: it was claimed.
+    pub(super) links: bool,
+    /// What got a name of this root. Locked while one is given.
+    pub(super) adopted: Mutex<BTreeMap<FileHandle, FileHandle>>,
+    /// The claim, if this job holds one. Locked for a look only.
+    pub(super) claim: Mutex<Option<Claim>>,
     rows: BTreeMap<u32, ExternalAnchor>,
     /// `None` if the storage knows no place outside.
     externals: Option<Externals>,
@@ -66,11 +75,18 @@ impl Source {
                 _ => {}
             }
         }
+        let origin = match &started_from {
+            Some((_, mode)) => Some(*mode),
+            None => origin(&survey.owners).map(|(_, mode)| mode),
+        };
         let fs = storage.outside();
         let all: Vec<ExternalAnchor> = rows.values().cloned().collect();
         Ok(Source {
             externals: fs.clone().map(|fs| Externals::new(fs, &all, anchors)),
             snapshot: started_from.map(|(source, _)| Arc::new(source)),
+            links: origin == Some(ClaimMode::Claim),
+            adopted: Mutex::default(),
+            claim: Mutex::default(),
             rows,
             fs,
         })
@@ -121,7 +137,23 @@ impl Source {
     }
 }
 
+/// The snapshot that the job started from when it last started from one, and how.
+pub(super) fn origin(owners: &Owners) -> Option<(&Path, ClaimMode)> {
+    owners.all().rev().find_map(|record| match &record.restored {
+        RestoreSource::Snapshot { location, mode } => Some((Path::new(location), *mode)),
+        RestoreSource::Nothing | RestoreSource::Checkpoint(_) => None,
+    })
+}
+
 impl Outside<'_> {
+    pub(super) fn fs(&self) -> &dyn Fs {
+        self.of
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Copies it; never a link, because the snapshot may be foreign and a link would share its bytes.
     pub(super) fn fetch(&self, handle: &FileHandle, fs: &dyn Fs, to: &Path) -> Result {
         part::fetch(handle, &*self.file, fs, to, || {

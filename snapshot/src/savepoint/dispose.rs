@@ -53,7 +53,7 @@ pub struct Disposed {
 /// Decides what of the listed names belongs to the snapshot. Pure.
 ///
 /// An object is its own if it lies in the directory itself, is a regular file, and has a name that tells its birth, as
-/// every object that was ever written has.
+/// every object that was ever written has. Temporary names go, too. `CLAIMED` is not the snapshot's.
 pub fn going(metadata: &Metadata, listed: &[DirEntry]) -> Going {
     let own: BTreeMap<&str, (&ObjectName, u64)> = metadata
         .files()
@@ -71,10 +71,20 @@ pub fn going(metadata: &Metadata, listed: &[DirEntry]) -> Going {
                 going.files.insert((*object).clone(), *bytes);
             }
             _ if document && entry.kind == FileKind::File => {}
+            // Left by a crash while a document was written; no snapshot names it.
+            _ if entry.kind == FileKind::File && is_temporary(&entry.name) => {
+                going
+                    .files
+                    .extend(ObjectName::new(entry.name.as_str()).map(|name| (name, 0)));
+            }
             _ => going.staying.push(entry.name.clone()),
         }
     }
     going
+}
+
+fn is_temporary(name: &str) -> bool {
+    ObjectName::new(name).is_ok_and(|name| name.is_temporary())
 }
 
 impl Disposal {

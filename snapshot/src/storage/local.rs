@@ -61,6 +61,12 @@ impl LocalStorage {
         }
     }
 
+    /// Creates a folder that not every root has, durably, if it is missing.
+    pub(crate) fn create_folder(&self, place: Place) -> Result {
+        self.fs.create_dir_all(&layout::directory(&self.root, place))?;
+        self.directory(place).map(drop)
+    }
+
     /// The directory of the job root.
     pub fn root(&self) -> &Path {
         &self.root
@@ -168,6 +174,11 @@ impl CheckpointStorage for LocalStorage {
 
     fn intake(&self) -> Intake {
         self.intake.clone()
+    }
+
+    fn link_file(&self, path: &ObjectPath, local: &dyn Fs, from: &Path, bytes: u64) -> Result<bool> {
+        let to = self.file(path)?;
+        self.intake.link((local, from), bytes, (&*self.fs, &to))
     }
 
     fn open(&self, path: &ObjectPath) -> Result<Arc<dyn ReadFile>> {

@@ -95,6 +95,14 @@ pub trait CheckpointStorage: Send + Sync + Debug + 'static {
     /// not exist or is garbage by its name.
     fn put_file(&self, path: &ObjectPath, local: &dyn Fs, from: &Path, bytes: u64) -> Result;
 
+    /// As [`CheckpointStorage::put_file`], by link alone: `false`, with nothing changed, where that is impossible.
+    ///
+    /// # Errors
+    /// As [`CheckpointStorage::put_file`].
+    fn link_file(&self, _path: &ObjectPath, _local: &dyn Fs, _from: &Path, _bytes: u64) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Opens an object.
     ///
     /// # Errors
@@ -152,6 +160,16 @@ pub trait CheckpointStorage: Send + Sync + Debug + 'static {
     /// What it remembers of links, for savepoints that link the same local files.
     fn intake(&self) -> Intake {
         Intake::default()
+    }
+
+    /// How people find the root: an absolute path or an address.
+    fn describe_root(&self) -> String {
+        let finished = self.describe(&ObjectPath::Finished);
+        let root = finished.strip_suffix(layout::FINISHED_NAME).unwrap_or(&finished);
+        match root.trim_end_matches('/') {
+            "" => root.to_owned(),
+            trimmed => trimmed.to_owned(),
+        }
     }
 
     /// Whole content of an object, refused above `bytes_max`.

@@ -3,7 +3,7 @@
 //! Once a sync of a linked file has failed, sources are copied instead, and the copy is checked by its trailer.
 
 use super::copy_out;
-use keybed_env::Fs;
+use keybed_env::{Fs, WriteFile};
 use keybed_format::{Code, Error, Result, trailer};
 use std::{
     path::Path,
@@ -93,14 +93,7 @@ impl Intake {
             }
         }
         let settle = || {
-            let mut file = fs.append(to)?;
-            if file.len() != bytes {
-                return Err(
-                    Error::new(Code::Malformed, "the file has another length than announced")
-                        .in_file(from)
-                        .expected_found(bytes, file.len()),
-                );
-            }
+            let mut file = of_length(fs, (from, to), bytes)?;
             if distrusted {
                 let copy = fs.open(to)?;
                 trailer::verify(copy.len(), &mut |offset, buffer| {
@@ -120,10 +113,56 @@ impl Intake {
         })?;
         Ok(shared)
     }
+
+    /// As [`Intake::take`], by link alone: `false`, with nothing changed, if the medium has none, or if the file is not
+    /// ours to make durable.
+    ///
+    /// # Errors
+    /// As [`Intake::take`].
+    pub(crate) fn link(
+        &self,
+        (local, from): (&dyn Fs, &Path),
+        bytes: u64,
+        (fs, to): (&dyn Fs, &Path),
+    ) -> Result<bool> {
+        let same = fs.namespace().is_some() && fs.namespace() == local.namespace();
+        if !same || self.links_distrusted.load(Ordering::Relaxed) || !linked(fs, from, to)? {
+            return Ok(false);
+        }
+        let settled = of_length(fs, (from, to), bytes).and_then(|mut file| {
+            file.sync().inspect_err(|_| {
+                self.links_distrusted.store(true, Ordering::Relaxed);
+            })
+        });
+        match settled {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                fs.remove_file(to)?;
+                if links_impossible(&error) {
+                    Ok(false)
+                } else {
+                    Err(error)
+                }
+            }
+        }
+    }
+}
+
+/// Opens a file that was taken in, if it has the announced length.
+fn of_length(fs: &dyn Fs, (from, to): (&Path, &Path), bytes: u64) -> Result<Box<dyn WriteFile>> {
+    let file = fs.append(to)?;
+    if file.len() == bytes {
+        return Ok(file);
+    }
+    Err(
+        Error::new(Code::Malformed, "the file has another length than announced")
+            .in_file(from)
+            .expected_found(bytes, file.len()),
+    )
 }
 
 /// Whether a link failed because of the medium, so that a copy may do.
-pub(super) fn links_impossible(error: &Error) -> bool {
+pub(crate) fn links_impossible(error: &Error) -> bool {
     use std::io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
     matches!(
         error.io_kind(),

@@ -2,13 +2,19 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod chain;
+mod claim_refused;
+mod claim_root;
+mod claim_savepoint;
 mod crash;
 mod damage;
+mod externals;
 mod faults;
 mod forged;
 mod gc;
 mod gc_model;
 mod interleavings;
+mod legacy;
+mod mounts;
 mod ownership;
 mod power_loss;
 mod processes;

@@ -9,10 +9,10 @@ use keybed_format::{
     trailer::{Trailer, TrailerBuilder},
 };
 use keybed_snapshot::{
-    BackendKind, Birth, CheckpointId, CheckpointRoot, FamilyHandle, FileHandle, JobId, KeyGroupRange,
-    KeyedHandle, LocalStorage, Metadata, OpenRoot, OperatorSnapshot, OperatorUid, PutFiles, RunHandle,
-    SavepointTarget, SavepointWriter, Scope, SnapshotDir, SnapshotKind, StartOptions, StateCatalogue,
-    SubtaskIndex, SubtaskState, TableHandle, metadata::decode, verify,
+    Anchor, Anchors, BackendKind, Birth, CheckpointId, CheckpointRoot, ClaimMode, FamilyHandle, FileHandle,
+    ForeignSnapshot, JobId, KeyGroupRange, KeyedHandle, LocalStorage, Metadata, OpenRoot, OperatorSnapshot,
+    OperatorUid, PutFiles, RunHandle, SavepointTarget, SavepointWriter, Scope, SnapshotDir, SnapshotKind,
+    StartOptions, StateCatalogue, SubtaskIndex, SubtaskState, TableHandle, metadata::decode, verify,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,9 +71,17 @@ pub(crate) struct TinyJob {
     next: u128,
 }
 
+impl std::fmt::Debug for TinyJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TinyJob of {}", self.root.job())
+    }
+}
+
 impl TinyJob {
     pub(crate) fn new(fs: Arc<dyn Fs>, root: CheckpointRoot) -> Self {
-        let next = u128::from(root.generation().0) << 32;
+        // Jobs and generations write different contents.
+        let job = if root.job() == JOB { 0 } else { root.job().0 << 64 };
+        let next = job | (u128::from(root.generation().0) << 32);
         TinyJob {
             fs,
             root,
@@ -205,12 +213,57 @@ impl TinyJob {
             tables.push(self.put(id, Scope::Shared)?);
         }
         tables.drain(..tables.len().saturating_sub(keep));
+        let put = self.root.put_files(id);
+        for table in &mut tables {
+            table.file = put.adopt(&table.file)?;
+        }
         let mut all = tables.clone();
         all.push(self.put(id, Scope::Exclusive)?);
         let metadata = self.metadata(id, all);
         self.tables = tables;
         Ok(metadata)
     }
+}
+
+/// Starts `job` from the snapshot at `path`; its state are the shared tables of that.
+pub(crate) fn start_from(
+    fs: &Arc<dyn Fs>,
+    job: JobId,
+    path: &Path,
+    mode: ClaimMode,
+    retain: usize,
+) -> Result<TinyJob> {
+    let storage = LocalStorage::create(fs.clone(), Path::new(CHECKPOINTS), job)?;
+    let source = ForeignSnapshot::open(fs.clone(), path, Anchors::default())?;
+    source.check_complete()?;
+    let tables = source.metadata().operators.iter().flat_map(|o| &o.subtasks);
+    let tables: Vec<TableHandle> = tables
+        .flat_map(|s| &s.keyed)
+        .flat_map(KeyedHandle::tables)
+        .cloned()
+        .collect();
+    let opened = OpenRoot::open(Arc::new(storage), job)?;
+    let root = opened.start_from_snapshot(source, mode, options(None, retain, job.0 as u64))?;
+    let mut tiny = TinyJob::new(fs.clone(), root);
+    tiny.tables = tables;
+    Ok(tiny)
+}
+
+/// Resumes `job` from its latest checkpoint, whose shared tables are its state.
+pub(crate) fn resume_job(fs: &Arc<dyn Fs>, job: JobId, retain: usize, seed: u64) -> Result<TinyJob> {
+    let storage = LocalStorage::create(fs.clone(), Path::new(CHECKPOINTS), job)?;
+    let opened = OpenRoot::open(Arc::new(storage), job)?;
+    let latest = opened.latest()?;
+    let id = latest.as_ref().map(|metadata| metadata.checkpoint);
+    let mut tiny = TinyJob::new(fs.clone(), opened.start(options(id, retain, seed))?);
+    let operators = latest.iter().flat_map(|metadata| &metadata.operators);
+    let keyed = operators.flat_map(|o| &o.subtasks).flat_map(|s| &s.keyed);
+    let tables = keyed.flat_map(KeyedHandle::tables);
+    tiny.tables = tables
+        .filter(|t| t.file.anchor != Anchor::SelfDir)
+        .cloned()
+        .collect();
+    Ok(tiny)
 }
 
 /// The files that the published checkpoints of a tree need, by their own `_metadata`; nothing of the registry.
@@ -227,7 +280,7 @@ pub(crate) fn needed(tree: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeSet<String> {
 }
 
 fn path_of(snapshot: &Path, file: &FileHandle) -> String {
-    use keybed_snapshot::{Anchor, Folder};
+    use keybed_snapshot::Folder;
     let path = match (file.anchor, file.folder) {
         (Anchor::SelfDir, Folder::Private) => snapshot.join(file.object.as_str()),
         (Anchor::Root, Folder::Shared) => snapshot

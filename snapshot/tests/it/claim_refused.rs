@@ -1,0 +1,125 @@
+//! If this fails, a job takes a snapshot that it cannot own, or a refused start leaves a claim behind.
+
+use crate::support::*;
+use keybed_env::{
+    FaultFs, Fs, SimFs,
+    fs::{Fault, FaultPlan},
+};
+use keybed_format::Code;
+use keybed_snapshot::{Anchors, ClaimMode, ForeignSnapshot, JobId, LocalStorage, OpenRoot, SavepointTarget};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+const NEW: JobId = JobId(0xef);
+
+fn disk() -> (SimFs, FaultFs, Arc<dyn Fs>, PathBuf, PathBuf) {
+    let sim = SimFs::new();
+    sim.create_dir_all(Path::new(WORK)).unwrap();
+    let faulty = FaultFs::new(Arc::new(sim.clone()));
+    let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+    let mut job = TinyJob::new(fs.clone(), resume(&fs, 3, 1).unwrap());
+    let id = job.checkpoint(2, 100).unwrap();
+    let path = job
+        .savepoint(&SavepointTarget::new(fs.clone(), "/sp"), 41)
+        .unwrap();
+    (sim, faulty, fs, path, job_root().join(format!("chk-{id}")))
+}
+
+#[test]
+fn a_read_only_place_cannot_be_claimed_and_nothing_there_changes() {
+    let (sim, faulty, fs, savepoint, checkpoint) = disk();
+    for (path, place) in [(&savepoint, savepoint.clone()), (&checkpoint, job_root())] {
+        let before = sim.tree();
+        faulty.arm(
+            FaultPlan::new(Fault::Erofs, 1)
+                .forever()
+                .on_path(move |p| p.starts_with(&place)),
+        );
+        let error = start_from(&fs, NEW, path, ClaimMode::Claim, 1).unwrap_err();
+        assert_eq!(error.code(), Code::CannotClaim, "{error}");
+        assert_eq!(error.exit_code(), 5);
+        faulty.heal();
+        let own = Path::new(CHECKPOINTS).join(NEW.to_string());
+        let own = own.strip_prefix("/").unwrap();
+        let after: Vec<_> = sim
+            .tree()
+            .into_iter()
+            .filter(|(p, _)| !p.starts_with(own))
+            .collect();
+        assert_eq!(
+            after,
+            before
+                .into_iter()
+                .filter(|(p, _)| !p.starts_with(own))
+                .collect::<Vec<_>>()
+        );
+        // Reading it needs no writing.
+        start_from(&fs, NEW, path, ClaimMode::NoClaim, 1).unwrap();
+    }
+}
+
+#[test]
+fn a_living_job_is_not_robbed_of_its_checkpoint() {
+    let sim = SimFs::new();
+    sim.create_dir_all(Path::new(WORK)).unwrap();
+    let fs: Arc<dyn Fs> = Arc::new(sim.clone());
+    let mut job = TinyJob::new(fs.clone(), resume(&fs, 3, 1).unwrap());
+    let id = job.checkpoint(2, 100).unwrap();
+    let path = job_root().join(format!("chk-{id}"));
+    let error = start_from(&fs, NEW, &path, ClaimMode::Claim, 1).unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), (Code::Locked, 4), "{error}");
+    drop(job);
+    start_from(&fs, NEW, &path, ClaimMode::Claim, 1).unwrap();
+}
+
+#[test]
+fn a_snapshot_with_a_missing_file_is_not_claimed() {
+    let (sim, _, fs, savepoint, checkpoint) = disk();
+    for (path, files) in [
+        (savepoint.clone(), savepoint),
+        (checkpoint, job_root().join("shared")),
+    ] {
+        let source = || ForeignSnapshot::open(fs.clone(), &path, Anchors::default()).unwrap();
+        let storage = LocalStorage::create(fs.clone(), Path::new(CHECKPOINTS), NEW).unwrap();
+        let opened = OpenRoot::open(Arc::new(storage), NEW).unwrap();
+        let looked_at = source();
+        let is_table = |name: &String| name.starts_with('g');
+        let table = sim
+            .list(&files)
+            .unwrap()
+            .into_iter()
+            .map(|e| e.name)
+            .find(is_table);
+        sim.remove_file(&files.join(table.unwrap())).unwrap();
+        let started = opened.start_from_snapshot(looked_at, ClaimMode::Claim, options(None, 1, 3));
+        let code = started.map(|root| root.generation()).unwrap_err().code();
+        assert_eq!(code, Code::SnapshotIncomplete);
+        assert_eq!(sim.facts(&path.join("CLAIMED")).unwrap(), None);
+        assert_eq!(source().claimed_by().unwrap(), None);
+    }
+}
+
+#[test]
+fn a_claim_that_cannot_be_read_refuses() {
+    let (sim, _, fs, savepoint, checkpoint) = disk();
+    sim.create(&savepoint.join("CLAIMED"))
+        .unwrap()
+        .append(b"x")
+        .unwrap();
+    let error = start_from(&fs, NEW, &savepoint, ClaimMode::Claim, 1).unwrap_err();
+    assert_eq!(error.code(), Code::SnapshotCorrupt, "{error}");
+    sim.create_dir(&job_root().join("claims")).unwrap();
+    sim.create(&job_root().join("claims/1"))
+        .unwrap()
+        .append(b"x")
+        .unwrap();
+    let error = start_from(&fs, NEW, &checkpoint, ClaimMode::Claim, 1).unwrap_err();
+    assert_eq!(error.code(), Code::SnapshotCorrupt, "{error}");
+    assert_eq!(
+        resume(&fs, 1, 9).unwrap_err().code(),
+        Code::SnapshotCorrupt,
+        "the old job does not know what is its own"
+    );
+}
