@@ -7,6 +7,7 @@ mod holds;
 mod lost;
 mod plain;
 mod refusals;
+mod relocation;
 mod restart;
 mod restore;
 mod savepoint;
