@@ -40,7 +40,7 @@ pub enum JobEvent {
     /// Nothing of this job reads the snapshot any more that it was started from, nor ever will: its owner may remove
     /// it. Comes once.
     SourceSnapshotReleased {
-        /// The snapshot, as the job was told.
+        /// Its directory.
         location: PathBuf,
     },
     /// A barrier was sent into the sources.
@@ -155,7 +155,7 @@ pub struct JobReport {
     pub checkpoints: u64,
     /// The newest completed checkpoint, that which was restored included.
     pub last_checkpoint: Option<CheckpointId>,
-    /// The snapshot that this run was told to start from.
+    /// The directory of the snapshot that this run was told to start from.
     pub restored_from: Option<PathBuf>,
     /// Whether that snapshot must stay where it is: a recovery would go back to it, or a checkpoint that is kept refers
     /// to its files.

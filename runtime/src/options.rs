@@ -11,7 +11,7 @@ use crate::{
 use keybed_env::{Clock, Fs, OsFs, Scheduler, SystemClock, random::Ids};
 use keybed_snapshot::{JobId, KeyedHandle, PutFiles};
 use keybed_state::{BackendOptions, PendingSnapshot};
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// Where keyed state lives while the job runs. Snapshots of one backend restore on the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +120,9 @@ pub struct JobOptions {
     /// A snapshot to start from. The job must be new: one that has checkpoints goes on from those. Until the first
     /// checkpoint of this job a failure goes back to the snapshot. Default: none.
     pub restore: Option<Restore>,
+    /// Where snapshots lie now that checkpoints of the job itself refer to and that were moved, by the number that
+    /// those checkpoints give them. For [`JobOptions::restore`] say [`Restore::anchor`]. Default: none.
+    pub anchors: BTreeMap<u32, PathBuf>,
     /// Subtasks of every source, operator and sink, at least 1. Default 1.
     pub parallelism: u32,
     /// Key groups of every keyed operator: bounds the parallelism for ever. Default: that of the checkpoint, else
@@ -157,6 +160,7 @@ impl Default for JobOptions {
             job: None,
             abandoned: Vec::new(),
             restore: None,
+            anchors: BTreeMap::new(),
             parallelism: 1,
             max_parallelism: None,
             backend: Backend::lsm(),

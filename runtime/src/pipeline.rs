@@ -83,7 +83,7 @@ impl Pipeline {
     /// system that keep from looking.
     pub fn check(&self, options: &JobOptions) -> Result<CheckReport> {
         let (nodes, mut problems) = self.nodes();
-        let mut report = check(&nodes, options, Depth::Bytes);
+        let (mut report, _) = check(&nodes, options, Depth::Bytes);
         let refused = |problem: &Error| matches!(problem.kind(), ErrorKind::Io);
         if let Some(error) = report.problems.iter().position(refused) {
             return Err(report.problems.swap_remove(error));

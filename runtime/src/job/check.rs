@@ -15,11 +15,15 @@ use crate::{
     options::JobOptions,
     plan::{Named, Role},
 };
-use keybed_format::{Error, Result};
+use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    ClaimMode, Metadata, SnapshotDir, check_parallelism, inspect::sizes, key_group::MAX_PARALLELISM_MAX,
+    ClaimMode, ClaimRecord, ForeignSnapshot, Metadata, check_parallelism, inspect::sizes,
+    key_group::MAX_PARALLELISM_MAX, verify,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// Property of a savepoint that was taken of a drained job.
 const DRAINED: &str = "drained";
@@ -33,26 +37,28 @@ pub(crate) enum Depth {
     Bytes,
 }
 
-/// Looks.
-pub(crate) fn check(nodes: &[Named], options: &JobOptions, depth: Depth) -> CheckReport {
+/// Looks; gives the snapshot that was looked at.
+pub(crate) fn check(nodes: &[Named], options: &JobOptions, depth: Depth) -> (CheckReport, Option<Source>) {
     let mut report = CheckReport::default();
-    let mut renamed = None;
-    let source = Source::of(options);
-    if let Some(source) = &source {
-        match source.look() {
-            Ok(opened) => renamed = Some(report.look_at(&opened, source, depth)),
-            Err(problem) => report.problems.push(problem),
+    let (mut renamed, mut source) = (None, None);
+    let restore = options.restore.as_ref();
+    match restore.map(|restore| Source::open(options.fs.clone(), restore)) {
+        Some(Ok(opened)) => {
+            renamed = Some(report.look_at(&opened, options, depth));
+            source = Some(opened);
         }
+        Some(Err(problem)) => report.problems.push(problem),
+        None => {}
     }
     let program: BTreeSet<_> = nodes
         .iter()
         .filter(|n| n.node.role() != Role::Stateless)
         .map(|n| &n.uid)
         .collect();
-    if let Some(source) = &source {
+    if let Some(restore) = restore {
         report
             .problems
-            .extend(unknown_targets(&source.restore.renames, &program));
+            .extend(unknown_targets(&restore.renames, &program));
     }
     // A snapshot that cannot be read says nothing about the program's states.
     let Deal {
@@ -77,23 +83,24 @@ pub(crate) fn check(nodes: &[Named], options: &JobOptions, depth: Depth) -> Chec
     }
     report.warnings.extend(warnings);
     report.operators = operators;
-    let old_names: BTreeMap<_, _> = source
+    let old_names: BTreeMap<_, _> = restore
         .iter()
-        .flat_map(|s| &s.restore.renames)
+        .flat_map(|restore| &restore.renames)
         .map(|(old, new)| (new, old))
         .collect();
     for operator in report.operators.iter_mut().filter(|o| o.parallelism.is_some()) {
         operator.renamed_from = old_names.get(&operator.uid).map(|old| (*old).clone());
     }
-    report
+    (report, source)
 }
 
 impl CheckReport {
     /// Takes the facts of the snapshot itself; gives its content as the program names it.
-    fn look_at(&mut self, opened: &SnapshotDir, source: &Source, depth: Depth) -> Metadata {
-        let metadata = opened.metadata();
+    fn look_at(&mut self, source: &Source, options: &JobOptions, depth: Depth) -> Metadata {
+        let Source { restore, snapshot } = source;
+        let metadata = snapshot.metadata();
         let files = sizes(metadata, &[]);
-        let location = opened.directory().to_path_buf();
+        let location = snapshot.location().to_path_buf();
         self.snapshot = Some(CheckedSnapshot {
             location: location.clone(),
             job: metadata.job,
@@ -103,28 +110,61 @@ impl CheckReport {
             files: files.files,
             bytes: files.total_bytes,
         });
-        self.problems.extend(whole(opened, depth).err());
+        self.problems.extend(whole(snapshot, depth).err());
         if is_drained(metadata) {
-            self.warnings.push(RestoreWarning::Drained {
-                location: location.clone(),
-            });
+            let location = location.clone();
+            self.warnings.push(RestoreWarning::Drained { location });
         }
-        if source.restore.claim == ClaimMode::Legacy {
+        if restore.claim == ClaimMode::Legacy {
+            let location = location.clone();
             self.warnings.push(RestoreWarning::Legacy { location });
         }
-        let (renamed, problems) = rename(metadata, &source.restore.renames);
+        self.look_for_owner(source, options);
+        let (renamed, problems) = rename(metadata, &restore.renames);
         self.problems.extend(problems);
         renamed
+    }
+
+    /// A snapshot that another job claimed is its own: it cannot be claimed again, and may go at any time.
+    fn look_for_owner(&mut self, source: &Source, options: &JobOptions) {
+        let location = source.snapshot.location();
+        let claim = source.restore.claim == ClaimMode::Claim;
+        if claim && options.checkpoints.is_none() {
+            let what = "a job without checkpoints cannot claim a snapshot: it would never need it less";
+            self.problems.push(Error::invalid(what).in_file(location));
+        }
+        match source.snapshot.claimed_by() {
+            Ok(Some(record)) if options.job != Some(record.claimant.job) => {
+                if claim {
+                    self.problems.push(claimed_by_other(&record, location));
+                } else {
+                    self.warnings.push(RestoreWarning::Claimed {
+                        location: location.to_path_buf(),
+                        owner: record.claimant.job,
+                    });
+                }
+            }
+            Ok(_) => {}
+            Err(problem) => self.problems.push(problem),
+        }
     }
 }
 
 /// Checks that the snapshot can be read from where it lies.
-fn whole(opened: &SnapshotDir, depth: Depth) -> Result {
-    opened.check_complete()?;
+fn whole(snapshot: &ForeignSnapshot, depth: Depth) -> Result {
+    snapshot.check_complete()?;
     match depth {
         Depth::Presence => Ok(()),
-        Depth::Bytes => keybed_snapshot::verify(opened.metadata(), opened).verdict(),
+        Depth::Bytes => verify(snapshot.metadata(), snapshot).verdict(),
     }
+}
+
+fn claimed_by_other(record: &ClaimRecord, place: &Path) -> Error {
+    Error::new(Code::SnapshotClaimedByOther, "another job claimed the snapshot")
+        .in_file(place)
+        .with("owner", record.claimant.job)
+        .with("owner_root", &record.claimant.path)
+        .with("since", record.since_ms)
 }
 
 fn is_drained(metadata: &Metadata) -> bool {

@@ -240,7 +240,7 @@ impl JobHandle {
             attempts: progress.attempts,
             checkpoints: progress.checkpoints,
             last_checkpoint: progress.last_checkpoint,
-            restored_from: place.options.restore.as_ref().map(|restore| restore.path.clone()),
+            restored_from: self.shared.source.clone(),
             depends_on_restored_snapshot: progress.needs_source,
             source_records,
             nodes,

@@ -34,8 +34,8 @@ use keybed_snapshot::{CheckpointId, ClaimMode, JobId};
 use parking_lot::Mutex;
 pub use savepoint::{SavepointReport, SavepointTicket};
 pub use state::JobState;
-use std::{sync::Arc, time::Duration};
-use storage::{NoStorage, Source, Storage};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use storage::{NoStorage, Storage};
 
 /// What driver and handle share.
 pub(crate) struct Shared {
@@ -43,7 +43,9 @@ pub(crate) struct Shared {
     pub(crate) progress: Mutex<Progress>,
     /// The end of the job.
     pub(crate) end: Promise<Result<Outcome>>,
-    /// About the snapshot that the job is started from.
+    /// Directory of the snapshot that the job is started from.
+    pub(crate) source: Option<PathBuf>,
+    /// What is to be known about it.
     pub(crate) warnings: Vec<RestoreWarning>,
     started: Duration,
 }
@@ -71,13 +73,12 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
         refuse_unbuilt(restore)?;
     }
     // Found out before anything is locked, written or claimed.
-    let report = check::check(&nodes, &options, Depth::Presence);
+    let (report, source) = check::check(&nodes, &options, Depth::Presence);
     report.verdict()?;
     if let Some(snapshot) = report.snapshot.as_ref().filter(|snapshot| snapshot.job == job) {
         let what = "a snapshot of the job itself; start a new job from it, or go on from its checkpoints";
         return Err(Error::invalid(what).in_file(&snapshot.location).with("job", job));
     }
-    let source = Source::of(&options);
     for named in &nodes {
         named
             .node
@@ -92,8 +93,8 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
     let (storage, generation): (Arc<dyn Storage>, u64) = match &options.checkpoints {
         None => (Arc::new(NoStorage::from(source)), generation),
         Some(checkpoints) => {
-            let (fs, clock, ids) = (options.fs.clone(), options.clock.clone(), options.ids.fork());
-            let root = root::RootStorage::open(fs, clock, job, checkpoints, (source, ids))?;
+            let ids = options.ids.fork();
+            let root = root::RootStorage::open(&options, job, checkpoints, (source, ids))?;
             let generation = root.generation();
             (Arc::new(root), generation)
         }
@@ -126,6 +127,7 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
             ..Progress::default()
         }),
         end,
+        source: report.snapshot.map(|snapshot| snapshot.location),
         warnings: report.warnings,
         started: clock.monotonic(),
     });
@@ -150,10 +152,7 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
 
 /// What a start from a snapshot cannot do yet.
 fn refuse_unbuilt(restore: &Restore) -> Result {
-    let unbuilt = [
-        ("claim", restore.claim != ClaimMode::NoClaim),
-        ("anchors", !restore.anchors.is_empty()),
-    ];
+    let unbuilt = [("claim", restore.claim == ClaimMode::Claim)];
     match unbuilt.iter().find(|(_, asked)| *asked) {
         None => Ok(()),
         Some((option, _)) => Err(Error::invalid(

@@ -1,12 +1,15 @@
 //! Checkpoints in a job root on a file system.
 
 use super::storage::{Publication, Restored, Source, Storage};
-use crate::options::Checkpoints;
+use crate::{
+    options::{Checkpoints, JobOptions},
+    restore::Restore,
+};
 use keybed_env::{Clock, Fs, random::Ids};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    Birth, CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles, SavepointWriter,
-    SnapshotKind, SnapshotOwner, StartOptions, verify,
+    Anchors, Birth, CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles,
+    SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -22,7 +25,8 @@ pub(super) struct RootStorage {
     keep_when_finished: bool,
     fs: Arc<dyn Fs>,
     ids: Mutex<Ids>,
-    source: Option<Source>,
+    /// How the snapshot is taken that the job is started from.
+    restore: Option<Restore>,
     /// The savepoint under way. Locked for a look only.
     savepoint: Mutex<Option<(CheckpointId, Arc<SavepointWriter>)>>,
 }
@@ -34,14 +38,15 @@ impl RootStorage {
     /// `Locked`, `Fenced`; `SnapshotCorrupt` if the newest checkpoint cannot be read; `InvalidArgument` if the job
     /// is finished.
     pub(super) fn open(
-        fs: Arc<dyn Fs>,
-        clock: Arc<dyn Clock>,
+        options: &JobOptions,
         job: JobId,
         checkpoints: &Checkpoints,
         (source, mut ids): (Option<Source>, Ids),
     ) -> Result<Self> {
+        let (fs, clock) = (options.fs.clone(), options.clock.clone());
+        let anchors = Anchors::from(options.anchors.clone());
         let storage = Arc::new(LocalStorage::create(fs.clone(), &checkpoints.root, job)?);
-        let open = OpenRoot::open(storage, job)?;
+        let open = OpenRoot::open(storage, job)?.with_anchors(anchors);
         if open.finished().is_some() {
             return Err(
                 Error::invalid("the job is finished; there is nothing to go on with").with("job", job),
@@ -59,17 +64,18 @@ impl RootStorage {
             .with("newest", newest));
         }
         let retain = checkpoints.retain.max(1) as usize;
-        let options = StartOptions {
+        let start = StartOptions {
             restore,
             retain,
             ids: ids.fork(),
             started_ms: clock.wall_millis(),
         };
-        let root = match &source {
-            Some(Source { restore, .. }) => {
-                open.start_from(restore.path.display().to_string(), restore.claim, options)?
-            }
-            None => open.start(options)?,
+        let (root, restore) = match source {
+            Some(Source { restore, snapshot }) => (
+                open.start_from_snapshot(snapshot, restore.claim, start)?,
+                Some(restore),
+            ),
+            None => (open.start(start)?, None),
         };
         let keep_when_finished = checkpoints.keep_when_finished;
         Ok(RootStorage {
@@ -78,7 +84,7 @@ impl RootStorage {
             keep_when_finished,
             fs,
             ids: Mutex::new(ids),
-            source,
+            restore,
             savepoint: Mutex::default(),
         })
     }
@@ -106,14 +112,16 @@ impl Storage for RootStorage {
         if let Some((metadata, files)) = &restored {
             verify(metadata, &**files).verdict()?;
         }
-        match (restored, &self.source) {
-            (Some((metadata, files)), _) => Ok(Some(Restored {
+        match (restored, self.root.source(), &self.restore) {
+            (Some((metadata, files)), ..) => Ok(Some(Restored {
                 metadata,
                 foreign: false,
                 files,
             })),
-            (None, Some(source)) => source.open().map(Some),
-            (None, None) => Ok(None),
+            (None, Some(source), Some(restore)) => {
+                super::storage::restored(source.reopen()?, restore).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -202,6 +210,6 @@ impl Storage for RootStorage {
     }
 
     fn needs_source(&self) -> bool {
-        self.source.is_some() && self.root.completed().is_empty()
+        self.root.depends_on_source()
     }
 }

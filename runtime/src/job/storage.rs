@@ -1,11 +1,11 @@
 //! Where a job's checkpoints lie, as the driver sees it. All verbs may do I/O and run in background jobs.
 
 use super::rename::rename;
-use crate::{options::JobOptions, restore::Restore};
+use crate::restore::Restore;
 use keybed_env::Fs;
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    CheckpointId, Metadata, OpenFiles, OperatorSnapshot, PutFiles, SnapshotDir, SnapshotKind, verify,
+    CheckpointId, ForeignSnapshot, Metadata, OpenFiles, OperatorSnapshot, PutFiles, SnapshotKind, verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -21,40 +21,34 @@ pub(crate) struct Restored {
     pub(crate) files: Arc<dyn OpenFiles>,
 }
 
-/// A snapshot elsewhere that a job starts from. Nothing is ever written there.
-#[derive(Clone, Debug)]
+/// A snapshot elsewhere that a job starts from.
 pub(crate) struct Source {
-    pub(crate) fs: Arc<dyn Fs>,
     pub(crate) restore: Restore,
+    pub(crate) snapshot: ForeignSnapshot,
 }
 
 impl Source {
-    pub(crate) fn of(options: &JobOptions) -> Option<Source> {
-        options.restore.as_ref().map(|restore| Source {
-            fs: options.fs.clone(),
+    /// Opens it without looking at its files. Nothing is written.
+    pub(crate) fn open(fs: Arc<dyn Fs>, restore: &Restore) -> Result<Source> {
+        Ok(Source {
+            snapshot: ForeignSnapshot::open(fs, &restore.path, restore.anchors.clone())?,
             restore: restore.clone(),
         })
     }
+}
 
-    /// Opens it without looking at its files.
-    pub(crate) fn look(&self) -> Result<SnapshotDir> {
-        SnapshotDir::open(self.fs.clone(), &self.restore.path)
-    }
-
-    /// Opens and verifies it: every byte that the metadata names. Operators carry the names of the program.
-    pub(crate) fn open(&self) -> Result<Restored> {
-        let opened = self.look()?;
-        opened.check_complete()?;
-        verify(opened.metadata(), &opened).verdict()?;
-        let (metadata, problems) = rename(opened.metadata(), &self.restore.renames);
-        match problems.into_iter().next() {
-            Some(problem) => Err(problem),
-            None => Ok(Restored {
-                metadata,
-                foreign: true,
-                files: Arc::new(opened),
-            }),
-        }
+/// Verifies a snapshot elsewhere, every byte that the metadata names. Operators carry the names of the program.
+pub(super) fn restored(snapshot: ForeignSnapshot, restore: &Restore) -> Result<Restored> {
+    snapshot.check_complete()?;
+    verify(snapshot.metadata(), &snapshot).verdict()?;
+    let (metadata, problems) = rename(snapshot.metadata(), &restore.renames);
+    match problems.into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(Restored {
+            metadata,
+            foreign: true,
+            files: Arc::new(snapshot),
+        }),
     }
 }
 
@@ -104,7 +98,7 @@ pub(crate) trait Storage: Send + Sync {
 }
 
 /// Without checkpoints: ids only, so that sinks can still commit at the end.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct NoStorage {
     last: Mutex<u64>,
     source: Option<Source>,
@@ -121,7 +115,8 @@ impl NoStorage {
 
 impl Storage for NoStorage {
     fn latest(&self) -> Result<Option<Restored>> {
-        self.source.as_ref().map(Source::open).transpose()
+        let again = |source: &Source| restored(source.snapshot.reopen()?, &source.restore);
+        self.source.as_ref().map(again).transpose()
     }
 
     fn allot(&self) -> Result<CheckpointId> {

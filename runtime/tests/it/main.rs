@@ -11,5 +11,6 @@ mod relocation;
 mod restart;
 mod restore;
 mod savepoint;
+mod source;
 mod upgrade;
 mod world;

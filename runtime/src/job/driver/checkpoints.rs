@@ -51,7 +51,7 @@ impl Driver {
             Command::Trigger(checkpoint, purpose) => {
                 self.timestamp_ms = self.shared.place.options.clock.wall_millis();
                 self.kind = match purpose.kind() {
-                    SnapshotKind::Checkpoint if self.foreign => SnapshotKind::FullCheckpoint,
+                    SnapshotKind::Checkpoint if self.copies_source() => SnapshotKind::FullCheckpoint,
                     kind => kind,
                 };
                 self.event(&JobEvent::CheckpointTriggered { checkpoint, purpose });

@@ -6,6 +6,7 @@
 
 use super::Driver;
 use crate::event::JobEvent;
+use keybed_snapshot::ClaimMode;
 
 impl Driver {
     /// Tells what is to be known, before the first attempt.
@@ -19,13 +20,21 @@ impl Driver {
         warnings.for_each(|warning| self.event(&JobEvent::RestoreWarning { warning }));
     }
 
+    /// Whether the next checkpoint must refer to nothing of the snapshot.
+    pub(super) fn copies_source(&self) -> bool {
+        let restore = self.shared.place.options.restore.as_ref();
+        self.foreign && restore.is_none_or(|restore| restore.claim == ClaimMode::NoClaim)
+    }
+
     /// Tells that the snapshot is not needed any more, once. To be called whenever that may have become true.
     pub(super) fn release_source(&mut self) {
         if self.storage.needs_source() || !std::mem::take(&mut self.shared.progress.lock().needs_source) {
             return;
         }
-        if let Some(restore) = &self.shared.place.options.restore {
-            let location = restore.path.clone();
+        let restore = self.shared.place.options.restore.as_ref();
+        // What the job claimed, it removes by itself.
+        let kept = restore.is_some_and(|restore| restore.claim != ClaimMode::Claim);
+        if let Some(location) = self.shared.source.clone().filter(|_| kept) {
             self.event(&JobEvent::SourceSnapshotReleased { location });
         }
     }
