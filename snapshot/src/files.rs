@@ -45,6 +45,23 @@ pub trait PutFiles: Send + Sync {
     fn location(&self) -> Option<&Path> {
         None
     }
+
+    /// As [`PutFiles::put_file`], for a file of which the caller removes its own name as soon as this returns: it is
+    /// linked where that is possible even in a snapshot that shares no files, since nobody else is left to share it.
+    ///
+    /// # Errors
+    /// As [`PutFiles::put_file`].
+    fn give_file(
+        &self,
+        scope: Scope,
+        content: u128,
+        local: &dyn Fs,
+        path: &Path,
+        digest: u64,
+        bytes: u64,
+    ) -> Result<FileHandle> {
+        self.put_file(scope, content, local, path, digest, bytes)
+    }
 }
 
 /// Opens files of one snapshot.

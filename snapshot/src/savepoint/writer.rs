@@ -292,9 +292,6 @@ impl PutFiles for SavepointWriter {
         digest: u64,
         bytes: u64,
     ) -> Result<FileHandle> {
-        if scope == Scope::Shared {
-            return Err(Error::invalid("a savepoint shares no files").in_file(path));
-        }
         let offered = Offered {
             fs: local,
             path,
@@ -302,18 +299,49 @@ impl PutFiles for SavepointWriter {
             digest,
             bytes,
         };
-        offered.demand_announced()?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        self.put(offered.names(), folder, |to| {
-            let may_link = self.target.hard_links;
-            self.target
-                .intake
-                .take((local, path), bytes, (self.fs(), to), may_link)
-        })
+        self.take_in(scope, offered, false)
+    }
+
+    fn give_file(
+        &self,
+        scope: Scope,
+        content: u128,
+        local: &dyn Fs,
+        path: &Path,
+        digest: u64,
+        bytes: u64,
+    ) -> Result<FileHandle> {
+        let offered = Offered {
+            fs: local,
+            path,
+            content,
+            digest,
+            bytes,
+        };
+        self.take_in(scope, offered, true)
     }
 }
 
 impl SavepointWriter {
+    /// Takes a file in; one that was given stays with nobody else, so a link to it shares nothing.
+    fn take_in(&self, scope: Scope, offered: Offered<'_>, given: bool) -> Result<FileHandle> {
+        let from = offered.path;
+        if scope == Scope::Shared {
+            return Err(Error::invalid("a savepoint shares no files").in_file(from));
+        }
+        offered.demand_announced()?;
+        let folder = from.parent().unwrap_or(Path::new(""));
+        self.put(offered.names(), folder, |to| {
+            let may_link = given || self.target.hard_links;
+            let target = (self.fs(), to);
+            let linked = self
+                .target
+                .intake
+                .take((offered.fs, from), offered.bytes, target, may_link)?;
+            Ok(linked && !given)
+        })
+    }
+
     /// Copies a file of another snapshot in; the copy is read completely.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use crate::support::*;
 use keybed_env::{
-    FaultFs, Fs, OsFs, SimFs,
+    CountFs, FaultFs, Fs, OsFs, SimFs,
     fs::{Fault, FaultPlan},
     random::Ids,
 };
@@ -372,4 +372,38 @@ fn where_links_are_impossible_files_are_copied_and_nothing_is_recorded() {
     let durable: Arc<dyn Fs> = Arc::new(elsewhere.strict_image(elsewhere.op_count()));
     let metadata = check_snapshot(&durable, writer.directory()).unwrap();
     assert!(metadata.properties.is_empty());
+}
+
+#[test]
+fn a_given_file_is_moved_in_where_that_is_possible_and_shares_nothing() {
+    let (_sim, fs, job, _) = disk();
+    let far: Arc<dyn Fs> = Arc::new(SimFs::new());
+    for (place, may_link) in [(fs.clone(), true), (far, false)] {
+        let counted = CountFs::new(place.clone());
+        let target = SavepointTarget::new(Arc::new(counted.clone()), TARGET);
+        let writer = job.begin_savepoint(&target, CheckpointId(9)).unwrap();
+        let table = Path::new(WORK).join("given");
+        let trailer = write_table(&*fs, &table, 5, &[3; 3_000_000]).unwrap();
+        let (digest, bytes) = (trailer.digest, trailer.file_bytes());
+        let refused = writer.give_file(Scope::Shared, 5, &*fs, &table, digest, bytes);
+        assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+        let before = counted.counts();
+        let file = writer
+            .give_file(Scope::Exclusive, 5, &*fs, &table, digest, bytes)
+            .unwrap();
+        let written = counted.counts().bytes_written - before.bytes_written;
+        assert_eq!(written == 0, may_link, "{written} bytes");
+        fs.remove_file(&table).unwrap();
+        let handle = TableHandle {
+            file,
+            visible_start: Vec::new(),
+            visible_end: None,
+            entries: 1,
+        };
+        writer
+            .publish(&job.savepoint_metadata(CheckpointId(9), vec![handle]))
+            .unwrap();
+        let metadata = check_snapshot(&place, writer.directory()).unwrap();
+        assert!(metadata.properties.is_empty(), "nothing is shared: {metadata:?}");
+    }
 }

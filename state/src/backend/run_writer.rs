@@ -86,7 +86,7 @@ impl<'a> RunWriter<'a> {
             } = facts;
             let file = self
                 .files
-                .put_file(self.scope, id.0, self.fs, &path, digest, bytes)?;
+                .give_file(self.scope, id.0, self.fs, &path, digest, bytes)?;
             self.tables.push(TableHandle {
                 file,
                 visible_end: Some(behind(facts.largest)),
