@@ -52,6 +52,33 @@ impl Hasher {
     }
 }
 
+/// Incremental [`bound`]: equals it of the concatenation.
+#[derive(Clone)]
+pub struct BoundHasher(Xxh3);
+
+impl std::fmt::Debug for BoundHasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BoundHasher({:016x})", self.finish())
+    }
+}
+
+impl BoundHasher {
+    /// Nothing hashed yet of what belongs at `offset` of the file whose content id is `id`.
+    pub fn new(id: u128, offset: u64) -> Self {
+        BoundHasher(Xxh3::with_seed(place_seed(id, offset)))
+    }
+
+    /// Appends bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Checksum of everything appended.
+    pub fn finish(&self) -> u64 {
+        self.0.digest()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +105,14 @@ mod tests {
         h.update(b"key");
         h.update(b"bed");
         assert_eq!(h.finish(), hash(b"keybed"));
+        let bytes: Vec<u8> = (0..5000_u32).map(|n| (n * 7) as u8).collect();
+        for length in [0, 1, 16, 17, 128, 129, 240, 241, 256, 257, 1024, 1025, 5000] {
+            for piece in [1, 63, 255, 256, 257, 4096] {
+                let mut h = BoundHasher::new(7 << 64 | 9, 1 << 20);
+                bytes[..length].chunks(piece).for_each(|piece| h.update(piece));
+                let whole = bound(&bytes[..length], 7 << 64 | 9, 1 << 20);
+                assert_eq!(h.finish(), whole, "{length} bytes in pieces of {piece}");
+            }
+        }
     }
 }

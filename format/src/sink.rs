@@ -100,6 +100,11 @@ impl Sink {
         self.0.clear();
     }
 
+    /// The buffer, to be appended to by what knows vectors only.
+    pub fn as_mut_vec(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+
     /// The bytes.
     pub fn into_vec(self) -> Vec<u8> {
         self.0

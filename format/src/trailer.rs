@@ -12,7 +12,7 @@
 
 use crate::{
     Code, Cursor, Error, Result, Sink,
-    checksum::{self},
+    checksum::{self, BoundHasher},
 };
 
 /// Bytes of content under one sum.
@@ -53,7 +53,8 @@ pub struct TrailerBuilder {
     content_id: u128,
     kind: u32,
     content_bytes: u64,
-    chunk: Vec<u8>,
+    /// What the open MiB holds so far; `None` where one begins.
+    chunk: Option<BoundHasher>,
     sums: Vec<u64>,
 }
 
@@ -64,44 +65,38 @@ impl TrailerBuilder {
             content_id,
             kind,
             content_bytes: 0,
-            chunk: Vec::new(),
+            chunk: None,
             sums: Vec::new(),
         }
     }
 
     /// Takes note of bytes appended to the file.
     pub fn update(&mut self, mut bytes: &[u8]) {
-        self.content_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            if self.chunk.is_empty() && bytes.len() >= CHUNK_BYTES {
-                let (whole, rest) = bytes.split_at(CHUNK_BYTES);
-                self.seal(whole);
-                bytes = rest;
-                continue;
+            let filled = (self.content_bytes % CHUNK_BYTES as u64) as usize;
+            let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - filled));
+            let chunk = match &mut self.chunk {
+                Some(chunk) => chunk,
+                None => self
+                    .chunk
+                    .insert(BoundHasher::new(self.content_id, self.content_bytes)),
+            };
+            chunk.update(now);
+            self.content_bytes += now.len() as u64;
+            if filled + now.len() == CHUNK_BYTES {
+                self.seal();
             }
-            let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.chunk.len()));
-            self.chunk.extend_from_slice(now);
             bytes = later;
-            if self.chunk.len() == CHUNK_BYTES {
-                let full = std::mem::take(&mut self.chunk);
-                self.seal(&full);
-                self.chunk = full;
-                self.chunk.clear();
-            }
         }
     }
 
-    fn seal(&mut self, chunk: &[u8]) {
-        let offset = self.sums.len() as u64 * CHUNK_BYTES as u64;
-        self.sums.push(checksum::bound(chunk, self.content_id, offset));
+    fn seal(&mut self) {
+        self.sums.extend(self.chunk.take().map(|chunk| chunk.finish()));
     }
 
     /// The bytes to append after the content, and what they say.
     pub fn finish(mut self) -> (Vec<u8>, Trailer) {
-        if !self.chunk.is_empty() {
-            let last = std::mem::take(&mut self.chunk);
-            self.seal(&last);
-        }
+        self.seal();
         let mut out = Sink::with_capacity(self.sums.len() * 8 + TAIL_BYTES);
         for sum in &self.sums {
             out.u64(*sum);
@@ -145,7 +140,53 @@ fn corrupt(message: &str, offset: u64) -> Error {
 /// `Malformed` with the offset if the trailer is damaged, cut off or belongs to another length;
 /// `UnsupportedFormatVersion` if it is newer.
 pub fn read(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<Trailer> {
-    Ok(read_with_sums(file_bytes, read_at)?.0)
+    Ok(ChunkSums::read(file_bytes, read_at)?.trailer)
+}
+
+/// A trailer with its sums: what verifies a file a MiB at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkSums {
+    trailer: Trailer,
+    sums: Vec<u64>,
+}
+
+impl ChunkSums {
+    /// As [`read`].
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn read(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<ChunkSums> {
+        let (trailer, sums) = read_with_sums(file_bytes, read_at)?;
+        Ok(ChunkSums { trailer, sums })
+    }
+
+    /// What the trailer says.
+    pub fn trailer(&self) -> &Trailer {
+        &self.trailer
+    }
+
+    /// Bytes of the MiB that starts at `offset`: less at the end of the content, none behind it.
+    pub fn chunk_bytes(&self, offset: u64) -> usize {
+        self.trailer
+            .content_bytes
+            .saturating_sub(offset)
+            .min(CHUNK_BYTES as u64) as usize
+    }
+
+    /// Checks the whole MiB that starts at `offset`.
+    ///
+    /// # Errors
+    /// `Malformed` with the offset.
+    pub fn check(&self, offset: u64, chunk: &[u8]) -> Result {
+        let found = checksum::bound(chunk, self.trailer.content_id, offset);
+        let index = usize::try_from(offset / CHUNK_BYTES as u64).unwrap_or(usize::MAX);
+        match self.sums.get(index) {
+            Some(expected) if *expected == found => Ok(()),
+            Some(expected) => Err(corrupt("the checksum of a MiB differs", offset)
+                .expected_found(format_args!("{expected:016x}"), format_args!("{found:016x}"))),
+            None => Err(corrupt("the content has no such MiB", offset)),
+        }
+    }
 }
 
 fn read_with_sums(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<(Trailer, Vec<u64>)> {
@@ -233,23 +274,18 @@ pub fn verify(file_bytes: u64, read_at: &mut ReadAt<'_>) -> Result<Trailer> {
 /// # Errors
 /// As [`verify`].
 pub fn verify_parts(file_bytes: u64, parts: &[(u64, u64)], read_at: &mut ReadAt<'_>) -> Result<Trailer> {
-    let (trailer, sums) = read_with_sums(file_bytes, read_at)?;
-    let mut chunk = vec![0; CHUNK_BYTES.min(trailer.content_bytes as usize)];
-    for (i, expected) in sums.into_iter().enumerate() {
-        let offset = i as u64 * CHUNK_BYTES as u64;
+    let sums = ChunkSums::read(file_bytes, read_at)?;
+    let mut chunk = vec![0; sums.chunk_bytes(0)];
+    for offset in (0..sums.trailer.content_bytes).step_by(CHUNK_BYTES) {
         let meets = |(start, end): &(u64, u64)| *start < offset + CHUNK_BYTES as u64 && *end > offset;
         if !parts.iter().any(meets) {
             continue;
         }
-        let length = (trailer.content_bytes - offset).min(CHUNK_BYTES as u64) as usize;
-        read_at(offset, &mut chunk[..length])?;
-        let found = checksum::bound(&chunk[..length], trailer.content_id, offset);
-        if found != expected {
-            return Err(corrupt("the checksum of a MiB differs", offset)
-                .expected_found(format_args!("{expected:016x}"), format_args!("{found:016x}")));
-        }
+        let chunk = &mut chunk[..sums.chunk_bytes(offset)];
+        read_at(offset, chunk)?;
+        sums.check(offset, chunk)?;
     }
-    Ok(trailer)
+    Ok(sums.trailer)
 }
 
 #[cfg(test)]

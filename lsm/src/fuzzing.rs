@@ -406,8 +406,9 @@ fn assemble(blocks: &[Vec<u8>], sections: Vec<Vec<u8>>) -> Vec<u8> {
     let mut file = head();
     let mut compressor = Compressor::None;
     for block in blocks {
-        let offset = file.len() as u64;
-        compressor.store(block, ID, offset, &mut file);
+        let start = file.len();
+        file.extend_from_slice(block);
+        compressor.store(&mut file, start, ID, start as u64);
     }
     let mut offsets = Vec::new();
     for payload in sections {

@@ -102,6 +102,12 @@ impl ChunkBuilder {
         self.count += 1;
     }
 
+    /// Begins another list; keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        (self.number, self.count) = (0, 0);
+        self.elements.clear();
+    }
+
     /// Writes the chunk's value.
     pub(crate) fn write(&self, out: &mut Sink) {
         out.u32(self.number).u32(self.count).raw(self.elements.as_slice());

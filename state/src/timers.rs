@@ -76,12 +76,15 @@ pub(crate) struct TimerQueue {
 impl TimerQueue {
     /// Reads all timers of the store.
     pub(crate) fn read(backend: &dyn KeyedBackend) -> Result<Self> {
-        let mut timers = BTreeSet::new();
+        let mut timers = Vec::new();
         let mut scan: Box<dyn EntryScan> = backend.scan(StateFamily::Timer, &[], None)?;
         while let Some((key, value)) = scan.next_entry()? {
-            timers.insert(Timer::of_entry(key, value)?);
+            timers.push(Timer::of_entry(key, value)?);
         }
-        Ok(TimerQueue { timers })
+        // Built at once from all of them, which lie sorted by key group.
+        Ok(TimerQueue {
+            timers: BTreeSet::from_iter(timers),
+        })
     }
 
     pub(crate) fn first(&self) -> Option<&Timer> {

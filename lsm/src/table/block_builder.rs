@@ -140,33 +140,53 @@ impl BlockBuilder {
         head.u32(if self.values_vary { 0 } else { last_value as u32 });
         head.u32(heap_bytes as u32).u64(base);
         out.extend_from_slice(head.as_slice());
-        let mut heap = Vec::with_capacity(heap_bytes);
-        let mut start = 0;
+        let (mut start, mut heap_end) = (0, 0);
         for entry in &self.entries {
-            let key = &self.bytes[start..entry.key_end as usize];
-            let value = &self.bytes[entry.key_end as usize..entry.value_end as usize];
-            start = entry.value_end as usize;
+            let (key_end, value_end) = (entry.key_end as usize, entry.value_end as usize);
             let meta = entry.meta - base;
             if self.keys_vary {
-                heap.extend_from_slice(key);
+                heap_end += key_end - start;
                 push_number(out, meta, meta_width);
-                push_number(out, heap.len() as u64, key_end_width);
+                push_number(out, heap_end as u64, key_end_width);
             } else {
-                out.extend_from_slice(key);
+                out.extend_from_slice(&self.bytes[start..key_end]);
                 push_number(out, meta, meta_width);
             }
             if self.values_vary {
-                heap.extend_from_slice(value);
-                push_number(out, heap.len() as u64, value_end_width);
+                heap_end += value_end - key_end;
+                push_number(out, heap_end as u64, value_end_width);
             } else {
-                out.extend_from_slice(value);
+                out.extend_from_slice(&self.bytes[key_end..value_end]);
             }
+            start = value_end;
         }
-        out.extend_from_slice(&heap);
+        self.push_heap(out);
         for slot in &slots {
             push_number(out, u64::from(*slot), slot_width);
         }
         self.clear();
+    }
+
+    /// Appends the keys and values that vary, entry by entry.
+    fn push_heap(&self, out: &mut Vec<u8>) {
+        if self.keys_vary && self.values_vary {
+            out.extend_from_slice(&self.bytes);
+            return;
+        }
+        if !self.keys_vary && !self.values_vary {
+            return;
+        }
+        let mut start = 0;
+        for entry in &self.entries {
+            let (key_end, value_end) = (entry.key_end as usize, entry.value_end as usize);
+            let varies = if self.keys_vary {
+                start..key_end
+            } else {
+                key_end..value_end
+            };
+            out.extend_from_slice(&self.bytes[varies]);
+            start = value_end;
+        }
     }
 
     fn clear(&mut self) {

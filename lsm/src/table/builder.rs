@@ -35,10 +35,10 @@ pub struct TableBuilder {
     /// Bytes of the file, pending ones included.
     written: u64,
     block: BlockBuilder,
-    /// The open block laid out; kept for its memory.
-    raw: Vec<u8>,
     fence: FenceBuilder,
     hashes: Vec<u64>,
+    /// About how many bytes the filter of the ended blocks takes.
+    filter_bytes: usize,
     last_key: Vec<u8>,
     last_seqno: u64,
     last_hash: u64,
@@ -71,9 +71,9 @@ impl TableBuilder {
             pending: Vec::with_capacity(WRITE_BYTES + options.block_bytes * 2),
             written: 0,
             block: BlockBuilder::default(),
-            raw: Vec::new(),
             fence: FenceBuilder::default(),
             hashes: Vec::new(),
+            filter_bytes: 0,
             last_key: Vec::new(),
             last_seqno: 0,
             last_hash: 0,
@@ -163,15 +163,17 @@ impl TableBuilder {
     }
 
     fn end_block(&mut self) -> Result {
-        self.raw.clear();
-        self.block.finish(&mut self.raw);
         let before = self.pending.len();
+        self.block.finish(&mut self.pending);
         self.compressor
-            .store(&self.raw, self.facts.id, self.written, &mut self.pending);
+            .store(&mut self.pending, before, self.facts.id, self.written);
         let stored = (self.pending.len() - before) as u64;
         self.trailer.update(&self.pending[before..]);
         self.written += stored;
         self.fence.end_block(stored);
+        if self.options.filter {
+            self.filter_bytes = filter::estimated_bytes(self.hashes.len());
+        }
         if self.pending.len() >= WRITE_BYTES {
             self.push()
         } else {
@@ -212,20 +214,15 @@ impl TableBuilder {
         &self.last_key
     }
 
-    /// About how large the file would be if it were finished now.
+    /// About how large the file would be if it were finished now, a little less the filter of the open block. Cheap.
     pub fn estimated_bytes(&self) -> u64 {
-        let filter = if self.options.filter {
-            filter::estimated_bytes(self.hashes.len())
-        } else {
-            0
-        };
         let open = if self.block.is_empty() {
             0
         } else {
             self.block.bytes_with(0, 0)
         };
         let sums = self.written / (1 << 20) * 8;
-        self.written + (filter + open + self.fence.estimated_bytes() + 300) as u64 + sums
+        self.written + (self.filter_bytes + open + self.fence.estimated_bytes() + 300) as u64 + sums
     }
 
     /// Writes what is left and closes the file; with `sync` its bytes are durable afterwards (its name is not).

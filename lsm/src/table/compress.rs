@@ -19,21 +19,21 @@ const AS_IT_IS: u8 = 0;
 const LZ4: u8 = 1;
 const ZSTD: u8 = 2;
 
-/// Compresses blocks; one per builder.
+/// Compresses blocks; one per builder. Keeps the memory that compressed blocks are made in.
 pub(crate) enum Compressor {
     None,
-    Lz4,
+    Lz4(Vec<u8>),
     #[cfg(feature = "zstd")]
-    Zstd(zstd::bulk::Compressor<'static>),
+    Zstd(zstd::bulk::Compressor<'static>, Vec<u8>),
 }
 
 impl std::fmt::Debug for Compressor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Compressor::None => "None",
-            Compressor::Lz4 => "Lz4",
+            Compressor::Lz4(_) => "Lz4",
             #[cfg(feature = "zstd")]
-            Compressor::Zstd(_) => "Zstd",
+            Compressor::Zstd(..) => "Zstd",
         })
     }
 }
@@ -42,10 +42,10 @@ impl Compressor {
     pub(crate) fn new(compression: Compression) -> Result<Compressor> {
         match compression {
             Compression::None => Ok(Compressor::None),
-            Compression::Lz4 => Ok(Compressor::Lz4),
+            Compression::Lz4 => Ok(Compressor::Lz4(Vec::new())),
             #[cfg(feature = "zstd")]
             Compression::Zstd(level @ -7..=22) => zstd::bulk::Compressor::new(level)
-                .map(Compressor::Zstd)
+                .map(|zstd| Compressor::Zstd(zstd, Vec::new()))
                 .map_err(|e| Error::invalid(format!("zstd refuses level {level}: {e}"))),
             #[cfg(feature = "zstd")]
             Compression::Zstd(level) => {
@@ -58,45 +58,53 @@ impl Compressor {
         }
     }
 
-    /// Appends `raw` as the stored block that lies at `offset` of table `id`. Compression that saves less than an
-    /// eighth is not worth decompressing.
-    pub(crate) fn store(&mut self, raw: &[u8], id: TableId, offset: u64, out: &mut Vec<u8>) {
-        let start = out.len();
-        let codec = self
-            .compress(raw, out)
-            .filter(|_| out.len() - start <= raw.len() - raw.len() / 8);
-        if codec.is_none() {
-            out.truncate(start);
-            out.extend_from_slice(raw);
-        }
-        out.push(codec.unwrap_or(AS_IT_IS));
-        out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
-        let sum = checksum::bound(&out[start..], id.0, offset);
+    /// Turns `out[start..]` into the stored block that lies at `offset` of table `id`. Compression that saves less than
+    /// an eighth is not worth decompressing.
+    pub(crate) fn store(&mut self, out: &mut Vec<u8>, start: usize, id: TableId, offset: u64) {
+        let raw = out.get(start..).unwrap_or_default();
+        let raw_bytes = raw.len();
+        let packed = self.compress(raw);
+        let packed = packed.filter(|(_, packed)| packed.len() <= raw_bytes - raw_bytes / 8);
+        let codec = match packed {
+            Some((codec, packed)) => {
+                out.truncate(start);
+                out.extend_from_slice(packed);
+                codec
+            }
+            None => AS_IT_IS,
+        };
+        out.push(codec);
+        out.extend_from_slice(&(raw_bytes as u32).to_le_bytes());
+        let sum = checksum::bound(out.get(start..).unwrap_or_default(), id.0, offset);
         out.extend_from_slice(&sum.to_le_bytes());
     }
 
-    /// Appends the compressed payload; `None` if there is none (whatever was appended is void).
-    fn compress(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Option<u8> {
+    /// Codec and compressed payload; `None` if there is none.
+    fn compress(&mut self, raw: &[u8]) -> Option<(u8, &[u8])> {
         if raw.len() > COMPRESSED_FROM_BYTES_MAX {
             return None;
         }
-        let start = out.len();
         match self {
             Compressor::None => None,
-            Compressor::Lz4 => {
-                out.resize(start + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
-                let written = lz4_flex::block::compress_into(raw, &mut out[start..]).ok()?;
-                out.truncate(start + written);
-                Some(LZ4)
+            Compressor::Lz4(packed) => {
+                grow(packed, lz4_flex::block::get_maximum_output_size(raw.len()));
+                let written = lz4_flex::block::compress_into(raw, packed).ok()?;
+                Some((LZ4, packed.get(..written)?))
             }
             #[cfg(feature = "zstd")]
-            Compressor::Zstd(zstd) => {
-                out.resize(start + zstd::zstd_safe::compress_bound(raw.len()), 0);
-                let written = zstd.compress_to_buffer(raw, &mut out[start..]).ok()?;
-                out.truncate(start + written);
-                Some(ZSTD)
+            Compressor::Zstd(zstd, packed) => {
+                grow(packed, zstd::zstd_safe::compress_bound(raw.len()));
+                let written = zstd.compress_to_buffer(raw, packed.as_mut_slice()).ok()?;
+                Some((ZSTD, packed.get(..written)?))
             }
         }
+    }
+}
+
+/// Makes room without setting again what is there.
+fn grow(buffer: &mut Vec<u8>, bytes: usize) {
+    if buffer.len() < bytes {
+        buffer.resize(bytes, 0);
     }
 }
 
@@ -113,9 +121,9 @@ impl BlockPacker {
         Compressor::new(compression).map(BlockPacker)
     }
 
-    /// Appends `raw` (below 4 GiB) as the stored block that lies at `offset` of the file named `id`.
-    pub fn pack(&mut self, raw: &[u8], id: u128, offset: u64, out: &mut Vec<u8>) {
-        self.0.store(raw, TableId(id), offset, out);
+    /// Turns `out[start..]` (below 4 GiB) into the stored block that lies at `offset` of the file named `id`.
+    pub fn pack(&mut self, out: &mut Vec<u8>, start: usize, id: u128, offset: u64) {
+        self.0.store(out, start, TableId(id), offset);
     }
 }
 
@@ -268,13 +276,13 @@ mod tests {
         for compression in all() {
             let mut compressor = Compressor::new(compression).unwrap();
             for raw in [&text, &noise, &vec![], &vec![9; 3]] {
-                let mut out = b"before".to_vec();
-                compressor.store(raw, ID, 5, &mut out);
+                let mut out = [b"before", raw.as_slice()].concat();
+                compressor.store(&mut out, 6, ID, 5);
                 assert_eq!(unpacked(&out[6..]).unwrap(), *raw, "{compression:?}");
                 assert!(out.len() <= 6 + raw.len() + TAIL_BYTES);
             }
-            let mut out = Vec::new();
-            compressor.store(&text, ID, 5, &mut out);
+            let mut out = text.clone();
+            compressor.store(&mut out, 0, ID, 5);
             assert_eq!(
                 out.len() < text.len() / 2,
                 compression != Compression::None,

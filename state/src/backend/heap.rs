@@ -9,15 +9,16 @@
 //! what changed since any earlier epoch, so an incremental snapshot needs no log of writes.
 
 use super::{
-    BackendOptions, BackendStats, Captured, CapturedContent, Change, Changer, EntryScan, KeyedBackend,
-    ReadScans, Restored, ScanEntry, heap_snapshot::Chain, ledger::Ledger, seqno_too_low, work_dir,
+    BackendOptions, BackendStats, Captured, CapturedContent, Change, Changer, ContentScan, EntryScan,
+    KeyedBackend, ReadScans, Restored, ScanEntry, heap_snapshot::Chain, ledger::Ledger, seqno_too_low,
+    work_dir,
 };
 use crate::{
     PendingSnapshot, StateFamily, canonical::stored_entries, current::group_of_entry, processor::RunMerge,
 };
 use keybed_format::{Error, Result, Sink};
 use keybed_lsm::key::check_sizes;
-use keybed_snapshot::{CheckpointId, KeyGroupRange, OpenFiles, SnapshotRequest};
+use keybed_snapshot::{CheckpointId, KeyGroup, KeyGroupRange, OpenFiles, SnapshotRequest};
 use std::{
     collections::{BTreeMap, btree_map},
     fmt,
@@ -62,6 +63,13 @@ pub struct HeapBackend {
     scratch: Sink,
 }
 
+/// Restored entries of one key group that are not in its maps yet.
+#[derive(Default)]
+struct Loading {
+    group: Option<KeyGroup>,
+    entries: [Vec<(Vec<u8>, Stamped)>; 4],
+}
+
 impl HeapBackend {
     /// An empty backend for these key groups. Its work directory is wiped.
     ///
@@ -88,6 +96,7 @@ impl HeapBackend {
         } = content;
         let epoch = runs.next_seqno;
         let mut backend = Self::over(options, range, epoch, None)?;
+        let mut loading = Loading::default();
         for (family, runs) in StateFamily::ALL.into_iter().zip(&runs.families) {
             let mut merge = RunMerge::open(runs, files)?;
             if merge.seqno_max() >= epoch {
@@ -95,13 +104,14 @@ impl HeapBackend {
             }
             while let Some((key, value)) = merge.next_entry()? {
                 // Restored entries are older than the first epoch, so they belong to no delta.
-                backend.group_mut(family, key)?.put(epoch - 1, key, value);
+                backend.load(&mut loading, epoch - 1, family, key, value)?;
             }
+            backend.settle(&mut loading)?;
         }
         stored_entries(catalogue, canonical, files, &mut |family, key, value| {
-            backend.group_mut(family, key)?.put(epoch - 1, key, value);
-            Ok(())
+            backend.load(&mut loading, epoch - 1, family, key, value)
         })?;
+        backend.settle(&mut loading)?;
         for group in backend.families.iter_mut().flat_map(|family| &mut family.groups) {
             if let Some(group) = Arc::get_mut(group) {
                 group.changed = epoch - 1;
@@ -113,6 +123,43 @@ impl HeapBackend {
             runs,
         }));
         Ok(backend)
+    }
+
+    /// Takes an entry that is restored; those of a key group come together, by family in any order.
+    fn load(
+        &mut self,
+        loading: &mut Loading,
+        epoch: u64,
+        family: StateFamily,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result {
+        let group = group_of_entry(key)?;
+        if loading.group != Some(group) {
+            self.settle(loading)?;
+            loading.group = Some(group);
+        }
+        let value = value.to_vec();
+        loading.entries[family.index()].push((key.to_vec(), Stamped { epoch, value }));
+        Ok(())
+    }
+
+    /// Puts the loaded entries into their groups. A map is built at once from all that it will hold: twice as fast as
+    /// entry by entry, and its nodes are full.
+    fn settle(&mut self, loading: &mut Loading) -> Result {
+        for family in StateFamily::ALL {
+            let entries = std::mem::take(&mut loading.entries[family.index()]);
+            let Some((key, _)) = entries.first() else {
+                continue;
+            };
+            let group = self.group_mut(family, key)?;
+            if group.entries.is_empty() {
+                group.entries = BTreeMap::from_iter(entries);
+            } else {
+                group.entries.extend(entries);
+            }
+        }
+        Ok(())
     }
 
     fn over(options: BackendOptions, range: KeyGroupRange, epoch: u64, chain: Option<Chain>) -> Result<Self> {
@@ -340,13 +387,32 @@ impl CapturedContent for CapturedHeap {
             let groups = family.groups.iter();
             let groups: Vec<_> = groups.map(|group| group.entries.range::<[u8], _>(all)).collect();
             let entries = groups.into_iter().flatten();
-            Box::new(HeapScan { entries }) as Box<dyn EntryScan>
+            Box::new(CapturedScan { entries, at: None }) as Box<dyn ContentScan>
         }))
     }
 }
 
+struct CapturedScan<'a> {
+    entries: HeapEntries<'a>,
+    at: Option<(&'a Vec<u8>, &'a Stamped)>,
+}
+
+impl ContentScan for CapturedScan<'_> {
+    fn advance(&mut self) -> Result<bool> {
+        self.at = self.entries.next();
+        Ok(self.at.is_some())
+    }
+
+    fn entry(&self) -> ScanEntry<'_> {
+        self.at.map_or((&[], &[]), |(key, stamped)| (key, &stamped.value))
+    }
+}
+
+/// The entries of several groups, one after the other.
+type HeapEntries<'a> = std::iter::Flatten<std::vec::IntoIter<btree_map::Range<'a, Vec<u8>, Stamped>>>;
+
 struct HeapScan<'a> {
-    entries: std::iter::Flatten<std::vec::IntoIter<btree_map::Range<'a, Vec<u8>, Stamped>>>,
+    entries: HeapEntries<'a>,
 }
 
 impl EntryScan for HeapScan<'_> {

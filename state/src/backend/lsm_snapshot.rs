@@ -8,7 +8,7 @@
 //! ```
 //! The files stay pinned until the handle is made.
 
-use super::{CapturedContent, EntryScan, ReadScans, heap_snapshot::stats, ledger::Ledger, lsm::LsmBackend};
+use super::{CapturedContent, ContentScan, ReadScans, heap_snapshot::stats, ledger::Ledger, lsm::LsmBackend};
 use crate::{PendingSnapshot, StateFamily, WrittenSnapshot, processor::RunMerge, runs::Runs};
 use keybed_env::Fs;
 use keybed_format::{Error, Result};
@@ -83,7 +83,7 @@ impl CapturedContent for CapturedStore {
             let pinned = pinned.families.iter().find(|pinned| pinned.name == family.name());
             let runs = pinned.into_iter().flat_map(|pinned| &pinned.runs);
             let merge = RunMerge::over(runs.map(open_run).collect::<Result<_>>()?)?;
-            scans.push(Box::new(merge) as Box<dyn EntryScan>);
+            scans.push(Box::new(merge) as Box<dyn ContentScan>);
         }
         match scans.try_into() {
             Ok(scans) => read(scans),

@@ -163,7 +163,19 @@ pub trait CapturedContent: Send + Debug {
 }
 
 /// Takes one scan per family.
-pub type ReadScans<'a> = dyn FnMut([Box<dyn EntryScan + '_>; 4]) -> Result + 'a;
+pub type ReadScans<'a> = dyn FnMut([Box<dyn ContentScan + '_>; 4]) -> Result + 'a;
+
+/// Walks over captured entries in key order, standing on one after the other, so that nobody need copy them.
+pub trait ContentScan {
+    /// Moves to the next entry, at first to the first one; `false` behind the last.
+    ///
+    /// # Errors
+    /// Reading a table may fail.
+    fn advance(&mut self) -> Result<bool>;
+
+    /// The entry it stands on; empty if it stands on none.
+    fn entry(&self) -> ScanEntry<'_>;
+}
 
 /// One entry of a scan: key and value, borrowed until the next one is asked for.
 pub type ScanEntry<'a> = (&'a [u8], &'a [u8]);

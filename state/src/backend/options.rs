@@ -1,6 +1,7 @@
 //! Which backend, and what it stands on.
 
 use keybed_env::{Fs, OsFs, Scheduler, random::Ids};
+use keybed_lsm::table::Compression;
 use keybed_snapshot::BackendKind;
 use std::{path::PathBuf, sync::Arc};
 
@@ -24,6 +25,9 @@ pub struct BackendOptions {
     /// memtable is flushed. Smaller: less memory, more and smaller tables to merge. On both backends it also bounds
     /// the memory in which a canonical savepoint sorts windows and timers, which is at most 32 MiB.
     pub memtable_bytes: usize,
+    /// How canonical savepoints are compressed. Default: not at all, as tables are. LZ4 halves what compresses well and
+    /// writes it at about half the speed; zstd saves more and needs the feature. Readers know all of them.
+    pub canonical_compression: Compression,
 }
 
 impl BackendOptions {
@@ -45,6 +49,7 @@ impl BackendOptions {
             scheduler: None,
             ids: Ids::Entropy,
             memtable_bytes: 64 << 20,
+            canonical_compression: Compression::None,
         }
     }
 }

@@ -11,9 +11,14 @@ use super::{
     header::CanonicalHeader, ingest::sorted_entries, pending::sort_bytes, sort::Sorter,
     writer::CanonicalWriter,
 };
-use crate::{BackendOptions, EntryScan, StateFamily, backend::RunWriter, processor::RunMerge, runs::Runs};
+use crate::{
+    BackendOptions, StateFamily,
+    backend::{ContentScan, RunWriter},
+    processor::RunMerge,
+    runs::Runs,
+};
 use keybed_format::{Result, hex};
-use keybed_lsm::{Entry, EntryKind, table::Compression};
+use keybed_lsm::{Entry, EntryKind};
 use keybed_snapshot::{
     FamilyHandle, KeyedHandle, OpenFiles, PutFiles, RunHandle, Scope, StateCatalogue, TableHandle,
 };
@@ -29,7 +34,7 @@ pub(crate) fn to_canonical(
     options: &mut BackendOptions,
     out: &dyn PutFiles,
 ) -> Result<KeyedHandle> {
-    let scan = |family: StateFamily| -> Result<Box<dyn EntryScan>> {
+    let scan = |family: StateFamily| -> Result<Box<dyn ContentScan>> {
         Ok(Box::new(RunMerge::open(&runs.families[family.index()], files)?))
     };
     let [point, prefix, window, timer] = StateFamily::ALL;
@@ -41,7 +46,7 @@ pub(crate) fn to_canonical(
     let fs = options.fs.clone();
     let write = || -> Result<CanonicalFacts> {
         let mut sorter = Sorter::new(&*fs, &options.dir, ids, sort_bytes(options));
-        let mut writer = CanonicalWriter::create(&*fs, &path, header, Compression::Lz4)?;
+        let mut writer = CanonicalWriter::create(&*fs, &path, header, options.canonical_compression)?;
         export(header, scans, &mut sorter, &mut writer)?;
         writer.finish()
     };
@@ -52,7 +57,7 @@ pub(crate) fn to_canonical(
             bytes,
             entries,
         } = facts;
-        let file = out.put_file(Scope::Exclusive, content, &*fs, &path, digest, bytes)?;
+        let file = out.give_file(Scope::Exclusive, content, &*fs, &path, digest, bytes)?;
         Ok(handle_of(file, header.range, options.kind, entries))
     });
     // Whoever made the directory removes what an error leaves in it.

@@ -13,8 +13,9 @@ use super::{
     writer::CanonicalWriter,
 };
 use crate::{
-    EntryScan, StateFamily,
-    current::{PREFIX_BYTES, TIMERS, group_of_entry},
+    StateFamily,
+    backend::ContentScan,
+    current::{PREFIX_BYTES, TIMERS},
     processor::{OpenList, state_of},
 };
 use keybed_format::{Code, Cursor, Error, Result, Sink};
@@ -29,7 +30,7 @@ const CHUNK_ID_BYTES: usize = 8;
 /// `SnapshotCorrupt` if an entry is none that keyed state writes; errors of scans, sorter and writer.
 pub(super) fn export(
     header: &CanonicalHeader,
-    scans: [Box<dyn EntryScan + '_>; 4],
+    scans: [Box<dyn ContentScan + '_>; 4],
     sorter: &mut Sorter<'_>,
     writer: &mut CanonicalWriter<'_>,
 ) -> Result {
@@ -38,8 +39,7 @@ pub(super) fn export(
         let mut stream = Stream {
             family,
             scan,
-            key: Vec::new(),
-            value: Vec::new(),
+            prefix: [0; PREFIX_BYTES],
             done: false,
         };
         stream.step()?;
@@ -50,10 +50,11 @@ pub(super) fn export(
     loop {
         // Every state lies in one family, so the smallest prefix names the stream that has all of its entries.
         let live = streams.iter_mut().filter(|stream| !stream.done);
-        let Some(stream) = live.min_by(|a, b| a.prefix().cmp(b.prefix())) else {
+        let Some(stream) = live.min_by_key(|stream| stream.prefix) else {
             return Ok(());
         };
-        let group = group_of_entry(&stream.key)?;
+        let [high, low, id @ ..] = stream.prefix;
+        let group = KeyGroup(u16::from_be_bytes([high, low]));
         if !header.range.contains(group) {
             return Err(corrupt("an entry belongs to no key group of its subtask").with("group", group.0));
         }
@@ -65,11 +66,7 @@ pub(super) fn export(
             dropped: false,
             list: OpenList::default(),
         };
-        let id = StateId(
-            Cursor::new(&stream.key[2..PREFIX_BYTES])
-                .array()
-                .map(u16::from_be_bytes)?,
-        );
+        let id = StateId(u16::from_be_bytes(id));
         if id != TIMERS {
             let known = state_of(&header.catalogue, stream.family, id)?;
             (state.id, state.kind, state.dropped) = (id, known.state.kind, known.dropped);
@@ -88,33 +85,21 @@ fn corrupt(message: &str) -> Error {
 /// A scan that stands on its next entry.
 struct Stream<'a> {
     family: StateFamily,
-    scan: Box<dyn EntryScan + 'a>,
-    key: Vec<u8>,
-    value: Vec<u8>,
+    scan: Box<dyn ContentScan + 'a>,
+    /// Key group and state of the entry.
+    prefix: [u8; PREFIX_BYTES],
     done: bool,
 }
 
 impl Stream<'_> {
     fn step(&mut self) -> Result {
-        match self.scan.next_entry()? {
-            Some((key, value)) => {
-                self.key.clear();
-                self.key.extend_from_slice(key);
-                self.value.clear();
-                self.value.extend_from_slice(value);
-                group_of_entry(key)
-                    .map(drop)
-                    .map_err(|e| e.recode_malformed(Code::SnapshotCorrupt))
-            }
-            None => {
-                self.done = true;
-                Ok(())
-            }
+        if !self.scan.advance()? {
+            self.done = true;
+            return Ok(());
         }
-    }
-
-    fn prefix(&self) -> &[u8] {
-        &self.key[..PREFIX_BYTES]
+        let prefix = self.scan.entry().0.first_chunk();
+        self.prefix = *prefix.ok_or_else(|| corrupt("a logical key is shorter than its prefix"))?;
+        Ok(())
     }
 }
 
@@ -136,12 +121,12 @@ impl StateExport<'_> {
         sorter: &mut Sorter<'_>,
         writer: &mut CanonicalWriter<'_>,
     ) -> Result {
-        let prefix: Vec<u8> = stream.prefix().to_vec();
+        let prefix = stream.prefix;
         let sorted = self.id == TIMERS || self.layout.is_rotated();
         let mut canonical = Sink::new();
         let mut lengths_and_value = Sink::new();
-        while !stream.done && stream.prefix() == prefix {
-            let (key, value) = (&stream.key, &stream.value);
+        while !stream.done && stream.prefix == prefix {
+            let (key, value) = stream.scan.entry();
             if self.dropped {
                 // Nobody can see it any more, so it need not be kept.
             } else if sorted {

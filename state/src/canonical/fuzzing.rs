@@ -6,7 +6,7 @@ use super::{
     import::stored_entries, layout::Parts, reader::CanonicalFile, separate, sort::Sorter,
     writer::CanonicalWriter,
 };
-use crate::{EntryScan, ScanEntry, codec::encode_key};
+use crate::{ScanEntry, backend::ContentScan, codec::encode_key};
 use keybed_env::{Fs, ReadFile, SimFs, random::Ids};
 use keybed_format::{Code, Cursor, Error, Result, Sink, checksum, trailer::TrailerBuilder};
 use keybed_lsm::table::{BlockPacker, Compression};
@@ -193,7 +193,7 @@ fn through_a_backend(header: &CanonicalHeader, entries: &[OwnEntry], written: &[
     let mut sorter = Sorter::new(&fs, Path::new("/"), Ids::Entropy, 256);
     let scans = families
         .each_ref()
-        .map(|family| Box::new(MapScan(family.iter())) as Box<dyn EntryScan>);
+        .map(|family| Box::new(MapScan(family.iter(), None)) as Box<dyn ContentScan>);
     export(header, scans, &mut sorter, &mut writer).expect("what was imported can be exported");
     writer.finish().expect("a disk without faults");
     assert_eq!(
@@ -332,14 +332,19 @@ impl OpenFiles for OneFile {
     }
 }
 
-struct MapScan<'a>(btree_map::Iter<'a, Vec<u8>, Vec<u8>>);
+struct MapScan<'a>(
+    btree_map::Iter<'a, Vec<u8>, Vec<u8>>,
+    Option<(&'a Vec<u8>, &'a Vec<u8>)>,
+);
 
-impl EntryScan for MapScan<'_> {
-    fn next_entry(&mut self) -> Result<Option<ScanEntry<'_>>> {
-        Ok(self
-            .0
-            .next()
-            .map(|(key, value)| (key.as_slice(), value.as_slice())))
+impl ContentScan for MapScan<'_> {
+    fn advance(&mut self) -> Result<bool> {
+        self.1 = self.0.next();
+        Ok(self.1.is_some())
+    }
+
+    fn entry(&self) -> ScanEntry<'_> {
+        self.1.map_or((&[], &[]), |(key, value)| (key, value))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use super::{
     CanonicalPart,
-    layout::{Layout, TIME_BYTES},
+    layout::{Layout, Parts, TIME_BYTES},
     reader::{CanonicalEntry, CanonicalFile},
 };
 use crate::{
     StateFamily,
     chunk::{ChunkBuilder, TAIL},
-    current::{PREFIX_BYTES, TIMERS, family_of},
+    current::{PREFIX_BYTES, family_of},
 };
 use keybed_format::{Code, Error, Result, Sink};
 use keybed_snapshot::{CatalogueEntry, KeyGroup, OpenFiles, StateCatalogue, StateKind, key_group_of};
@@ -39,7 +39,11 @@ pub(crate) fn stored_entries(
                 .map(|entry| Layout::of(&entry.state))
                 .collect(),
             states: catalogue.entries(),
-            list: None,
+            list: GatheredList {
+                family: StateFamily::Prefix,
+                key: Vec::new(),
+                chunk: ChunkBuilder::default(),
+            },
             key: Sink::new(),
             value: Sink::new(),
         };
@@ -91,15 +95,15 @@ struct Import<'a> {
     max_parallelism: u32,
     layouts: Vec<Layout>,
     states: &'a [CatalogueEntry],
-    list: Option<GatheredList>,
+    list: GatheredList,
     key: Sink,
     value: Sink,
 }
 
-/// A list whose elements are being gathered in chunks.
+/// The list whose elements are being gathered in chunks; kept for its memory when it ends.
 struct GatheredList {
     family: StateFamily,
-    /// All of its keys, without a chunk id.
+    /// All of its keys, without a chunk id; empty if no list is open.
     key: Vec<u8>,
     chunk: ChunkBuilder,
 }
@@ -110,64 +114,65 @@ fn corrupt(message: &str) -> Error {
 
 impl Import<'_> {
     fn entry(&mut self, entry: CanonicalEntry<'_>, visit: &mut StoredVisitor<'_>) -> Result {
-        let Some(known) = self.stored_key(&entry)? else {
-            return Ok(());
-        };
-        let (kind, family) = known;
-        if kind == StateKind::List {
-            return self.element(family, entry.value, visit);
-        }
-        self.end_list(visit)?;
-        if entry.state == TIMERS {
+        let index = usize::from(entry.state.0).checked_sub(1);
+        let Some(index) = index else {
+            self.end_list(visit)?;
+            self.timer_key(&entry)?;
             self.value.clear();
             self.value.count(entry.parts.map_or(0, |parts| parts.key));
-            return visit(family, self.key.as_slice(), self.value.as_slice());
+            return visit(StateFamily::Timer, self.key.as_slice(), self.value.as_slice());
+        };
+        let Some(known) = self.states.get(index) else {
+            return Err(corrupt("an entry belongs to no state of the snapshot"));
+        };
+        if known.dropped {
+            return Ok(());
         }
-        visit(family, self.key.as_slice(), entry.value)
+        if let Some(parts) = entry.parts {
+            self.rotated_key(index, &entry, parts)?;
+        }
+        let (kind, family) = (known.state.kind, family_of(known.state.kind, known.state.order));
+        let made = std::mem::take(&mut self.key);
+        let key = match entry.parts {
+            None => entry.prefixed,
+            Some(_) => made.as_slice(),
+        };
+        let passed = if kind == StateKind::List {
+            self.element(family, key, entry.value, visit)
+        } else {
+            self.end_list(visit)
+                .and_then(|()| visit(family, key, entry.value))
+        };
+        self.key = made;
+        passed
     }
 
-    /// Makes the logical key (of a list, without chunk id); `None` if the state was dropped meanwhile.
-    fn stored_key(&mut self, entry: &CanonicalEntry<'_>) -> Result<Option<(StateKind, StateFamily)>> {
+    /// Makes the logical key (of a list, without chunk id) of an entry that lies in the file in another order.
+    fn rotated_key(&mut self, index: usize, entry: &CanonicalEntry<'_>, parts: Parts) -> Result {
+        let (key, rest) = split(entry.components, parts.key)?;
+        let (namespace, map_key) = split(rest, parts.namespace)?;
+        self.begin_key(entry);
+        self.key.raw(namespace).raw(key).raw(map_key);
+        let stored = self.key.as_slice().get(PREFIX_BYTES..).unwrap_or_default();
+        let layout = self.layouts.get(index).unwrap_or(&Layout::AsStored);
+        let again = layout.parts(stored);
+        if again.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt))? != Some(parts) {
+            return Err(corrupt("key and namespace are not of their schemas"));
+        }
+        self.check_group(key, entry.group)
+    }
+
+    fn begin_key(&mut self, entry: &CanonicalEntry<'_>) {
         self.key.clear();
         self.key
             .raw(&entry.group.prefix())
             .raw(&entry.state.0.to_be_bytes());
-        let index = usize::from(entry.state.0).checked_sub(1);
-        let Some(index) = index else {
-            self.timer_key(entry)?;
-            return Ok(Some((StateKind::Timer, StateFamily::Timer)));
-        };
-        let (Some(known), Some(layout)) = (self.states.get(index), self.layouts.get(index)) else {
-            return Err(corrupt("an entry belongs to no state of the snapshot"));
-        };
-        if known.dropped {
-            return Ok(None);
-        }
-        match entry.parts {
-            None => {
-                self.key.raw(entry.components);
-            }
-            Some(parts) => {
-                let (key, rest) = split(entry.components, parts.key)?;
-                let (namespace, map_key) = split(rest, parts.namespace)?;
-                self.key.raw(namespace).raw(key).raw(map_key);
-                let stored = &self.key.as_slice()[PREFIX_BYTES..];
-                let again = layout.parts(stored);
-                if again.map_err(|e| e.recode_malformed(Code::SnapshotCorrupt))? != Some(parts) {
-                    return Err(corrupt("key and namespace are not of their schemas"));
-                }
-                self.check_group(key, entry.group)?;
-            }
-        }
-        Ok(Some((
-            known.state.kind,
-            family_of(known.state.kind, known.state.order),
-        )))
     }
 
     fn timer_key(&mut self, entry: &CanonicalEntry<'_>) -> Result {
         let components = entry.components;
         let (rest, time) = split(components, components.len().saturating_sub(TIME_BYTES))?;
+        self.begin_key(entry);
         self.key.raw(time).raw(rest);
         let key = entry.parts.map_or(0, |parts| parts.key);
         self.check_group(split(rest, key)?.0, entry.group)
@@ -181,36 +186,45 @@ impl Import<'_> {
         Err(corrupt("a key lies in another key group than its own").expected_found(group.0, found.0))
     }
 
-    fn element(&mut self, family: StateFamily, element: &[u8], visit: &mut StoredVisitor<'_>) -> Result {
-        let other = |list: &GatheredList| list.key != self.key.as_slice();
-        if self.list.as_ref().is_some_and(other) {
-            let key = std::mem::take(&mut self.key);
+    fn element(
+        &mut self,
+        family: StateFamily,
+        key: &[u8],
+        element: &[u8],
+        visit: &mut StoredVisitor<'_>,
+    ) -> Result {
+        if self.list.key != key {
             self.end_list(visit)?;
-            self.key = key;
+            self.list.family = family;
+            self.list.key.extend_from_slice(key);
         }
-        let list = self.list.get_or_insert_with(|| GatheredList {
-            family,
-            key: self.key.as_slice().to_vec(),
-            chunk: ChunkBuilder::default(),
-        });
+        let list = &mut self.list;
         if !list.chunk.has_room(element) {
             self.value.clear();
             let id = list.chunk.seal(&mut self.value)?;
-            self.key.raw(&u64::from(id).to_be_bytes());
-            visit(family, self.key.as_slice(), self.value.as_slice())?;
+            let length = list.key.len();
+            list.key.extend(u64::from(id).to_be_bytes());
+            let passed = visit(family, &list.key, self.value.as_slice());
+            list.key.truncate(length);
+            passed?;
         }
         list.chunk.push(element);
         Ok(())
     }
 
+    /// Hands out the last chunk of the open list, if there is one.
     fn end_list(&mut self, visit: &mut StoredVisitor<'_>) -> Result {
-        let Some(mut list) = self.list.take() else {
+        let list = &mut self.list;
+        if list.key.is_empty() {
             return Ok(());
-        };
+        }
         self.value.clear();
         list.chunk.write(&mut self.value);
+        list.chunk.clear();
         list.key.extend(TAIL.to_be_bytes());
-        visit(list.family, &list.key, self.value.as_slice())
+        let passed = visit(list.family, &list.key, self.value.as_slice());
+        list.key.clear();
+        passed
     }
 }
 

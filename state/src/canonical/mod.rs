@@ -24,6 +24,7 @@ mod reader;
 mod sort;
 #[cfg(test)]
 mod tests;
+mod window;
 mod writer;
 
 pub(crate) use convert::{to_canonical, to_tables};

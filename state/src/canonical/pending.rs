@@ -12,14 +12,11 @@ use crate::{
     backend::{Captured, CapturedContent},
 };
 use keybed_format::{Result, hex};
-use keybed_lsm::table::Compression;
 use keybed_snapshot::{PutFiles, Scope};
 use std::path::Path;
 
 /// Memory for sorting windows and timers, in bytes, if the write memory of the subtask is not less.
 const SORT_BYTES_MAX: usize = 32 << 20;
-/// Pure Rust, so every build reads it; faster than what it saves takes to write.
-const COMPRESSION: Compression = Compression::Lz4;
 
 /// The content of one moment, to be written in the canonical format.
 #[derive(Debug)]
@@ -62,7 +59,7 @@ impl PendingSnapshot for PendingCanonical {
                 bytes,
                 entries,
             } = facts;
-            let file = files.put_file(Scope::Exclusive, content, &*fs, &path, digest, bytes)?;
+            let file = files.give_file(Scope::Exclusive, content, &*fs, &path, digest, bytes)?;
             Ok(WrittenSnapshot {
                 handle: handle_of(file, header.range, options.kind, entries),
                 stats: SnapshotStats {
@@ -94,7 +91,7 @@ fn write_file(
 ) -> Result<(CanonicalFacts, SortFacts)> {
     let ids = options.ids.fork();
     let mut sorter = Sorter::new(&*options.fs, &options.dir, ids, sort_bytes(options));
-    let mut writer = CanonicalWriter::create(&*options.fs, path, header, COMPRESSION)?;
+    let mut writer = CanonicalWriter::create(&*options.fs, path, header, options.canonical_compression)?;
     content.read(&mut |scans| export(header, scans, &mut sorter, &mut writer))?;
     let facts = writer.finish()?;
     Ok((facts, sorter.facts()))

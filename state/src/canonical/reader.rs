@@ -2,10 +2,12 @@
 
 use super::{
     FOOTER_BYTES, FOOTER_MAGIC, HEAD_BYTES, KIND, MAGIC, VERSION,
-    frame::{self, RawEntry},
+    frame::{self, LENGTH_BYTES, RawEntry},
     header::CanonicalHeader,
     layout::{Parts, TIME_BYTES},
+    window::Window,
 };
+use crate::current::PREFIX_BYTES;
 use keybed_env::ReadFile;
 use keybed_format::{Code, Cursor, Error, Result, checksum, trailer};
 use keybed_snapshot::{FileHandle, KeyGroup, KeyGroupRange, StateId, StateKind};
@@ -17,6 +19,8 @@ pub(super) struct CanonicalEntry<'a> {
     pub(super) group: KeyGroup,
     /// 0 for timers.
     pub(super) state: StateId,
+    /// Key group, state and components: the logical key, if there are no `parts`.
+    pub(super) prefixed: &'a [u8],
     /// In key-first order, if `parts` are given; else as stored. Without a chunk id.
     pub(super) components: &'a [u8],
     pub(super) parts: Option<Parts>,
@@ -155,13 +159,13 @@ impl CanonicalFile {
             .groups
             .get(first..first + range.count() as usize)
             .unwrap_or_default();
-        if let (Some(low), Some(high)) = (places.first(), places.last()) {
-            let mut read_at = |at: u64, buffer: &mut [u8]| self.file.read_exact_at(buffer, at);
-            trailer::verify_parts(self.file.len(), &[(low.start, high.end)], &mut read_at)
-                .map_err(|e| damage(e, &self.name))?;
-        }
+        let Some(low) = places.first() else {
+            return Ok(());
+        };
+        let mut window = Window::at(&*self.file, low.start).map_err(|e| damage(e, &self.name))?;
+        let mut order = Order::new(&self.header);
         for (group, place) in (range.first.0..=range.last.0).map(KeyGroup).zip(places) {
-            self.read_group(group, *place, visit)?;
+            self.read_group(group, *place, (&mut window, &mut order), visit)?;
         }
         Ok(())
     }
@@ -170,45 +174,38 @@ impl CanonicalFile {
         &self,
         group: KeyGroup,
         place: GroupPlace,
+        (window, order): (&mut Window<'_>, &mut Order<'_>),
         visit: &mut dyn FnMut(CanonicalEntry<'_>) -> Result,
     ) -> Result {
-        let mut order = Order::default();
+        order.begin(group);
+        let of_file = |e| damage(e, &self.name);
         let (mut at, mut entries) = (place.start, 0);
         while at < place.end {
-            let of_file = |e| damage(e, &self.name);
-            let block = frame::read(&*self.file, self.id, at, place.end).map_err(of_file)?;
-            let mut c = Cursor::new(&block.raw);
+            frame::demand_length(at, place.end).map_err(of_file)?;
+            let length = window.get(at, LENGTH_BYTES as usize).map_err(of_file)?;
+            let length = length.first_chunk().copied().unwrap_or_default();
+            let bytes = frame::stored_bytes(length, at, place.end).map_err(of_file)?;
+            let stored = window.get(at + LENGTH_BYTES, bytes).map_err(of_file)?;
+            let raw = frame::unpack(stored, self.id, at).map_err(of_file)?;
+            let mut c = Cursor::new(&raw);
             let found = c.u16().map_err(|e| of_file(inside(&e, at)))?;
             if found != group.0 {
                 let error = Error::new(Code::SnapshotCorrupt, "a block is of another key group");
                 return Err(of_file(error.at(at).expected_found(group.0, found)));
             }
-            let mut key = Vec::new();
+            let mut first = true;
             while !c.is_empty() {
-                let entry = RawEntry::read(&mut c, &key, |state| self.header.is_rotated(state))
-                    .and_then(|entry| {
-                        key.truncate(entry.shared);
-                        key.extend_from_slice(entry.rest);
-                        order.check(&self.header, &key, &entry)?;
-                        Ok(entry)
-                    })
-                    .map_err(|e| of_file(inside(&e, at)))?;
+                let entry = order.read(&mut c, first).map_err(|e| of_file(inside(&e, at)))?;
+                first = false;
                 entries += 1;
-                visit(CanonicalEntry {
-                    group,
-                    state: order.state,
-                    components: key.get(2..).unwrap_or_default(),
-                    parts: entry.parts,
-                    value: entry.value,
-                })?;
+                visit(entry)?;
             }
-            at = block.end;
+            at += LENGTH_BYTES + bytes as u64;
         }
         if entries != place.entries {
             let error = Error::new(Code::SnapshotCorrupt, "a key group has another number of entries");
-            return Err(damage(
+            return Err(of_file(
                 error.at(place.start).expected_found(place.entries, entries),
-                &self.name,
             ));
         }
         Ok(())
@@ -216,66 +213,109 @@ impl CanonicalFile {
 }
 
 /// What the entries before say about the next one of a key group.
-struct Order {
+struct Order<'a> {
+    header: &'a CanonicalHeader,
+    group: KeyGroup,
+    /// Key group, state and components of the last entry; only the key group before the first one.
+    last: Vec<u8>,
     state: StateId,
     kind: StateKind,
-    last: Vec<u8>,
     parts: Option<Parts>,
 }
 
-impl Default for Order {
-    fn default() -> Self {
+/// Bytes of the key group before what a file calls a key.
+const GROUP_BYTES: usize = 2;
+
+impl<'a> Order<'a> {
+    fn new(header: &'a CanonicalHeader) -> Self {
         Order {
+            header,
+            group: KeyGroup(0),
+            last: Vec::new(),
             state: StateId(0),
             kind: StateKind::Timer,
-            last: Vec::new(),
             parts: None,
+        }
+    }
+
+    /// Stands before the first entry of a key group.
+    fn begin(&mut self, group: KeyGroup) {
+        self.group = group;
+        self.last.clear();
+        self.last.extend(group.prefix());
+        (self.state, self.kind, self.parts) = (StateId(0), StateKind::Timer, None);
+    }
+
+    /// Reads and checks the next entry; the first of a block shares nothing with what lies before.
+    fn read<'s, 'e: 's>(
+        &'s mut self,
+        c: &mut Cursor<'e>,
+        first_of_block: bool,
+    ) -> Result<CanonicalEntry<'s>> {
+        let last = self.last.get(GROUP_BYTES..).unwrap_or_default();
+        let known = if first_of_block { &[] } else { last };
+        let entry = RawEntry::read(c, known, |state| self.header.is_rotated(state))?;
+        let (kind, is_first) = (self.kind_of(entry.state)?, last.is_empty());
+        // Where the keys begin alike, what follows decides.
+        let last = last.get(entry.shared..).unwrap_or_default();
+        let is_list = entry.state != StateId(0) && kind == StateKind::List;
+        let repeats = is_list && !is_first && last == entry.rest && self.parts == entry.parts;
+        if !repeats && !is_first {
+            if is_list && entry.rest.starts_with(last) {
+                // Backends put a chunk id behind the key, so it must be self-delimiting.
+                return Err(malformed("the key of a list is the beginning of another"));
+            }
+            if !keybed_lsm::key::less(last, entry.rest) {
+                return Err(malformed("the entries are not in order"));
+            }
+        }
+        self.last.truncate(GROUP_BYTES + entry.shared);
+        self.last.extend_from_slice(entry.rest);
+        (self.state, self.kind, self.parts) = (entry.state, kind, entry.parts);
+        let components = self.last.get(PREFIX_BYTES..).unwrap_or_default();
+        keybed_lsm::key::check_sizes(components, entry.value).map_err(|e| e.recode(Code::Malformed))?;
+        if let Some(parts) = entry.parts {
+            self.check_parts(parts, components, entry.value)?;
+        }
+        Ok(CanonicalEntry {
+            group: self.group,
+            state: self.state,
+            prefixed: &self.last,
+            components,
+            parts: entry.parts,
+            value: entry.value,
+        })
+    }
+
+    fn kind_of(&self, state: StateId) -> Result<StateKind> {
+        if state == self.state {
+            return Ok(self.kind);
+        }
+        let index = usize::from(state.0).checked_sub(1);
+        let known = index.and_then(|index| self.header.catalogue.entries().get(index));
+        known
+            .filter(|known| !known.dropped)
+            .map(|known| known.state.kind)
+            .ok_or_else(|| malformed("an entry belongs to no state of the file").with("state_id", state.0))
+    }
+
+    fn check_parts(&self, Parts { key, namespace }: Parts, components: &[u8], value: &[u8]) -> Result {
+        let known = key.saturating_add(namespace);
+        let fits = match (self.state.0, self.kind) {
+            (0, _) => known.checked_add(TIME_BYTES) == Some(components.len()) && value.is_empty(),
+            (_, StateKind::Map) => known <= components.len(),
+            _ => known == components.len(),
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(malformed("the lengths of key and namespace are impossible"))
         }
     }
 }
 
-impl Order {
-    fn check(&mut self, header: &CanonicalHeader, key: &[u8], entry: &RawEntry<'_>) -> Result {
-        let malformed = |message: &str| Error::new(Code::Malformed, message);
-        let Some((id, components)) = key.split_first_chunk::<2>() else {
-            return Err(malformed("an entry has no state"));
-        };
-        let state = StateId(u16::from_be_bytes(*id));
-        if state != self.state {
-            let index = usize::from(state.0).checked_sub(1);
-            let known = index.and_then(|index| header.catalogue.entries().get(index));
-            let known = known.filter(|known| !known.dropped);
-            let known = known.ok_or_else(|| {
-                malformed("an entry belongs to no state of the file").with("state_id", state.0)
-            })?;
-            self.kind = known.state.kind;
-        }
-        let is_list = state != StateId(0) && self.kind == StateKind::List;
-        let repeats = is_list && self.last == key && self.parts == entry.parts;
-        if is_list && !repeats && !self.last.is_empty() && key.starts_with(&self.last) {
-            // Backends put a chunk id behind the key, so it must be self-delimiting.
-            return Err(malformed("the key of a list is the beginning of another"));
-        }
-        if !repeats && !self.last.is_empty() && self.last.as_slice() >= key {
-            return Err(malformed("the entries are not in order"));
-        }
-        keybed_lsm::key::check_sizes(components, entry.value).map_err(|e| e.recode(Code::Malformed))?;
-        if let Some(Parts { key, namespace }) = entry.parts {
-            let known = key.saturating_add(namespace);
-            let fits = match (state.0, self.kind) {
-                (0, _) => known.checked_add(TIME_BYTES) == Some(components.len()) && entry.value.is_empty(),
-                (_, StateKind::Map) => known <= components.len(),
-                _ => known == components.len(),
-            };
-            if !fits {
-                return Err(malformed("the lengths of key and namespace are impossible"));
-            }
-        }
-        (self.state, self.parts) = (state, entry.parts);
-        self.last.clear();
-        self.last.extend_from_slice(key);
-        Ok(())
-    }
+fn malformed(message: &str) -> Error {
+    Error::new(Code::Malformed, message)
 }
 
 fn read_footer(footer: &[u8], id: u128, at: u64) -> Result<u64> {

@@ -36,18 +36,18 @@ pub(crate) struct CanonicalWriter<'a> {
     packer: BlockPacker,
     range: KeyGroupRange,
     id: u128,
-    /// Bytes on their way to the file, and bytes of the file with them.
-    pending: Vec<u8>,
+    /// Bytes on their way to the file, behind them the open block; without the block they end at `written`.
+    pending: Sink,
     written: u64,
     /// The checksums of all frames, from which the content's name is made.
     names: [Hasher; 2],
-    block: Sink,
+    /// Where the frame of the open block starts in `pending`; no block is open if it has no entries.
+    block_at: usize,
     block_entries: u64,
     /// States of lists, whose elements share a key.
     lists: Vec<StateId>,
     /// State id and components of the last entry of the key group; empty before the first.
     last_key: Vec<u8>,
-    key: Vec<u8>,
     /// Bytes and entries of the groups before the open one, which starts at `group_at`.
     directory: Vec<(u64, u64)>,
     group_at: u64,
@@ -79,14 +79,13 @@ impl<'a> CanonicalWriter<'a> {
             packer,
             range: header.range,
             id: frame::HEADER_ID,
-            pending: Vec::new(),
+            pending: Sink::with_capacity(WRITE_BYTES + 2 * BLOCK_BYTES),
             written: 0,
             names: name,
-            block: Sink::new(),
+            block_at: 0,
             block_entries: 0,
             lists: lists.map(|entry| entry.id).collect(),
             last_key: Vec::new(),
-            key: Vec::new(),
             directory: Vec::new(),
             group_at: 0,
             group_entries: 0,
@@ -117,36 +116,50 @@ impl<'a> CanonicalWriter<'a> {
     ) -> Result {
         check_sizes(components, value)?;
         self.turn_to(group)?;
-        self.key.clear();
-        self.key.extend(state.0.to_be_bytes());
-        self.key.extend(components);
-        if self.last_key >= self.key && !(self.last_key == self.key && self.lists.contains(&state)) {
+        let key = Key {
+            state: state.0.to_be_bytes(),
+            components,
+        };
+        let shared = key.shared_with(&self.last_key);
+        let repeats = shared == key.len() && shared == self.last_key.len();
+        let in_order = match (self.last_key.get(shared), key.at(shared)) {
+            (None, None) => self.lists.contains(&state),
+            (last, next) => last < next,
+        };
+        if !in_order {
             return Err(Error::invalid(
                 "an entry comes too late: its key sorts otherwise than self-delimiting components do",
             )
             .with("state_id", state.0)
             .with("components", components.escape_ascii()));
         }
-        let bytes = self.key.len() + value.len() + 32;
-        if self.block_entries > 0 && self.block.len() + bytes > BLOCK_BYTES {
+        let bytes = key.len() + value.len() + 32;
+        if self.block_entries > 0 && self.block_bytes() + bytes > BLOCK_BYTES {
             self.end_block()?;
         }
-        let shared = if self.block_entries == 0 {
-            self.block.u16(group.0);
-            0
+        if self.block_entries == 0 {
+            self.block_at = frame::begin(self.pending.as_mut_vec());
+            self.pending.u16(group.0);
+            key.write_behind(0, &mut self.pending);
         } else {
-            shared_bytes(&self.last_key, &self.key)
-        };
-        self.block.count(shared).bytes(&self.key[shared..]);
-        if let Some(parts) = parts {
-            self.block.count(parts.key).count(parts.namespace);
+            key.write_behind(shared, &mut self.pending);
         }
-        self.block.bytes(value);
-        std::mem::swap(&mut self.key, &mut self.last_key);
+        if let Some(parts) = parts {
+            self.pending.count(parts.key).count(parts.namespace);
+        }
+        self.pending.bytes(value);
+        if !repeats {
+            key.replace(shared, &mut self.last_key);
+        }
         self.block_entries += 1;
         self.group_entries += 1;
         self.entries += 1;
         Ok(())
+    }
+
+    /// Bytes of the open block before compression.
+    fn block_bytes(&self) -> usize {
+        self.pending.len() - self.block_at - frame::LENGTH_BYTES as usize
     }
 
     /// Writes bytes as a block of a group, whatever they are.
@@ -186,42 +199,48 @@ impl<'a> CanonicalWriter<'a> {
 
     fn end_block(&mut self) -> Result {
         if self.block_entries > 0 {
-            let mut block = std::mem::take(&mut self.block);
-            self.write_frame(block.as_slice())?;
-            block.clear();
-            self.block = block;
             self.block_entries = 0;
+            self.end_frame(self.block_at)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     fn write_frame(&mut self, raw: &[u8]) -> Result {
-        if raw.len() as u64 > RAW_BYTES_MAX {
+        let start = frame::begin(self.pending.as_mut_vec());
+        self.pending.raw(raw);
+        self.end_frame(start)
+    }
+
+    /// Ends the frame that begins at `start` of what is pending.
+    fn end_frame(&mut self, start: usize) -> Result {
+        let raw_bytes = self.pending.len() - start - frame::LENGTH_BYTES as usize;
+        if raw_bytes as u64 > RAW_BYTES_MAX {
             // A reader would refuse it, when it is too late. Entries are far smaller; the schemas of many states may be.
             return Err(
                 Error::invalid("the states of the operator have too much to say about themselves")
-                    .expected_found(format_args!("at most {RAW_BYTES_MAX} bytes"), raw.len()),
+                    .expected_found(format_args!("at most {RAW_BYTES_MAX} bytes"), raw_bytes),
             );
         }
-        let start = self.pending.len();
-        frame::pack(&mut self.packer, raw, self.id, self.written, &mut self.pending);
-        self.written += (self.pending.len() - start) as u64;
+        let pending = self.pending.as_mut_vec();
+        frame::end(&mut self.packer, self.id, self.written, pending, start);
         // A frame ends in its checksum.
-        if let Some(sum) = self.pending.last_chunk::<8>() {
+        if let Some(sum) = pending.last_chunk::<8>() {
             self.names.iter_mut().for_each(|name| name.update(sum));
         }
+        self.written += (self.pending.len() - start) as u64;
         self.push(WRITE_BYTES)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result {
-        self.pending.extend_from_slice(bytes);
+        self.pending.raw(bytes);
         self.written += bytes.len() as u64;
         self.push(WRITE_BYTES)
     }
 
     fn push(&mut self, from: usize) -> Result {
         if self.pending.len() >= from {
-            self.file.append(&self.pending)?;
+            self.file.append(self.pending.as_slice())?;
             self.pending.clear();
         }
         Ok(())
@@ -269,6 +288,60 @@ impl<'a> CanonicalWriter<'a> {
             bytes: trailer.file_bytes(),
             entries: self.entries,
         })
+    }
+}
+
+/// What a file calls the key of an entry: state id and components.
+#[derive(Clone, Copy)]
+struct Key<'a> {
+    state: [u8; 2],
+    components: &'a [u8],
+}
+
+impl Key<'_> {
+    fn len(&self) -> usize {
+        self.state.len() + self.components.len()
+    }
+
+    fn at(&self, index: usize) -> Option<&u8> {
+        match index.checked_sub(self.state.len()) {
+            Some(index) => self.components.get(index),
+            None => self.state.get(index),
+        }
+    }
+
+    /// Length of the longest prefix shared with another key, which may be empty.
+    fn shared_with(&self, other: &[u8]) -> usize {
+        match other.split_first_chunk::<2>() {
+            Some((state, components)) if *state == self.state => {
+                2 + shared_bytes(components, self.components)
+            }
+            Some((state, _)) => usize::from(state[0] == self.state[0]),
+            None => 0,
+        }
+    }
+
+    /// The two parts of what lies behind the first `shared` bytes.
+    fn behind(&self, shared: usize) -> (&[u8], &[u8]) {
+        match shared.checked_sub(self.state.len()) {
+            Some(shared) => (&[], &self.components[shared..]),
+            None => (&self.state[shared..], self.components),
+        }
+    }
+
+    /// Appends the number of shared bytes and the rest of the key.
+    fn write_behind(&self, shared: usize, out: &mut Sink) {
+        let (state, components) = self.behind(shared);
+        out.count(shared).count(state.len() + components.len());
+        out.raw(state).raw(components);
+    }
+
+    /// Makes this key of `last`, whose first `shared` bytes are right.
+    fn replace(&self, shared: usize, last: &mut Vec<u8>) {
+        let (state, components) = self.behind(shared);
+        last.truncate(shared);
+        last.extend_from_slice(state);
+        last.extend_from_slice(components);
     }
 }
 

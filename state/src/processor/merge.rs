@@ -1,9 +1,9 @@
 //! The live entries of one family of a snapshot: runs merged, newest version wins, tombstones fall away.
 
-use crate::{EntryScan, ScanEntry, processor::verify_table};
+use crate::{ScanEntry, backend::ContentScan, processor::verify_table};
 use keybed_format::{Code, Error, Result};
 use keybed_lsm::{
-    BlockCache, EntryKind, KeyRange, Seqno, TableId,
+    BlockCache, EntryKind, KeyRange, Seqno, TableId, key,
     table::{BlockAccess, TableIter, TableReader, TableView},
 };
 use keybed_snapshot::{OpenFiles, RunHandle, TableHandle};
@@ -22,9 +22,10 @@ pub(crate) struct RunMerge {
     seqno_max: Seqno,
     /// Whether the tables are part of a snapshot, and damage in them is called so.
     of_snapshot: bool,
-    /// The entry last returned.
+    /// The run on whose entry it stands.
+    at: Option<usize>,
+    /// The key to be stepped over; kept for its memory.
     key: Vec<u8>,
-    value: Vec<u8>,
 }
 
 impl RunMerge {
@@ -67,8 +68,8 @@ impl RunMerge {
             runs: cursors,
             seqno_max,
             of_snapshot: false,
+            at: None,
             key: Vec::new(),
-            value: Vec::new(),
         })
     }
 
@@ -80,39 +81,20 @@ impl RunMerge {
     /// The next live entry.
     ///
     /// # Errors
-    /// `SnapshotCorrupt` (outside of snapshots `TableCorrupt`) if a table is damaged or holds what keyed state never
-    /// writes.
-    pub(crate) fn next_entry(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        match self.advance() {
-            Ok(true) => Ok(Some((&self.key, &self.value))),
-            Ok(false) => Ok(None),
-            Err(error) if self.of_snapshot => Err(of_snapshot(error)),
-            Err(error) => Err(error),
-        }
+    /// As [`RunMerge::advance`].
+    pub(crate) fn next_entry(&mut self) -> Result<Option<ScanEntry<'_>>> {
+        Ok(self.advance()?.then(|| self.entry()))
     }
 
-    /// Moves to the next live entry; `false` behind the last.
-    fn advance(&mut self) -> Result<bool> {
+    fn move_on(&mut self) -> Result<bool> {
         loop {
+            self.leave()?;
             // Newest first, so of equal keys the first run wins; within a run the newest version comes first.
-            let Some(newest) = self.runs.iter().map(RunCursor::key).min() else {
+            let Some(newest) = self.newest() else {
                 return Ok(false);
             };
-            self.key.clear();
-            self.key.extend_from_slice(newest);
-            let mut kind = None;
-            for run in &mut self.runs {
-                while !run.is_done() && run.key() == self.key {
-                    if kind.is_none() {
-                        kind = Some(run.kind());
-                        self.value.clear();
-                        self.value.extend_from_slice(run.value());
-                    }
-                    run.step()?;
-                }
-            }
-            self.runs.retain(|run| !run.is_done());
-            match kind {
+            self.at = Some(newest);
+            match self.runs.get(newest).map(RunCursor::kind) {
                 Some(EntryKind::Put) => return Ok(true),
                 Some(EntryKind::Delete) | None => {}
                 Some(EntryKind::Merge) => {
@@ -120,16 +102,55 @@ impl RunMerge {
                         Code::TableCorrupt,
                         "a table of keyed state holds a merge operand",
                     )
-                    .with("key", self.key.escape_ascii()));
+                    .with("key", self.entry().0.escape_ascii()));
                 }
             }
         }
     }
+
+    /// Steps over all versions of the key on which it stands.
+    fn leave(&mut self) -> Result {
+        let Some(run) = self.at.take().and_then(|at| self.runs.get(at)) else {
+            return Ok(());
+        };
+        self.key.clear();
+        self.key.extend_from_slice(run.key());
+        for run in &mut self.runs {
+            while !run.is_done() && key::equal(run.key(), &self.key) {
+                run.step()?;
+            }
+        }
+        self.runs.retain(|run| !run.is_done());
+        Ok(())
+    }
+
+    /// The newest run that stands on the smallest key.
+    fn newest(&self) -> Option<usize> {
+        let mut runs = self.runs.iter().enumerate();
+        let mut smallest = runs.next()?;
+        for run in runs {
+            if key::less(run.1.key(), smallest.1.key()) {
+                smallest = run;
+            }
+        }
+        Some(smallest.0)
+    }
 }
 
-impl EntryScan for RunMerge {
-    fn next_entry(&mut self) -> Result<Option<ScanEntry<'_>>> {
-        RunMerge::next_entry(self)
+impl ContentScan for RunMerge {
+    /// # Errors
+    /// `SnapshotCorrupt` (outside of snapshots `TableCorrupt`) if a table is damaged or holds what keyed state never
+    /// writes.
+    fn advance(&mut self) -> Result<bool> {
+        match self.move_on() {
+            Err(error) if self.of_snapshot => Err(of_snapshot(error)),
+            moved => moved,
+        }
+    }
+
+    fn entry(&self) -> ScanEntry<'_> {
+        let run = self.at.and_then(|at| self.runs.get(at));
+        run.map_or((&[], &[]), |run| (run.key(), run.value()))
     }
 }
 
