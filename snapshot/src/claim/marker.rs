@@ -116,7 +116,13 @@ fn undo(claim: &Claim) {
 pub(super) fn release(claim: &Claim) -> Result {
     let fs = &*claim.fs;
     match read(fs, &claim.directory)? {
-        None => return Ok(()),
+        // An attempt that failed may have left it to a power loss to bring the marker back.
+        None => {
+            return match fs.sync_dir(&claim.directory) {
+                Err(e) if e.code() == Code::NotFound => Ok(()),
+                synced => synced,
+            };
+        }
         Some(record) if !record.claimant.is(&claim.record.claimant) => {
             return Err(claimed_by_other(&record, &claim.directory));
         }

@@ -2,6 +2,8 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod chain;
+mod claim_crash;
+mod claim_races;
 mod claim_refused;
 mod claim_root;
 mod claim_savepoint;
