@@ -155,10 +155,10 @@ pub struct JobReport {
     pub checkpoints: u64,
     /// The newest completed checkpoint, that which was restored included.
     pub last_checkpoint: Option<CheckpointId>,
-    /// The directory of the snapshot that this run was told to start from.
+    /// The directory of the snapshot that the job was started from, in this run or an earlier one.
     pub restored_from: Option<PathBuf>,
     /// Whether that snapshot must stay where it is: a recovery would go back to it, or a checkpoint that is kept refers
-    /// to its files.
+    /// to its files. One that the job has claimed is its own concern.
     pub depends_on_restored_snapshot: bool,
     /// Counters of every source, operator and sink, in the order of the program.
     pub nodes: Vec<NodeMetrics>,

@@ -240,7 +240,7 @@ impl JobHandle {
             attempts: progress.attempts,
             checkpoints: progress.checkpoints,
             last_checkpoint: progress.last_checkpoint,
-            restored_from: self.shared.source.clone(),
+            restored_from: self.shared.source.as_ref().map(|(path, _)| path.clone()),
             depends_on_restored_snapshot: progress.needs_source,
             source_records,
             nodes,

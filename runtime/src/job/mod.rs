@@ -22,7 +22,6 @@ use crate::{
     plan::{JobPlace, Named, Role},
     promise::Promise,
     restart::RestartStrategy,
-    restore::Restore,
     source::Throttle,
 };
 use check::Depth;
@@ -43,8 +42,8 @@ pub(crate) struct Shared {
     pub(crate) progress: Mutex<Progress>,
     /// The end of the job.
     pub(crate) end: Promise<Result<Outcome>>,
-    /// Directory of the snapshot that the job is started from.
-    pub(crate) source: Option<PathBuf>,
+    /// Directory of the snapshot that the job was started from.
+    pub(crate) source: Option<(PathBuf, ClaimMode)>,
     /// What is to be known about it.
     pub(crate) warnings: Vec<RestoreWarning>,
     started: Duration,
@@ -69,9 +68,6 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
         None => JobId(options.ids.fresh()?),
     };
     options.job = Some(job);
-    if let Some(restore) = &options.restore {
-        refuse_unbuilt(restore)?;
-    }
     // Found out before anything is locked, written or claimed.
     let (report, source) = check::check(&nodes, &options, Depth::Presence);
     report.verdict()?;
@@ -127,7 +123,7 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
             ..Progress::default()
         }),
         end,
-        source: report.snapshot.map(|snapshot| snapshot.location),
+        source: storage.origin(),
         warnings: report.warnings,
         started: clock.monotonic(),
     });
@@ -148,19 +144,6 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
         scheduler,
         driver,
     }))
-}
-
-/// What a start from a snapshot cannot do yet.
-fn refuse_unbuilt(restore: &Restore) -> Result {
-    let unbuilt = [("claim", restore.claim == ClaimMode::Claim)];
-    match unbuilt.iter().find(|(_, asked)| *asked) {
-        None => Ok(()),
-        Some((option, _)) => Err(Error::invalid(
-            "this option of a start from a snapshot is not supported by this version",
-        )
-        .in_file(&restore.path)
-        .with("option", option)),
-    }
 }
 
 /// Which nodes are sources.

@@ -8,8 +8,8 @@ use crate::{
 use keybed_env::{Clock, Fs, random::Ids};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    Anchors, Birth, CheckpointId, CheckpointRoot, JobId, LocalStorage, Metadata, OpenRoot, PutFiles,
-    SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
+    Anchors, Birth, CheckpointId, CheckpointRoot, ClaimMode, JobId, LocalStorage, Metadata, OpenRoot,
+    PutFiles, SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -27,6 +27,8 @@ pub(super) struct RootStorage {
     ids: Mutex<Ids>,
     /// How the snapshot is taken that the job is started from.
     restore: Option<Restore>,
+    /// The snapshot that the job was started from.
+    origin: Option<(PathBuf, ClaimMode)>,
     /// The savepoint under way. Locked for a look only.
     savepoint: Mutex<Option<(CheckpointId, Arc<SavepointWriter>)>>,
 }
@@ -70,12 +72,14 @@ impl RootStorage {
             ids: ids.fork(),
             started_ms: clock.wall_millis(),
         };
-        let (root, restore) = match source {
-            Some(Source { restore, snapshot }) => (
-                open.start_from_snapshot(snapshot, restore.claim, start)?,
-                Some(restore),
-            ),
-            None => (open.start(start)?, None),
+        let known = open.origin().map(|(path, mode)| (path.to_path_buf(), mode));
+        let (root, restore, origin) = match source {
+            Some(Source { restore, snapshot }) => {
+                let origin = (snapshot.location().to_path_buf(), restore.claim);
+                let root = open.start_from_snapshot(snapshot, restore.claim, start)?;
+                (root, Some(restore), Some(origin))
+            }
+            None => (open.start(start)?, None, known),
         };
         let keep_when_finished = checkpoints.keep_when_finished;
         Ok(RootStorage {
@@ -85,6 +89,7 @@ impl RootStorage {
             fs,
             ids: Mutex::new(ids),
             restore,
+            origin,
             savepoint: Mutex::default(),
         })
     }
@@ -112,14 +117,17 @@ impl Storage for RootStorage {
         if let Some((metadata, files)) = &restored {
             verify(metadata, &**files).verdict()?;
         }
-        match (restored, self.root.source(), &self.restore) {
-            (Some((metadata, files)), ..) => Ok(Some(Restored {
+        if let Some((metadata, files)) = restored {
+            return Ok(Some(Restored {
                 metadata,
                 foreign: false,
                 files,
-            })),
-            (None, Some(source), Some(restore)) => {
-                super::storage::restored(source.reopen()?, restore).map(Some)
+            }));
+        }
+        match (self.root.open_source()?, &self.restore) {
+            (Some(source), Some(restore)) => {
+                let source = Arc::new(source);
+                super::storage::restored(source.snapshot(), source.clone(), restore).map(Some)
             }
             _ => Ok(None),
         }
@@ -211,5 +219,17 @@ impl Storage for RootStorage {
 
     fn needs_source(&self) -> bool {
         self.root.depends_on_source()
+    }
+
+    fn origin(&self) -> Option<(PathBuf, ClaimMode)> {
+        self.origin.clone()
+    }
+
+    fn release_source(&self) -> Result {
+        match &self.restore {
+            Some(_) => self.root.release_source(),
+            // An earlier process began with it.
+            None => Ok(()),
+        }
     }
 }

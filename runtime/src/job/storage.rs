@@ -5,7 +5,8 @@ use crate::restore::Restore;
 use keybed_env::Fs;
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    CheckpointId, ForeignSnapshot, Metadata, OpenFiles, OperatorSnapshot, PutFiles, SnapshotKind, verify,
+    CheckpointId, ClaimMode, ForeignSnapshot, Metadata, OpenFiles, OperatorSnapshot, PutFiles, SnapshotKind,
+    verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -38,16 +39,20 @@ impl Source {
 }
 
 /// Verifies a snapshot elsewhere, every byte that the metadata names. Operators carry the names of the program.
-pub(super) fn restored(snapshot: ForeignSnapshot, restore: &Restore) -> Result<Restored> {
+pub(super) fn restored(
+    snapshot: &ForeignSnapshot,
+    files: Arc<dyn OpenFiles>,
+    restore: &Restore,
+) -> Result<Restored> {
     snapshot.check_complete()?;
-    verify(snapshot.metadata(), &snapshot).verdict()?;
+    verify(snapshot.metadata(), snapshot).verdict()?;
     let (metadata, problems) = rename(snapshot.metadata(), &restore.renames);
     match problems.into_iter().next() {
         Some(problem) => Err(problem),
         None => Ok(Restored {
             metadata,
             foreign: true,
-            files: Arc::new(snapshot),
+            files,
         }),
     }
 }
@@ -95,6 +100,12 @@ pub(crate) trait Storage: Send + Sync {
     /// Whether a recovery, or a checkpoint that is kept, needs files of the snapshot that the job was started from. No
     /// I/O.
     fn needs_source(&self) -> bool;
+
+    /// The snapshot that the job was started from, by this process or an earlier one.
+    fn origin(&self) -> Option<(PathBuf, ClaimMode)>;
+
+    /// The job never began: gives the snapshot back that was claimed for it.
+    fn release_source(&self) -> Result;
 }
 
 /// Without checkpoints: ids only, so that sinks can still commit at the end.
@@ -115,7 +126,10 @@ impl NoStorage {
 
 impl Storage for NoStorage {
     fn latest(&self) -> Result<Option<Restored>> {
-        let again = |source: &Source| restored(source.snapshot.reopen()?, &source.restore);
+        let again = |source: &Source| {
+            let snapshot = Arc::new(source.snapshot.reopen()?);
+            restored(&snapshot.clone(), snapshot, &source.restore)
+        };
         self.source.as_ref().map(again).transpose()
     }
 
@@ -151,6 +165,15 @@ impl Storage for NoStorage {
 
     fn needs_source(&self) -> bool {
         self.source.is_some()
+    }
+
+    fn origin(&self) -> Option<(PathBuf, ClaimMode)> {
+        let of = |source: &Source| (source.snapshot.location().to_path_buf(), source.restore.claim);
+        self.source.as_ref().map(of)
+    }
+
+    fn release_source(&self) -> Result {
+        Ok(())
     }
 }
 

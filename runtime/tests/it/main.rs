@@ -1,6 +1,7 @@
 //! Whole jobs on a simulated machine, one behaviour per module.
 
 mod asked;
+mod claims;
 mod crash;
 mod fault;
 mod holds;

@@ -16,11 +16,16 @@ use std::{
 const INTERVAL: Duration = Duration::from_micros(300);
 
 /// Where everything of a job lies; absolute, because checkpoints may refer to a snapshot by its address.
-fn place(name: &str) -> PathBuf {
+pub(crate) fn place(name: &str) -> PathBuf {
     Path::new("/jobs").join(name)
 }
 
-fn job_options(machine: &Machine, job: JobId, backend: Backend, restore: Option<Restore>) -> JobOptions {
+pub(crate) fn job_options(
+    machine: &Machine,
+    job: JobId,
+    backend: Backend,
+    restore: Option<Restore>,
+) -> JobOptions {
     let base = options(machine, backend, INTERVAL, 2);
     let mut checkpoints = base.checkpoints.clone().unwrap();
     checkpoints.root = place("ckpt");
@@ -34,15 +39,15 @@ fn job_options(machine: &Machine, job: JobId, backend: Backend, restore: Option<
 }
 
 /// A snapshot of job 7 half-way, alone with the output of that job; a checkpoint in its root if no format is given.
-struct Half {
-    disk: SimFs,
-    input: Arc<Input>,
-    path: PathBuf,
+pub(crate) struct Half {
+    pub(crate) disk: SimFs,
+    pub(crate) input: Arc<Input>,
+    pub(crate) path: PathBuf,
     /// What lay there.
-    before: BTreeMap<PathBuf, Vec<u8>>,
+    pub(crate) before: BTreeMap<PathBuf, Vec<u8>>,
 }
 
-fn half_way(seed: u64, backend: Backend, format: Option<SavepointFormat>) -> Half {
+pub(crate) fn half_way(seed: u64, backend: Backend, format: Option<SavepointFormat>) -> Half {
     let disk = SimFs::without_history();
     let input = orders(seed);
     let machine = Machine::new(seed, Arc::new(disk.clone()));
@@ -79,7 +84,7 @@ fn half_way(seed: u64, backend: Backend, format: Option<SavepointFormat>) -> Hal
 }
 
 /// All files, under absolute names.
-fn tree(disk: &SimFs) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn tree(disk: &SimFs) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = disk.tree().into_iter();
     files
         .map(|(path, bytes)| (Path::new("/").join(path), bytes))
@@ -88,7 +93,7 @@ fn tree(disk: &SimFs) -> BTreeMap<PathBuf, Vec<u8>> {
 
 impl Half {
     /// Everything of the snapshot, and of the root around it.
-    fn source(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(crate) fn source(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let around = self.path.parent().unwrap().to_path_buf();
         tree(&self.disk)
             .into_iter()
@@ -96,18 +101,18 @@ impl Half {
             .collect()
     }
 
-    fn machine(&self, seed: u64) -> Machine {
+    pub(crate) fn machine(&self, seed: u64) -> Machine {
         Machine::new(seed, Arc::new(self.disk.clone()))
     }
 
-    fn start(&self, bomb: &Bomb, options: JobOptions) -> Job {
+    pub(crate) fn start(&self, bomb: &Bomb, options: JobOptions) -> Job {
         pipeline_in(&self.input, bomb, &place("out"))
             .start(options)
             .unwrap()
     }
 
     /// Other bytes under the same names, so that whoever reads them knows it.
-    fn poison(&self) {
+    pub(crate) fn poison(&self) {
         for path in self.before.keys() {
             self.disk
                 .corrupt(path, |bytes| bytes.iter_mut().for_each(|byte| *byte = !*byte))
@@ -115,7 +120,7 @@ impl Half {
         }
     }
 
-    fn check_output(&self) {
+    pub(crate) fn check_output(&self) {
         for (name, text) in expected_output(&self.input) {
             let found = self.disk.read(&place("out").join(name), 1 << 20).unwrap();
             assert_eq!(String::from_utf8(found).unwrap(), text);
@@ -123,7 +128,7 @@ impl Half {
     }
 }
 
-fn released(machine: &Machine) -> usize {
+pub(crate) fn released(machine: &Machine) -> usize {
     let events = machine.events.lock().unwrap();
     events
         .iter()
@@ -131,7 +136,7 @@ fn released(machine: &Machine) -> usize {
         .count()
 }
 
-fn crash(machine: &Machine, job: &Job, bomb: &Bomb) {
+pub(crate) fn crash(machine: &Machine, job: &Job, bomb: &Bomb) {
     let attempts = job.status().attempts;
     bomb.arm(1);
     let again = || job.status().attempts > attempts || job.is_ended();
@@ -142,7 +147,7 @@ fn crash(machine: &Machine, job: &Job, bomb: &Bomb) {
     );
 }
 
-fn every_kind() -> Vec<(Backend, Backend, Option<SavepointFormat>)> {
+pub(crate) fn every_kind() -> Vec<(Backend, Backend, Option<SavepointFormat>)> {
     let kinds = [Some(FORMATS[0]), Some(FORMATS[1]), None];
     let backends = [
         (LSM, LSM),

@@ -274,6 +274,12 @@ impl OpenRoot {
         origin(&self.survey.owners).filter(|_| self.awaits_snapshot())
     }
 
+    /// The snapshot that the job started from when it last started from one, and in which mode; its checkpoints may
+    /// refer to it.
+    pub fn origin(&self) -> Option<(&Path, ClaimMode)> {
+        origin(&self.survey.owners)
+    }
+
     /// As [`OpenRoot::start`], for a job that stopped with a savepoint and only commits: the timeline goes on from its
     /// newest checkpoint, so that all of it can go when the job is finished, and nothing is restored.
     ///

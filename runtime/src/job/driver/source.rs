@@ -31,10 +31,14 @@ impl Driver {
         if self.storage.needs_source() || !std::mem::take(&mut self.shared.progress.lock().needs_source) {
             return;
         }
-        let restore = self.shared.place.options.restore.as_ref();
         // What the job claimed, it removes by itself.
-        let kept = restore.is_some_and(|restore| restore.claim != ClaimMode::Claim);
-        if let Some(location) = self.shared.source.clone().filter(|_| kept) {
+        let kept = self
+            .shared
+            .source
+            .as_ref()
+            .filter(|(_, mode)| *mode != ClaimMode::Claim);
+        if let Some((location, _)) = kept {
+            let location = location.clone();
             self.event(&JobEvent::SourceSnapshotReleased { location });
         }
     }

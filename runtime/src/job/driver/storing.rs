@@ -59,20 +59,29 @@ impl Driver {
         let wanted = Wanted::of(options);
         let (fs, dir) = (options.fs.clone(), options.work_dir.clone());
         let accepts_lost = self.shared.place.accepts_lost_transactions();
+        let (first, outputs) = (self.attempts == 0, fs.clone());
+        let take_up = move |storage: &dyn Storage| {
+            let restored = storage.latest()?;
+            let own = restored.as_ref().is_none_or(|r| !r.foreign);
+            let wanted = if own { wanted.of_own() } else { wanted };
+            let metadata = restored.as_ref().map(|r| &r.metadata);
+            let starts = restore::plan(&nodes, &wanted, metadata)?;
+            if own || !accepts_lost {
+                let operators = metadata.map(|m| m.operators.as_slice()).unwrap_or_default();
+                outside::check(&*outputs, &nodes, operators)?;
+            }
+            Ok((starts, restored))
+        };
         self.store(
             move |storage| {
                 // What is left takes space only: every attempt has directories of its own.
                 let _ = work_dir::wipe(&*fs, &dir);
-                let restored = storage.latest()?;
-                let own = restored.as_ref().is_none_or(|r| !r.foreign);
-                let wanted = if own { wanted.of_own() } else { wanted };
-                let metadata = restored.as_ref().map(|r| &r.metadata);
-                let starts = restore::plan(&nodes, &wanted, metadata)?;
-                if own || !accepts_lost {
-                    let operators = metadata.map(|m| m.operators.as_slice()).unwrap_or_default();
-                    outside::check(&*fs, &nodes, operators)?;
-                }
-                Ok((starts, restored))
+                take_up(storage).inspect_err(|error| {
+                    // The job never began, and never will: nothing it claimed is its own.
+                    if first && !is_restartable(error) {
+                        let _ = storage.release_source();
+                    }
+                })
             },
             Stored::Restored,
         );
