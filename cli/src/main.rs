@@ -3,6 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | [`args`] | what can be said on the command line |
+//! | [`control`] | `keybed list`, `savepoint`, `checkpoint`, `stop`, `cancel`, `status`: speaking to running jobs |
 //! | [`run`] | `keybed run`: decide, start, watch, sum up |
 //! | [`snapshot`] | `keybed snapshot inspect`, `verify`, `export`, `dispose` |
 //! | [`sink`] | `keybed sink ls`, `release` |
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod control;
 mod input;
 mod input_identity;
 mod jobs;
@@ -50,6 +52,12 @@ fn obey(command: Command, json: bool) -> Result<ExitCode> {
             let which = savepoint.map_or(ReleaseOf::All, ReleaseOf::Savepoint);
             sink::release::run(&out, &which, dry_run, json)
         }
+        Command::List(args) => control::list::run(&args, json),
+        Command::Savepoint(args) => control::savepoint::run(&args, json),
+        Command::Checkpoint(args) => control::savepoint::checkpoint(&args, json),
+        Command::Stop(args) => control::stop::run(&args, json),
+        Command::Cancel(args) => control::stop::cancel(&args, json),
+        Command::Status(args) => control::status::run(&args, json),
         Command::Snapshot(SnapshotCommand::Inspect { path }) => snapshot::inspect::run(&path, json),
         Command::Snapshot(SnapshotCommand::Verify { path }) => snapshot::verify::run(&path, json),
         Command::Snapshot(SnapshotCommand::Export { path, to }) => snapshot::export::run(&path, &to, json),

@@ -19,6 +19,16 @@ const OPTIONS: &[(&str, &str)] = &[
     ("-fromSavepoint", "--from"),
     ("-allowNonRestoredState", "--allow-non-restored-state"),
     ("-parallelism", "--parallelism"),
+    ("-type", "--type"),
+    ("-detached", "--detached"),
+    ("-drain", "--drain"),
+    ("-full", "--full"),
+    ("-all", "--all"),
+    ("-running", "--running"),
+    ("-dispose", "--dispose"),
+    ("-savepointPath", "--savepointPath"),
+    ("-withSavepoint", "--withSavepoint"),
+    ("-jobmanager", "--jobmanager"),
 ];
 
 /// Words that mean something which keybed does not have, and what to do instead.

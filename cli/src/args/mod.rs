@@ -1,11 +1,16 @@
 //! What can be said on the command line: the commands; the options of each are in the file of its name.
 
+mod control;
 mod flink;
 mod restore;
 mod run;
 mod sink;
 mod snapshot;
 
+pub(crate) use control::{
+    CancelArgs, CheckpointArgs, ControlPort, EndpointArgs, FormatName, ListArgs, SavepointArgs, ServerArgs,
+    StatusArgs, StopArgs, TOKEN_VARIABLE, TakeArgs,
+};
 pub(crate) use restore::RestoreArgs;
 pub(crate) use run::{BackendName, OnBadRecord, RunArgs};
 pub(crate) use sink::SinkCommand;
@@ -34,6 +39,18 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed or stopped, 2 usage, 3 corr
 pub(crate) enum Command {
     /// Run a job until its input ends, taking checkpoints.
     Run(Box<RunArgs>),
+    /// List running jobs.
+    List(ListArgs),
+    /// Take a savepoint of a running job, or dispose of one.
+    Savepoint(SavepointArgs),
+    /// Take a checkpoint of a running job now.
+    Checkpoint(CheckpointArgs),
+    /// Stop a running job with a savepoint.
+    Stop(StopArgs),
+    /// Cancel a running job; its checkpoints stay.
+    Cancel(CancelArgs),
+    /// Tell how a running job or a request stands.
+    Status(StatusArgs),
     /// Look into snapshots; no running job is needed.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),

@@ -1,6 +1,6 @@
 //! What can be said after `keybed run`.
 
-use super::RestoreArgs;
+use super::{EndpointArgs, RestoreArgs};
 use clap::{Args, ValueEnum};
 use std::{num::NonZeroU32, path::PathBuf};
 
@@ -51,6 +51,8 @@ pub(crate) struct RunArgs {
     /// What to do with a line that cannot be understood.
     #[arg(long, value_enum, default_value_t = OnBadRecord::Fail)]
     pub(crate) on_bad_record: OnBadRecord,
+    #[command(flatten)]
+    pub(crate) endpoint: EndpointArgs,
 }
 
 /// A state backend by its name.

@@ -7,6 +7,7 @@
 //! ```
 
 mod check;
+mod control;
 mod decide;
 mod events;
 mod log;
@@ -22,11 +23,12 @@ use crate::{
     jobs::{JobName, flights},
     say,
 };
+use control::Endpoint;
 use decide::{Found, Start, Wanted, Wish, decide};
 use events::EventLog;
 use keybed::{
     Code, Error, Result,
-    env::{Clock, Fs, OsFs, SystemClock, random::Ids},
+    env::{Clock, Fs, OsFs, SystemClock, fs::FileLock, random::Ids},
     runtime::{
         Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome, Pipeline, Restore,
     },
@@ -91,7 +93,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     } else {
         "the state directory is in use"
     };
-    let _lock = fs.lock(&places.lock()).map_err(|e| e.context(in_use))?;
+    let lock = fs.lock(&places.lock()).map_err(|e| e.context(in_use))?;
     let found = places.found(&*fs)?;
     let plan = match decided(found.clone())? {
         Start::AlreadyFinished(record) => {
@@ -112,7 +114,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
             replaced: found,
         },
     };
-    start_and_watch(job, args, &plan, &places, &fs, json)
+    start_and_watch(job, args, &plan, &places, &fs, (lock, json))
 }
 
 /// What was decided.
@@ -129,9 +131,11 @@ fn start_and_watch(
     plan: &Plan,
     places: &Places,
     fs: &Arc<dyn Fs>,
-    json: bool,
+    (lock, json): (Box<dyn FileLock>, bool),
 ) -> Result<ExitCode> {
     let Plan { record, resumed, .. } = plan;
+    let said = args.endpoint.or_environment();
+    let endpoint = Endpoint::bind(&said, record, places.state_dir())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let log = Arc::new(EventLog::open(&**fs, clock.clone(), places.state_dir())?);
     if !resumed {
@@ -163,6 +167,7 @@ fn start_and_watch(
         Some(_) if *resumed && places.has_checkpoints(record.id)? => None,
         restore => restore.clone(),
     };
+    options.savepoint_dir = said.savepoint_dir.as_deref().map(absolute).transpose()?;
     options.on_event = Some(listener(log, watch.clone(), notes));
     let pipeline = pipeline(job, args, record.input.clone(), &record.out);
     let running = match pipeline.start(options) {
@@ -172,18 +177,28 @@ fn start_and_watch(
             return Err(error);
         }
     };
-    let report = watch_to_the_end(&running, &inbox, &watch)?;
+    let served = endpoint.serve(&running, record, places.state_dir())?;
+    let report = watch_to_the_end(&running, &inbox, &watch);
+    // Whoever asked may be told later; the next run need not wait for that.
+    drop((lock, inbox));
+    let told = report.map(|report| tell(record, &report, places, json));
+    served.end(&running.status());
+    told
+}
+
+/// Sums up.
+fn tell(record: &JobRecord, report: &JobReport, places: &Places, json: bool) -> ExitCode {
     let job_root = places.job_root(record.id);
-    let summary = Summary::of(record, &report, &job_root);
+    let summary = Summary::of(record, report, &job_root);
     if json {
         say::out(summary.object());
     } else {
         say::out(summary.text());
     }
-    Ok(match report.outcome {
+    match report.outcome {
         Some(Outcome::Finished) => ExitCode::SUCCESS,
         _ => ExitCode::from(INCOMPLETE),
-    })
+    }
 }
 
 fn pipeline(job: JobName, args: &RunArgs, input: PathBuf, out: &Path) -> Pipeline {

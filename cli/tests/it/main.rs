@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 mod bad_input;
+mod control;
 mod corruption;
 mod fold;
 mod kills;

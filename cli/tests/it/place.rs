@@ -35,6 +35,11 @@ impl Place {
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keybed"));
         command.current_dir(self.dir.path()).args(words);
+        // Jobs of other tests and of the user are not found, nor ours by them.
+        command.env("XDG_RUNTIME_DIR", self.dir.path().join("runtime"));
+        command
+            .env_remove("KEYBED_CONTROL_TOKEN")
+            .env_remove("KEYBED_SAVEPOINT_DIR");
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

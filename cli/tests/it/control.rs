@@ -1,0 +1,402 @@
+//! Running jobs as one speaks to them: by the verbs of the command, and by plain HTTP.
+
+use crate::{
+    fold,
+    place::{Place, Run},
+};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::Child,
+};
+
+/// A run that is met in the middle: about 17 s if left alone.
+const SLOW: &[&str] = &[
+    "--throttle",
+    "20000",
+    "--checkpoint-interval",
+    "200ms",
+    "--control-port",
+    "0",
+];
+
+/// A job that runs.
+pub(crate) struct Running<'a> {
+    place: &'a Place,
+    child: Child,
+}
+
+impl<'a> Running<'a> {
+    /// Starts a slow run and waits for its first checkpoint.
+    pub(crate) fn start(place: &'a Place, words: &[&str]) -> Running<'a> {
+        let mut child = place.flights(&[SLOW, words].concat()).spawn().unwrap();
+        place.wait_for(&mut child, "a completed checkpoint", |events| {
+            events.iter().any(|e| e["event"] == "completed")
+        });
+        Running { place, child }
+    }
+
+    /// The job in `keybed list`.
+    pub(crate) fn listed(&self) -> Value {
+        let jobs = obey(self.place, &["list"]).summary();
+        assert_eq!(jobs["jobs"].as_array().map(Vec::len), Some(1), "{jobs}");
+        jobs["jobs"][0].clone()
+    }
+
+    fn address(&self) -> String {
+        self.listed()["address"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn end(self) -> Run {
+        Run::of(self.child.wait_with_output().unwrap())
+    }
+}
+
+fn obey(place: &Place, words: &[&str]) -> Run {
+    Run::of(place.command(words).arg("--json").output().unwrap())
+}
+
+/// As people see it: no JSON.
+fn say(place: &Place, words: &[&str]) -> Run {
+    Run::of(place.command(words).output().unwrap())
+}
+
+/// Sends bytes and reads until the endpoint closes the connection; status and body.
+pub(crate) fn http(address: &str, request: &str) -> (u16, Value) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    assert!(head.to_lowercase().contains("\r\nconnection: close"), "{head}");
+    (
+        status,
+        serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}")),
+    )
+}
+
+#[test]
+fn a_running_job_is_found_asked_and_cancelled_by_its_name() {
+    // The verbs would speak to nobody, to another job, or leave a directory that is no savepoint.
+    let place = Place::new();
+    let running = Running::start(&place, &["--savepoint-dir", "sp"]);
+    let listed = running.listed();
+    let id = listed["job_id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        (&listed["job"], &listed["state"]),
+        (&json!("flights"), &json!("RUNNING"))
+    );
+
+    for (words, canonical) in [
+        (&["savepoint", "flights"][..], false),
+        (&["savepoint", &id, "--type", "canonical"], true),
+        (
+            &["savepoint", "-type", "native", "flights", "elsewhere/deep"],
+            false,
+        ),
+    ] {
+        let run = say(&place, words);
+        assert_eq!((run.status, run.stdout.lines().count()), (0, 1), "{}", run.stderr);
+        let directory = run.stdout.trim();
+        assert!(Path::new(directory).is_absolute());
+        let inspected = obey(&place, &["snapshot", "inspect", directory]).summary();
+        assert_eq!(
+            inspected.to_string().contains("canonical"),
+            canonical,
+            "{inspected}"
+        );
+        obey(&place, &["snapshot", "verify", directory]).summary();
+        let from = words.get(4).map_or("sp", |_| "elsewhere/deep");
+        assert_eq!(
+            Path::new(directory).parent().unwrap(),
+            place.path(from).canonicalize().unwrap()
+        );
+    }
+    let plain = obey(&place, &["checkpoint", "flights"]).summary();
+    let full = obey(&place, &["checkpoint", "flights", "--full"]).summary();
+    assert!(full["checkpoint"].as_u64() > plain["checkpoint"].as_u64());
+    let status = obey(&place, &["status", "flights"]).summary();
+    assert_eq!(
+        (&status["state"], &status["ended"]),
+        (&json!("Running"), &json!(false))
+    );
+
+    let error = obey(&place, &["savepoint", "fligths"]).error("UnknownJob", 2);
+    assert_eq!(error["fields"]["nearest"], "flights");
+    obey(&place, &["savepoint", "flights", "/nowhere/else"]).error("InvalidArgument", 2);
+    assert!(!Path::new("/nowhere").exists());
+
+    let run = say(&place, &["cancel", "flights"]);
+    assert_eq!(
+        (run.status, run.stdout.trim()),
+        (0, format!("cancelled flights {id}").as_str())
+    );
+    let run = running.end();
+    let summary: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((run.status, &summary["state"]), (1, &json!("cancelled")));
+    assert!(
+        run.stderr.starts_with("control endpoint http://127.0.0.1:"),
+        "{}",
+        run.stderr
+    );
+    obey(&place, &["cancel", "flights"]).error("UnknownJob", 2);
+    assert_eq!(obey(&place, &["list"]).summary(), json!({ "jobs": [] }));
+    let all = obey(&place, &["list", "-a"]).summary();
+    assert_eq!(
+        (&all["jobs"][0]["state"], &all["jobs"][0]["job_id"]),
+        (&json!("CANCELED"), &json!(id))
+    );
+    // Its checkpoints stay.
+    place.run(&["--resume"]).summary();
+    place.assert_output(&fold::expected());
+}
+
+#[test]
+fn a_detached_request_is_told_later_and_after_the_end_of_the_job() {
+    // Whoever asked and went away would never learn where the savepoint is (D47).
+    let place = Place::new();
+    let running = Running::start(&place, &["--savepoint-dir", "sp"]);
+    let run = say(&place, &["savepoint", "flights", "--detached"]);
+    let request = run.stdout.trim().to_owned();
+    assert_eq!((run.status, request.len()), (0, 32), "{}", run.stderr);
+    let status = ["status", "flights", "--request", request.as_str()];
+    let told = loop {
+        let told = obey(&place, &status).summary();
+        if told["status"] != "in-progress" {
+            break told;
+        }
+    };
+    let location = told["location"].as_str().unwrap();
+    assert!(Path::new(location).join("_metadata").is_file());
+    let unknown = "0123456789abcdef0123456789abcdef";
+    obey(&place, &["status", "flights", "--request", unknown]).error("NotFound", 1);
+
+    // One that fails: a file is in the way.
+    fs::write(place.path("taken"), "").unwrap();
+    let failed = obey(&place, &["savepoint", "flights", "taken/x", "--detached"]);
+    failed.error("InvalidArgument", 2);
+    obey(&place, &["cancel", "flights"]).summary();
+    running.end();
+    for words in [
+        &status[..],
+        &["status", "--state-dir", "state", "--request", &request],
+    ] {
+        let after = obey(&place, words).summary();
+        assert_eq!(after["location"], location);
+    }
+    obey(&place, &["status", "flights", "--request", unknown]).error("NotFound", 1);
+}
+
+#[test]
+fn two_jobs_of_one_name_are_told_apart_by_their_ids() {
+    // The wrong one would be cancelled.
+    let place = Place::new();
+    let first = Running::start(&place, &[]);
+    let id = first.listed()["job_id"].as_str().unwrap().to_owned();
+    let words = ["--state-dir", "state-2", "--out", "out-2"];
+    let mut second = place.command(&["run", "flights", "--json"]);
+    second.args(words).args(SLOW).arg("--input").arg(fold::input());
+    let mut second = second.spawn().unwrap();
+    while obey(&place, &["list"]).summary()["jobs"]
+        .as_array()
+        .unwrap()
+        .len()
+        < 2
+    {
+        assert!(second.try_wait().unwrap().is_none());
+    }
+    let error = obey(&place, &["cancel", "flights"]).error("InvalidArgument", 2);
+    let ids = error["fields"]["ids"].as_str().unwrap();
+    assert!(ids.contains(&id) && ids.len() == 66, "{ids}");
+    obey(&place, &["cancel", &id]).summary();
+    first.end();
+    second.kill().unwrap();
+    second.wait().unwrap();
+    assert_eq!(
+        obey(&place, &["list", "-a"]).summary()["jobs"][0]["job_id"],
+        json!(id),
+        "the killed one is not believed"
+    );
+}
+
+#[test]
+fn without_a_directory_nothing_is_begun() {
+    let place = Place::new();
+    let running = Running::start(&place, &[]);
+    for words in [
+        &["savepoint", "flights"][..],
+        &["stop", "flights"],
+        &["stop", "flights", "--drain"],
+        &["cancel", "flights", "-s"],
+        &["cancel", "-s", "flights"],
+    ] {
+        obey(&place, words).error("NoTargetDirectory", 2);
+    }
+    assert_eq!(running.listed()["state"], "RUNNING");
+    let left = fs::read_dir(place.state_dir().join("requests")).map_or(0, Iterator::count);
+    assert_eq!(left, 0);
+    obey(&place, &["cancel", "flights"]).summary();
+    running.end();
+}
+
+#[test]
+fn a_savepoint_is_disposed_of_unless_a_job_needs_it() {
+    // A job would lose what it goes back to.
+    let place = Place::new();
+    let running = Running::start(&place, &["--savepoint-dir", "sp"]);
+    let take = || say(&place, &["savepoint", "flights"]).stdout.trim().to_owned();
+    let (first, second) = (take(), take());
+    let run = say(&place, &["savepoint", "-d", &format!("file:{first}")]);
+    assert_eq!(
+        (run.status, Path::new(&first).exists()),
+        (0, false),
+        "{}",
+        run.stderr
+    );
+    obey(&place, &["savepoint", "-d", &first]).error("NotASnapshot", 1);
+    obey(&place, &["cancel", "flights"]).summary();
+    running.end();
+
+    let words = [
+        "run",
+        "flights",
+        "--json",
+        "--state-dir",
+        "fork",
+        "--out",
+        "out",
+        "-s",
+        &second,
+    ];
+    for (port, code) in [("0", "GcRefused"), ("off", "GcRefused")] {
+        let mut fork = place.command(&words);
+        fork.args([
+            "--throttle",
+            "20000",
+            "--checkpoint-interval",
+            "1h",
+            "--control-port",
+            port,
+        ]);
+        fork.args(["--restart", "--input"]).arg(fold::input());
+        let mut fork = fork.spawn().unwrap();
+        while obey(&place, &["list"]).summary()["jobs"][0]["state"] != "RUNNING" {
+            assert!(fork.try_wait().unwrap().is_none());
+        }
+        obey(&place, &["savepoint", "-d", &second]).error(code, 5);
+        assert!(Path::new(&second).join("_metadata").is_file());
+        fork.kill().unwrap();
+        fork.wait().unwrap();
+    }
+    // No job runs: it is done by hand.
+    obey(&place, &["savepoint", "-d", &second]).summary();
+    assert!(!Path::new(&second).exists());
+}
+
+#[test]
+fn a_token_is_asked_for_and_known_to_the_verbs() {
+    // Any program of any user of the machine could end the job.
+    let place = Place::new();
+    let running = Running::start(&place, &["--token", "secret"]);
+    let address = running.address();
+    let get = |more: &str| {
+        let request = format!("GET /v1/jobs/overview HTTP/1.1\r\nhost: {address}\r\n{more}\r\n");
+        http(&address, &request)
+    };
+    assert_eq!(get("").0, 401);
+    assert_eq!(get("authorization: Bearer wrong\r\n").0, 401);
+    let (status, body) = get("authorization: Bearer secret\r\n");
+    assert_eq!((status, &body["jobs"][0]["name"]), (200, &json!("flights")));
+    let elsewhere = ["list", "-m", &address];
+    obey(&place, &elsewhere).error("InvalidArgument", 2);
+    obey(&place, &[&elsewhere[..], &["--token", "secret"]].concat()).summary();
+    obey(&place, &["cancel", "flights"]).summary();
+    running.end();
+}
+
+#[test]
+fn hostile_requests_change_nothing() {
+    // A page in a browser, or a program that guesses, would end the job.
+    let place = Place::new();
+    let running = Running::start(&place, &["--savepoint-dir", "sp"]);
+    let address = running.address();
+    let id = running.listed()["job_id"].as_str().unwrap().to_owned();
+    let send = |path: &str, headers: &str, body: &str| {
+        let length = body.len();
+        http(
+            &address,
+            &format!(
+                "POST {path} HTTP/1.1\r\nhost: {address}\r\n{headers}content-length: {length}\r\n\r\n{body}"
+            ),
+        )
+    };
+    let stop = format!("/v1/jobs/{id}/stop");
+    let json_type = "content-type: application/json\r\n";
+    let deep = "[".repeat(60_000);
+    for (path, headers, body, status) in [
+        (&*stop, "content-type: text/plain\r\n", "{}", 415),
+        (
+            &stop,
+            "content-type: application/x-www-form-urlencoded\r\n",
+            "drain=true",
+            415,
+        ),
+        (&stop, "", "{}", 415),
+        (
+            &stop,
+            "origin: http://evil.example\r\ncontent-type: application/json\r\n",
+            "{}",
+            403,
+        ),
+        (&stop, json_type, &deep, 400),
+        (&stop, json_type, "{\"targetDirectory\":\"/sp\\u0000\"}", 400),
+        (&stop, json_type, "{\"drain\":1e999}", 400),
+        (&stop, json_type, "{\"targetDirectory\":\"/etc\"}", 403),
+        (&stop, json_type, "{\"targetDirectory\":\"../../etc\"}", 403),
+        (
+            "/v1/jobs",
+            "content-type: multipart/form-data; boundary=x\r\n",
+            "--x",
+            403,
+        ),
+    ] {
+        let (found, body) = send(path, headers, body);
+        assert_eq!(found, status, "{headers} {body}");
+        assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["errors"]);
+    }
+    let rebound = "GET /jobs HTTP/1.1\r\nhost: evil.example\r\n\r\n";
+    assert_eq!(http(&address, rebound).0, 403);
+    // Half a request, and one that never ends its head.
+    let mut half = TcpStream::connect(&address).unwrap();
+    half.write_all(
+        format!("POST {stop} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 9\r\n\r\n{{").as_bytes(),
+    )
+    .unwrap();
+    let mut noise = TcpStream::connect(&address).unwrap();
+    noise.write_all(&[0xff, 0x00, 0x0d, 0x0a, 0x0d, 0x0a]).unwrap();
+    assert_eq!(running.listed()["state"], "RUNNING");
+    assert!(!place.path("sp").exists());
+    obey(&place, &["cancel", "flights"]).summary();
+    let run = running.end();
+    assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+}
+
+#[test]
+fn a_wanted_port_that_is_taken_is_refused_before_the_job_starts() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    place.run(&["--control-port", &port]).error("Busy", 4);
+    assert!(!place.state_dir().join("job.json").exists());
+    place.run(&["--token", "two words"]).error("InvalidArgument", 2);
+    assert!(!place.state_dir().join("job.json").exists());
+    let run = place.run(&["--control-port", "off"]);
+    assert_eq!(
+        (run.summary()["state"].as_str(), run.stderr.as_str()),
+        (Some("finished"), "")
+    );
+}
