@@ -21,8 +21,11 @@
 //! | [`root`] | the checkpoints of one job: take over, allocate, publish, clean up |
 //! | [`gc`] | sweeping a job root, by its owner or without one |
 //! | [`savepoint`] | savepoints: self-contained directories that belong to the user |
+//! | [`held`] | the files of a snapshot held open while its owner may delete them |
 //! | [`snapshot_dir`] | a snapshot by its path, with no job running |
 //! | [`mod@verify`] | every file of a snapshot to the byte |
+//! | [`browse`] | which snapshots lie below a directory |
+//! | [`mod@ownership`] | who owns a file, who needs it, whether it may go |
 //! | [`mod@inspect`] | facts about a snapshot for people and programs |
 //! | [`finished`] | the record that a job has ended for good |
 //! | [`stop`] | the record that a job is to end, or ended, with a savepoint |
@@ -32,6 +35,7 @@
 //! facts; whatever deletes takes a list that was decided and tested elsewhere.
 #![forbid(unsafe_code)]
 
+pub mod browse;
 pub mod catalogue;
 pub mod claim;
 pub mod conformance;
@@ -43,6 +47,7 @@ pub mod gc;
 #[cfg(test)]
 mod golden;
 pub mod handle;
+pub mod held;
 pub mod id;
 pub mod inspect;
 pub mod key_group;
@@ -50,6 +55,7 @@ pub mod kind;
 pub mod metadata;
 pub mod object;
 pub mod owner;
+pub mod ownership;
 mod part;
 pub mod registry;
 pub mod rescale;
@@ -61,6 +67,7 @@ pub mod storage;
 pub mod survey;
 pub mod verify;
 
+pub use browse::{FoundSnapshot, SnapshotStanding};
 pub use catalogue::{CatalogueEntry, ComponentOrder, StateCatalogue, StateDeclaration, StateId, StateKind};
 pub use claim::{ClaimRecord, Claimant};
 pub use external::Anchors;
@@ -72,6 +79,7 @@ pub use handle::{
     Anchor, BackendKind, FamilyHandle, FileHandle, Folder, KeyedHandle, OperatorStateHandle,
     OperatorStateMode, RunHandle, Scope, SubtaskState, TableHandle,
 };
+pub use held::HeldSnapshot;
 pub use id::{CheckpointId, Generation, JobId, OperatorId, OperatorUid, RootId, SubtaskIndex};
 pub use inspect::{Inspection, inspect};
 pub use key_group::{KeyGroup, KeyGroupRange, check_parallelism, key_group_of, max_parallelism_default};
@@ -79,6 +87,7 @@ pub use kind::{FileSharing, SnapshotKind, SnapshotOwner, SnapshotRequest};
 pub use metadata::{ExternalAnchor, Metadata, OperatorSnapshot};
 pub use object::{Birth, ObjectName};
 pub use owner::{ClaimMode, OwnerRecord, RestoreSource};
+pub use ownership::{FileOwnership, ownership};
 pub use rescale::{Assignment, rescale};
 pub use root::{Candidate, CandidateStanding, CheckpointRoot, CleanupReport, OpenRoot, StartOptions};
 pub use savepoint::{SavepointTarget, SavepointWriter};

@@ -48,7 +48,7 @@ impl Default for ConvertOptions {
 /// the source.
 ///
 /// # Errors
-/// `InvalidArgument` if `to` is no kind of savepoint; those of [`SnapshotDir::check_complete`], before anything is
+/// `InvalidArgument` if `to` is no kind of savepoint; those of [`SnapshotDir::hold`], before anything is
 /// created; `SnapshotCorrupt` naming a damaged file; those of writing and publishing. A failed conversion leaves no
 /// directory behind.
 pub fn convert(
@@ -61,7 +61,7 @@ pub fn convert(
     if is_in(snapshot.metadata(), to) {
         return export(snapshot, target, options.ids);
     }
-    snapshot.check_complete()?;
+    let held = snapshot.hold()?;
     let source = snapshot.metadata();
     let birth = Birth {
         generation: source.generation,
@@ -76,7 +76,7 @@ pub fn convert(
         ids: options.ids,
         ..BackendOptions::heap(&scratch.dir)
     };
-    let converted = convert_states(source, snapshot, to, &*writer, backend)?;
+    let converted = convert_states(source, &held, to, &*writer, backend)?;
     scratch.remove()?;
     writer.publish(&converted)?;
     Ok(writer.directory().to_path_buf())

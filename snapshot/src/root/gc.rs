@@ -78,6 +78,14 @@ impl OpenRoot {
         })
     }
 
+    /// What a sweep would delete, whatever its age.
+    ///
+    /// # Errors
+    /// `GcRefused` if something in the root cannot be read.
+    pub fn garbage(&self) -> Result<Garbage> {
+        plan(&self.registry()?)
+    }
+
     /// Sweeps the root: void checkpoints, orphans of closed generations, folders that are empty then. No owner record is
     /// written; while the sweep lasts nobody else can own the root.
     ///

@@ -11,14 +11,15 @@ use keybed_format::Result;
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Copies `snapshot` into a new savepoint directory of `target` and returns that. Job, generation, id, time and state
-/// stay what they are; a checkpoint becomes a native savepoint. Files are always copies, never hard links. Nothing is
-/// written to the source; its job may run, and if it deletes the snapshot meanwhile the export fails.
+/// stay what they are; a checkpoint becomes a native savepoint, a savepoint keeps its kind. Files are copies, or hard
+/// links if the target allows them. Nothing is written to the source; its job may run and delete the snapshot meanwhile,
+/// because the files are open by then ([`SnapshotDir::hold`]). If it does so earlier the export fails.
 ///
 /// # Errors
-/// Those of [`SnapshotDir::check_complete`], before anything is created; `SnapshotCorrupt` naming a damaged file;
+/// Those of [`SnapshotDir::hold`], before anything is created; `SnapshotCorrupt` naming a damaged file;
 /// those of [`SavepointWriter::publish`](super::SavepointWriter::publish). A failed export leaves no directory behind.
 pub fn export(snapshot: &SnapshotDir, target: &SavepointTarget, ids: Ids) -> Result<PathBuf> {
-    snapshot.check_complete()?;
+    let held = snapshot.hold()?;
     let source = snapshot.metadata();
     let birth = Birth {
         generation: source.generation,
@@ -30,7 +31,7 @@ pub fn export(snapshot: &SnapshotDir, target: &SavepointTarget, ids: Ids) -> Res
         if let Some(copy) = copies.get(handle) {
             return Ok((FileHandle::clone(copy), 0));
         }
-        let copy = writer.put_copy(snapshot, handle)?;
+        let copy = writer.put_copy(&held, handle)?;
         copies.insert(handle.clone(), copy.clone());
         let bytes = copy.length;
         Ok((copy, bytes))

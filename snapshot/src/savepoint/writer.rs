@@ -11,10 +11,14 @@
 
 use super::{SHARES_STORAGE_WITH, SavepointTarget, target::remove_parents};
 use crate::{
-    Anchor, Birth, FileHandle, Folder, JobId, Metadata, ObjectName, OpenFiles, PutFiles, Scope, SnapshotDir,
+    Anchor, Birth, FileHandle, Folder, JobId, Metadata, ObjectName, OpenFiles, PutFiles, Scope,
     SnapshotOwner,
+    held::HeldSnapshot,
     metadata::encode,
-    storage::{layout, take::Offered},
+    storage::{
+        layout,
+        take::{Offered, linked},
+    },
     verify::verify_content,
 };
 use keybed_env::{Fs, fs::FileKind, random::Ids};
@@ -342,18 +346,43 @@ impl SavepointWriter {
         })
     }
 
-    /// Copies a file of another snapshot in; the copy is read completely.
+    /// Copies a file of another snapshot in, or links it if the target allows that and it is possible; it is read
+    /// completely either way.
     ///
     /// # Errors
     /// Those of opening it; `SnapshotCorrupt` naming the source if its bytes are not those of the handle.
-    pub(super) fn put_copy(&self, from: &SnapshotDir, handle: &FileHandle) -> Result<FileHandle> {
+    pub(super) fn put_copy(&self, from: &HeldSnapshot<'_>, handle: &FileHandle) -> Result<FileHandle> {
         let names = (handle.content, handle.digest, handle.length);
-        self.put(names, from.directory(), |to| {
-            from.fetch(handle, self.fs(), to)?;
+        let source = from.snapshot().path(handle)?;
+        let folder = source.parent().unwrap_or(Path::new(""));
+        self.put(names, folder, |to| {
+            let is_link = self.link(from, (handle, &source), to)?;
+            if !is_link {
+                from.fetch(handle, self.fs(), to)?;
+            }
             verify_content(handle, &*self.fs().open(to)?, &from.describe(handle))?;
             self.fs().append(to)?.sync()?;
-            Ok(false)
+            Ok(is_link)
         })
+    }
+
+    /// Links a file of another snapshot in; `false` if only a copy can do.
+    fn link(
+        &self,
+        from: &HeldSnapshot<'_>,
+        (handle, source): (&FileHandle, &Path),
+        to: &Path,
+    ) -> Result<bool> {
+        let there = from.snapshot().fs().namespace();
+        let whole = handle.offset == 0;
+        if !(self.target.hard_links && whole && there.is_some() && there == self.fs().namespace()) {
+            return Ok(false);
+        }
+        match linked(self.fs(), source, to) {
+            // Its owner took the name away.
+            Err(e) if e.code() == Code::NotFound => Ok(false),
+            other => other,
+        }
     }
 
     /// Makes a new object of (content, digest, bytes) by `take`, which tells whether it is a link into `folder`.

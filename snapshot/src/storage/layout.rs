@@ -117,6 +117,13 @@ impl Place {
         directory.strip_prefix(CHECKPOINT_PREFIX)?.parse().ok()
     }
 
+    /// The folder of a job root with this name.
+    pub fn of_folder(name: &str) -> Option<Place> {
+        let fixed = [Place::Owner, Place::Claims, Place::Shared, Place::TaskOwned];
+        let fixed = fixed.into_iter().find(|place| place.relative() == name);
+        fixed.or_else(|| Self::checkpoint_of(name).map(Place::Checkpoint))
+    }
+
     /// The object that a name in this folder stands for; `None` for names that are not ours.
     pub fn object(self, name: &str) -> Option<ObjectPath> {
         if let Some(temporary) = ObjectName::new(name).ok().filter(ObjectName::is_temporary) {

@@ -171,7 +171,7 @@ pub(crate) fn links_impossible(error: &Error) -> bool {
 }
 
 /// Links `from` of `fs` to `to`; `false` if only a copy can do.
-pub(super) fn linked(fs: &dyn Fs, from: &Path, to: &Path) -> Result<bool> {
+pub(crate) fn linked(fs: &dyn Fs, from: &Path, to: &Path) -> Result<bool> {
     match fs.link(from, to) {
         Ok(()) => Ok(true),
         Err(e) if links_impossible(&e) => Ok(false),

@@ -1,6 +1,7 @@
 //! Behaviour of snapshot storage and ownership, one behaviour per module.
 #![allow(missing_docs, reason = "tests")]
 
+mod browse;
 mod chain;
 mod claim_crash;
 mod claim_races;

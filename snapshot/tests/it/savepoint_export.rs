@@ -15,7 +15,10 @@ use keybed_snapshot::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 const TARGET: &str = "/exported/here";
@@ -247,4 +250,111 @@ fn any_failing_call_fails_the_export_alone() {
         }
     }
     assert!(runs > 100, "{runs} runs");
+}
+
+/// Exports checkpoint 3 while its job deletes it just before the n-th call of the export.
+fn deleted_before_call(nth: u64) -> (SimFs, u64, keybed_format::Result<PathBuf>) {
+    let (sim, fs, job) = disk();
+    let faulty = Arc::new(FaultFs::new(fs));
+    let (calls, job) = (Arc::new(AtomicU64::new(0)), Mutex::new(job));
+    let counted = calls.clone();
+    let delete = move |_: &Path| {
+        if counted.fetch_add(1, Ordering::Relaxed) + 1 == nth {
+            let mut job = job.lock().unwrap();
+            for _ in 0..3 {
+                job.checkpoint(1, 1).unwrap();
+                assert!(job.root.cleanup().error.is_none());
+            }
+        }
+        false
+    };
+    faulty.arm(FaultPlan::new(Fault::Eio, 1).on_path(delete));
+    let exported = run(&(faulty as Arc<dyn Fs>), &chk(3));
+    assert!(sim.facts(&chk(3)).unwrap().is_none() || calls.load(Ordering::Relaxed) < nth);
+    (sim, calls.load(Ordering::Relaxed), exported)
+}
+
+#[test]
+fn a_checkpoint_that_goes_while_it_is_exported_is_copied_whole_or_not_at_all() {
+    let (mut whole, mut gone) = (0, 0);
+    for nth in 1.. {
+        let (sim, calls, exported) = deleted_before_call(nth);
+        let fs: Arc<dyn Fs> = Arc::new(sim.clone());
+        if calls < nth {
+            break;
+        }
+        match exported {
+            Ok(directory) => {
+                check_snapshot(&fs, &directory).unwrap();
+                whole += 1;
+            }
+            Err(error) => {
+                let code = error.code();
+                assert!(
+                    matches!(code, Code::SnapshotIncomplete | Code::NotASnapshot),
+                    "call {nth}: {error}"
+                );
+                assert!(
+                    code == Code::NotASnapshot || error.to_string().contains("deleted while"),
+                    "call {nth}: {error}"
+                );
+                assert!(sim.facts(Path::new(TARGET)).unwrap().is_none(), "call {nth}");
+                gone += 1;
+            }
+        }
+    }
+    // Once everything is open, the job may do as it likes.
+    assert!(gone > 5 && whole > 20, "{gone} {whole}");
+}
+
+#[test]
+fn hard_links_are_made_on_request_and_told() {
+    let (sim, fs, mut job) = disk();
+    let snapshot = SnapshotDir::open(fs.clone(), &chk(3)).unwrap();
+    let target = SavepointTarget::new(fs.clone(), TARGET).with_hard_links();
+    let directory = export(&snapshot, &target, ids()).unwrap();
+    let linked = SnapshotDir::open(fs.clone(), &directory).unwrap();
+    let told = keybed_snapshot::inspect(linked.metadata(), &[]).shares_storage_with;
+    assert_eq!(
+        told,
+        [chk(3), job_root().join("shared")].map(|path| path.display().to_string())
+    );
+    // Safe against deletion.
+    for _ in 0..4 {
+        job.checkpoint(1, 1).unwrap();
+        assert!(job.root.cleanup().error.is_none());
+    }
+    assert!(sim.facts(&chk(3)).unwrap().is_none());
+    check_snapshot(&fs, &directory).unwrap();
+    // A copy of the linked savepoint shares nothing.
+    let copy = export(&linked, &SavepointTarget::new(fs.clone(), "/copy"), ids()).unwrap();
+    let copy = SnapshotDir::open(fs.clone(), &copy).unwrap();
+    assert_eq!(
+        keybed_snapshot::inspect(copy.metadata(), &[]).shares_storage_with,
+        [""; 0]
+    );
+    // Another disk knows no links of this one.
+    let other: Arc<dyn Fs> = Arc::new(SimFs::without_history());
+    let target = SavepointTarget::new(other.clone(), TARGET).with_hard_links();
+    let directory = export(&linked, &target, ids()).unwrap();
+    let there = check_snapshot(&other, &directory).unwrap();
+    assert_eq!(keybed_snapshot::inspect(&there, &[]).shares_storage_with, [""; 0]);
+}
+
+#[test]
+fn an_exported_savepoint_keeps_its_kind() {
+    let (_sim, fs, mut job) = disk();
+    for kind in [SnapshotKind::NativeSavepoint, SnapshotKind::CanonicalSavepoint] {
+        let writer = job
+            .begin_savepoint(&SavepointTarget::new(fs.clone(), "/sp"), CheckpointId(40))
+            .unwrap();
+        let tables = vec![job.put_into(&writer).unwrap()];
+        let metadata = Metadata {
+            kind,
+            ..job.savepoint_metadata(CheckpointId(40), tables)
+        };
+        writer.publish(&metadata).unwrap();
+        let copy = run(&fs, writer.directory()).unwrap();
+        assert_eq!(check_snapshot(&fs, &copy).unwrap().kind, kind);
+    }
 }
