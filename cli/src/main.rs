@@ -5,8 +5,10 @@
 //! | [`args`] | what can be said on the command line |
 //! | [`control`] | `keybed list`, `savepoint`, `checkpoint`, `stop`, `cancel`, `status`: speaking to running jobs |
 //! | [`run`] | `keybed run`: decide, start, watch, sum up |
-//! | [`snapshot`] | `keybed snapshot inspect`, `verify`, `export`, `dispose` |
 //! | [`sink`] | `keybed sink ls`, `release` |
+//! | [`snapshot`] | `keybed snapshot ls`, `inspect`, `verify`, `export`, `convert`, `dispose` |
+//! | [`gc`] | `keybed gc`: what no snapshot needs goes |
+//! | [`owners`] | `keybed owners`: who needs a file |
 //! | [`jobs`] | the jobs by name; [`jobs::flights`] is the main one |
 //! | [`input`] | numbered lines of a plain or compressed file |
 //! | [`input_identity`] | by which a changed input is noticed |
@@ -16,9 +18,11 @@
 
 mod args;
 mod control;
+mod gc;
 mod input;
 mod input_identity;
 mod jobs;
+mod owners;
 mod report;
 mod run;
 mod say;
@@ -60,8 +64,18 @@ fn obey(command: Command, json: bool) -> Result<ExitCode> {
         Command::Status(args) => control::status::run(&args, json),
         Command::Snapshot(SnapshotCommand::Inspect { path }) => snapshot::inspect::run(&path, json),
         Command::Snapshot(SnapshotCommand::Verify { path }) => snapshot::verify::run(&path, json),
-        Command::Snapshot(SnapshotCommand::Export { path, to }) => snapshot::export::run(&path, &to, json),
-        Command::Snapshot(SnapshotCommand::Dispose { path }) => snapshot::dispose::run(&path, json),
+        Command::Snapshot(SnapshotCommand::Ls { paths }) => snapshot::ls::run(&paths, json),
+        Command::Snapshot(SnapshotCommand::Export { path, to, hard_links }) => {
+            snapshot::export::run(&path, &to, hard_links, json)
+        }
+        Command::Snapshot(SnapshotCommand::Convert { path, to, target }) => {
+            snapshot::convert::run(&path, to, &target, json)
+        }
+        Command::Snapshot(SnapshotCommand::Dispose { path, dry_run }) => {
+            snapshot::dispose::run(&path, dry_run, json)
+        }
+        Command::Gc(args) => gc::run(&args, json),
+        Command::Owners { file } => owners::run(&file, json),
     }
 }
 

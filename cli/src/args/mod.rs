@@ -2,6 +2,7 @@
 
 mod control;
 mod flink;
+mod gc;
 mod restore;
 mod run;
 mod sink;
@@ -11,6 +12,7 @@ pub(crate) use control::{
     CancelArgs, CheckpointArgs, ControlPort, EndpointArgs, FormatName, ListArgs, SavepointArgs, ServerArgs,
     StatusArgs, StopArgs, TOKEN_VARIABLE, TakeArgs,
 };
+pub(crate) use gc::GcArgs;
 pub(crate) use restore::RestoreArgs;
 pub(crate) use run::{BackendName, OnBadRecord, RunArgs};
 pub(crate) use sink::SinkCommand;
@@ -57,6 +59,13 @@ pub(crate) enum Command {
     /// Look into output directories: parts that are in doubt, and what keeps them.
     #[command(subcommand)]
     Sink(SinkCommand),
+    /// Delete what no snapshot needs from the roots of jobs that do not run.
+    Gc(GcArgs),
+    /// Tell who owns a file, which snapshots need it, and whether it may be deleted.
+    Owners {
+        /// A file in a job root or in the directory of a savepoint; it need not be there any more.
+        file: std::path::PathBuf,
+    },
 }
 
 impl CommandLine {

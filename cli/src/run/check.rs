@@ -2,7 +2,7 @@
 
 use crate::{
     report, say,
-    snapshot::{bytes, inspect::kind_name},
+    snapshot::{bytes, kind_name},
 };
 use keybed::{
     Error, Result,

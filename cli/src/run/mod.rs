@@ -35,7 +35,7 @@ use keybed::{
     snapshot::JobId,
 };
 use places::Places;
-use record::JobRecord;
+pub(crate) use record::JobRecord;
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},

@@ -15,11 +15,15 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 /// # Errors
 /// `NotASnapshot`; `SnapshotIncomplete` or `SnapshotCorrupt`, naming the file; errors of the file system. Then no
 /// copy is left behind.
-pub(crate) fn run(path: &Path, to: &Path, json: bool) -> Result<ExitCode> {
+pub(crate) fn run(path: &Path, to: &Path, hard_links: bool, json: bool) -> Result<ExitCode> {
     let snapshot = open(path)?;
-    let target = SavepointTarget::new(Arc::new(OsFs), to);
+    let mut target = SavepointTarget::new(Arc::new(OsFs), to);
+    if hard_links {
+        target = target.with_hard_links();
+    }
     let directory = savepoint::export(&snapshot, &target, Ids::Entropy)?;
-    let sizes = inspect(open(&directory)?.metadata(), &[]).sizes;
+    let inspection = inspect(open(&directory)?.metadata(), &[]);
+    let (sizes, shares) = (inspection.sizes, inspection.shares_storage_with);
     if json {
         say::out(json!({
             "source": snapshot.directory().display().to_string(),
@@ -27,14 +31,16 @@ pub(crate) fn run(path: &Path, to: &Path, json: bool) -> Result<ExitCode> {
             "checkpoint": snapshot.metadata().checkpoint.0,
             "files": sizes.files,
             "bytes": sizes.total_bytes,
+            "shares_storage_with": shares,
         }));
     } else {
         let (from, total) = (snapshot.directory().display(), bytes(sizes.total_bytes));
-        say::out(format!(
-            "copied {from}: {} files, {total}\n{}",
-            sizes.files,
-            directory.display()
-        ));
+        let done = if shares.is_empty() { "copied" } else { "linked" };
+        say::out(format!("{done} {from}: {} files, {total}", sizes.files));
+        for with in shares {
+            say::out(format!("  shares storage with {with}"));
+        }
+        say::out(directory.display());
     }
     Ok(ExitCode::SUCCESS)
 }

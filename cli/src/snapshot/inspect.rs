@@ -1,16 +1,19 @@
 //! `keybed snapshot inspect`: what a snapshot holds, and which directories it depends on.
 
-use super::{bytes, open};
+use super::{bytes, claim_object, claim_text, kind_name, open, time};
 use crate::say;
 use keybed::{
     Result,
+    env::{Fs, OsFs},
     snapshot::{
-        Anchor, Folder, Inspection, Metadata, SnapshotDir, SnapshotKind, StateKind, inspect,
+        FoundSnapshot, Inspection, SnapshotDir, StateKind,
+        browse::{depends_on, find},
+        inspect,
         inspect::OperatorInspection,
     },
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, fmt::Write, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Write, path::Path, process::ExitCode, sync::Arc};
 
 /// Prints what the snapshot at a path holds.
 ///
@@ -19,15 +22,17 @@ use std::{collections::BTreeMap, fmt::Write, path::Path, process::ExitCode};
 pub(crate) fn run(path: &Path, json: bool) -> Result<ExitCode> {
     let snapshot = open(path)?;
     let inspection = inspect(snapshot.metadata(), &snapshot.siblings()?);
+    let found = find(&(Arc::new(OsFs) as Arc<dyn Fs>), path)?;
+    let found = found.first();
     if json {
-        say::out(object(&snapshot, &inspection));
+        say::out(object(&snapshot, &inspection, found));
     } else {
-        say::out(text(&snapshot, &inspection).trim_end());
+        say::out(text(&snapshot, &inspection, found).trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(snapshot: &SnapshotDir, inspection: &Inspection) -> String {
+fn text(snapshot: &SnapshotDir, inspection: &Inspection, found: Option<&FoundSnapshot>) -> String {
     let (metadata, sizes) = (snapshot.metadata(), &inspection.sizes);
     let mut out = format!("{} {}\n", kind_name(metadata.kind), metadata.checkpoint);
     let mut line = |name: &str, value: &dyn std::fmt::Display| {
@@ -35,15 +40,30 @@ fn text(snapshot: &SnapshotDir, inspection: &Inspection) -> String {
     };
     line("directory", &snapshot.directory().display());
     line("job", &metadata.job);
-    line("taken", &taken(metadata));
+    line("taken", &time(metadata.timestamp_ms));
     line("generation", &metadata.generation);
+    if let Some(found) = found {
+        line("standing", &found.standing.name());
+    }
+    if let Some(claim) = found.and_then(|found| found.facts.as_ref()?.claimed_by.as_ref()) {
+        line("claimed by", &claim_text(claim));
+    }
     let (total, exclusive) = (bytes(sizes.total_bytes), bytes(sizes.exclusive_bytes));
     line(
         "files",
         &format_args!("{} files, {total}; {exclusive} only here", sizes.files),
     );
-    for dir in depends_on(snapshot, inspection) {
+    for dir in depends_on(snapshot) {
         line("depends on", &dir);
+    }
+    for dir in &inspection.shares_storage_with {
+        line("hard links", &format_args!("shares storage with {dir}"));
+    }
+    for external in &metadata.externals {
+        line(
+            "anchor",
+            &format_args!("{} is {} of job {}", external.id, external.url, external.job),
+        );
     }
     for operator in &inspection.operators {
         let OperatorInspection {
@@ -76,9 +96,22 @@ fn text(snapshot: &SnapshotDir, inspection: &Inspection) -> String {
     out
 }
 
-fn object(snapshot: &SnapshotDir, inspection: &Inspection) -> Value {
+fn object(snapshot: &SnapshotDir, inspection: &Inspection, found: Option<&FoundSnapshot>) -> Value {
     let (metadata, sizes) = (snapshot.metadata(), &inspection.sizes);
     let operators: Vec<Value> = inspection.operators.iter().map(operator_object).collect();
+    let externals: Vec<Value> = metadata
+        .externals
+        .iter()
+        .map(|external| {
+            json!({
+                "id": external.id,
+                "url": external.url,
+                "job_id": external.job.to_string(),
+                "root_id": external.root.to_string(),
+                "checkpoint": external.checkpoint.0,
+            })
+        })
+        .collect();
     json!({
         "directory": snapshot.directory().display().to_string(),
         "kind": kind_name(metadata.kind),
@@ -91,7 +124,13 @@ fn object(snapshot: &SnapshotDir, inspection: &Inspection) -> Value {
         "total_bytes": sizes.total_bytes,
         "shared_bytes": sizes.shared_bytes,
         "exclusive_bytes": sizes.exclusive_bytes,
-        "depends_on": depends_on(snapshot, inspection),
+        "standing": found.map(|found| found.standing.name()),
+        "claimed_by": found
+            .and_then(|found| found.facts.as_ref()?.claimed_by.as_ref())
+            .map(claim_object),
+        "depends_on": depends_on(snapshot),
+        "shares_storage_with": inspection.shares_storage_with,
+        "externals": externals,
         "operators": operators,
         "properties": metadata.properties,
     })
@@ -131,27 +170,6 @@ fn operator_object(operator: &OperatorInspection) -> Value {
     })
 }
 
-/// Directories other than its own.
-fn depends_on(snapshot: &SnapshotDir, inspection: &Inspection) -> Vec<String> {
-    let root = snapshot.directory().parent().unwrap_or(Path::new(""));
-    let place = |(anchor, folder): &(Anchor, Folder)| {
-        let anchor = match anchor {
-            Anchor::SelfDir => snapshot.directory().display().to_string(),
-            Anchor::Root => root.display().to_string(),
-            Anchor::External(id) => {
-                let known = snapshot.metadata().externals.iter().find(|place| place.id == *id);
-                known.map_or_else(|| format!("external place {id}"), |place| place.url.clone())
-            }
-        };
-        match folder {
-            Folder::Private => anchor,
-            Folder::Shared => format!("{anchor}/shared"),
-            Folder::TaskOwned => format!("{anchor}/taskowned"),
-        }
-    };
-    inspection.depends_on.iter().map(place).collect()
-}
-
 fn files(operator: &OperatorInspection) -> usize {
     operator.subtasks.iter().map(|s| s.files).sum()
 }
@@ -167,20 +185,4 @@ fn operator_states(operator: &OperatorInspection) -> BTreeMap<&str, usize> {
 
 fn state_kind(kind: StateKind) -> String {
     format!("{kind:?}").to_lowercase()
-}
-
-/// How people and programs call a kind.
-pub(crate) fn kind_name(kind: SnapshotKind) -> &'static str {
-    match kind {
-        SnapshotKind::Checkpoint => "checkpoint",
-        SnapshotKind::FullCheckpoint => "full checkpoint",
-        SnapshotKind::NativeSavepoint => "native savepoint",
-        SnapshotKind::CanonicalSavepoint => "canonical savepoint",
-        _ => "snapshot",
-    }
-}
-
-fn taken(metadata: &Metadata) -> String {
-    let millis = i64::try_from(metadata.timestamp_ms).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| format!("{millis} ms"), |t| t.to_string())
 }

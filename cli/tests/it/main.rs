@@ -7,6 +7,7 @@ mod corruption;
 mod fold;
 mod kills;
 mod lifecycle;
+mod offline;
 mod place;
 mod restores;
 mod retention;

@@ -33,9 +33,13 @@ fn disk() -> (SimFs, Arc<dyn Fs>) {
     job.put(lost, Scope::Shared).unwrap();
     let target = SavepointTarget::new(fs.clone(), "/sp/deep er");
     job.savepoint(&target, 21).unwrap();
-    let unfinished = job.begin_savepoint(&target, CheckpointId(22)).unwrap();
-    job.put_into(&unfinished).unwrap();
-    std::mem::forget(unfinished);
+    // What a process that died left of another one.
+    let unfinished = Path::new("/sp/deep er/savepoint-000000-0123456789ab");
+    sim.create_dir(unfinished).unwrap();
+    drop(
+        sim.create(&unfinished.join("g2-c22-000000000000000000000000000000ff"))
+            .unwrap(),
+    );
     (sim, fs)
 }
 

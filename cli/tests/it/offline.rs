@@ -1,0 +1,458 @@
+//! `keybed snapshot ls | convert`, `keybed gc` and `keybed owners`, over what real runs left behind.
+
+use crate::{
+    fold,
+    place::{Place, Run, listing, signal},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+};
+
+/// A run that is met in the middle: about 11 s if left alone.
+const SLOW: &[&str] = &["--throttle", "30000", "--checkpoint-interval", "100ms"];
+
+fn obey(place: &Place, words: &[&str]) -> Run {
+    Run::of(place.command(words).arg("--json").output().unwrap())
+}
+
+fn text(place: &Place, words: &[&str]) -> String {
+    let run = Run::of(place.command(words).output().unwrap());
+    assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    run.stdout
+}
+
+/// Ends a run in the middle by a signal.
+fn ended(place: &Place, more: &[&str], by: &str) {
+    let before = place
+        .events()
+        .iter()
+        .filter(|e| e["event"] == "completed")
+        .count();
+    let mut child = place.flights(&[SLOW, more].concat()).spawn().unwrap();
+    place.wait_for(&mut child, "two completed checkpoints", |events| {
+        events.iter().filter(|e| e["event"] == "completed").count() > before + 1
+    });
+    signal(&child, by);
+    child.wait_with_output().unwrap();
+}
+
+/// Every file with a hash of its bytes, the lock file too.
+fn hash(dir: &Path) -> BTreeMap<PathBuf, u64> {
+    let hash = |path: &PathBuf| {
+        let mut hasher = DefaultHasher::new();
+        fs::read(dir.join(path)).unwrap().hash(&mut hasher);
+        hasher.finish()
+    };
+    listing(dir)
+        .into_iter()
+        .map(|path| (path.clone(), hash(&path)))
+        .collect()
+}
+
+fn newest(place: &Place) -> PathBuf {
+    let list = obey(place, &["snapshot", "ls", "state"]).summary();
+    let snapshots = list["snapshots"].as_array().unwrap();
+    let timeline = snapshots.iter().filter(|s| s["standing"] == "timeline");
+    let newest = timeline.max_by_key(|s| s["checkpoint"].as_u64()).unwrap();
+    place.path(newest["directory"].as_str().unwrap())
+}
+
+fn paths(root: &Value) -> Vec<String> {
+    let swept = root["swept"].as_array().unwrap();
+    swept
+        .iter()
+        .map(|swept| swept["path"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn snapshots_are_listed_converted_and_finish_the_job_in_either_format() {
+    // The user could not find a snapshot, or a converted one would lose state.
+    let place = Place::new();
+    ended(&place, &["--backend", "lsm"], "INT");
+    let checkpoint = newest(&place);
+    let before = hash(&place.job_root());
+    let words = [
+        "snapshot",
+        "convert",
+        checkpoint.to_str().unwrap(),
+        "--to",
+        "canonical",
+        "sp",
+    ];
+    let said = text(&place, &words);
+    let canonical = said.lines().last().unwrap().to_owned();
+    assert!(place.path(&canonical).join("_metadata").is_file(), "{said}");
+    assert_eq!(hash(&place.job_root()), before, "the source is only read");
+    let native = obey(
+        &place,
+        &["snapshot", "convert", &canonical, "--to", "native", "sp"],
+    )
+    .summary();
+    assert_eq!(native["kind"], "native savepoint");
+    let native = native["directory"].as_str().unwrap();
+
+    let list = obey(&place, &["snapshot", "ls", "sp", "state/checkpoints"]).summary();
+    let kinds: Vec<&str> = list["snapshots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds.iter().filter(|kind| kind.ends_with("savepoint")).count(),
+        2,
+        "{list}"
+    );
+    let table = text(&place, &["snapshot", "ls", "sp", "state"]);
+    assert!(
+        table.starts_with("KIND") && table.contains("canonical savepoint") && table.contains("depends on"),
+        "{table}"
+    );
+    let inspected = obey(&place, &["snapshot", "inspect", checkpoint.to_str().unwrap()]).summary();
+    assert_eq!(inspected["standing"], "timeline");
+    let shared = place.job_root().join("shared");
+    assert_eq!(inspected["depends_on"], serde_json::json!([shared]));
+
+    // The source is gone; each goes on alone, on the other backend.
+    fs::remove_dir_all(place.state_dir()).unwrap();
+    for (savepoint, backend) in [(canonical.as_str(), "heap"), (native, "lsm")] {
+        obey(&place, &["snapshot", "verify", savepoint]).summary();
+        let summary = place
+            .run(&["--restart", "-s", savepoint, "-p", "3", "--backend", backend])
+            .summary();
+        assert_eq!(summary["state"], "finished");
+        place.assert_output(&fold::expected());
+        fs::remove_dir_all(place.state_dir()).unwrap();
+    }
+    let again = obey(
+        &place,
+        &["snapshot", "convert", native, "--to", "canonical", "sp2"],
+    )
+    .summary();
+    obey(
+        &place,
+        &["snapshot", "verify", again["directory"].as_str().unwrap()],
+    )
+    .summary();
+}
+
+#[test]
+fn garbage_of_a_killed_run_goes_as_the_dry_run_said_and_the_job_goes_on() {
+    // Files would be lost that a checkpoint needs, or stay for ever.
+    let place = Place::new();
+    ended(&place, &[], "KILL");
+    let root = place.job_root();
+    // What a run that died at another moment would have left besides.
+    let orphans = [
+        "shared/g1-c1-000000000000000000000000000000aa",
+        "chk-900/g1-c900-000000000000000000000000000000ab",
+    ];
+    fs::create_dir(root.join("chk-900")).unwrap();
+    for orphan in orphans {
+        fs::write(root.join(orphan), b"left").unwrap();
+    }
+    fs::write(root.join("notes.txt"), b"mine").unwrap();
+    let before = hash(&root);
+    let dry = obey(&place, &["gc", "state", "--dry-run"]).summary();
+    assert_eq!(hash(&root), before, "a dry run changes nothing");
+    let aged = obey(&place, &["gc", "state", "--min-age", "1h"]).summary();
+    assert_eq!(paths(&aged["roots"][0]), [""; 0], "garbage is young");
+    let said = text(&place, &["gc", "state", "--dry-run"]);
+    let wet = obey(&place, &["gc", root.to_str().unwrap()]).summary();
+    assert_eq!(dry["roots"][0]["swept"], wet["roots"][0]["swept"]);
+    let swept = paths(&wet["roots"][0]);
+    for orphan in orphans {
+        assert!(
+            swept.iter().any(|path| path == orphan) && said.contains(orphan),
+            "{wet}"
+        );
+    }
+    let mut expected = before.clone();
+    expected.retain(|path, _| !swept.iter().any(|swept| Path::new(swept) == path));
+    assert_eq!(hash(&root), expected, "exactly what was said went");
+    let again = obey(&place, &["gc", "state"]).summary();
+    assert_eq!(paths(&again["roots"][0]), [""; 0]);
+    assert!(root.join("notes.txt").exists());
+    place.run(&["--resume"]).summary();
+    place.assert_output(&fold::expected());
+}
+
+#[test]
+fn a_root_in_use_or_with_unreadable_metadata_is_refused_and_untouched() {
+    // A sweep would take files from under a running job, or decide without knowing who needs them.
+    let place = Place::new();
+    let mut child = place.flights(SLOW).spawn().unwrap();
+    place.wait_for(&mut child, "two completed checkpoints", |events| {
+        events.iter().filter(|e| e["event"] == "completed").count() > 1
+    });
+    let root = place.job_root();
+    for words in [
+        &["gc", "state"][..],
+        &["gc", "state", "--dry-run"],
+        &["gc", root.to_str().unwrap()],
+    ] {
+        let error = obey(&place, words).error("GcRefused", 5);
+        assert_eq!(error["fields"]["reason"], "live owner");
+        assert_eq!(error["fields"]["pid"], child.id().to_string());
+    }
+    let object = listing(&root.join("shared")).pop().unwrap();
+    let told = obey(
+        &place,
+        &["owners", root.join("shared").join(object).to_str().unwrap()],
+    );
+    assert_eq!(told.summary()["may_be_deleted"], false);
+    signal(&child, "KILL");
+    child.wait().unwrap();
+
+    let metadata = newest(&place).join("_metadata");
+    let good = fs::read(&metadata).unwrap();
+    let mut bad = good.clone();
+    bad[100] ^= 1;
+    fs::write(&metadata, &bad).unwrap();
+    let before = hash(&root);
+    for words in [&["gc", "state"][..], &["gc", "state", "--dry-run"]] {
+        let error = obey(&place, words).error("GcRefused", 5);
+        assert_eq!(error["fields"]["reason"], "unreadable metadata");
+        assert!(
+            error["fields"]["because"].as_str().unwrap().contains("chk-"),
+            "{error}"
+        );
+    }
+    assert_eq!(hash(&root), before);
+    let list = obey(&place, &["snapshot", "ls", "state"]).summary();
+    let unreadable = list["snapshots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|s| s["standing"] == "unreadable")
+        .count();
+    assert_eq!(unreadable, 1, "{list}");
+    fs::write(&metadata, &good).unwrap();
+    obey(&place, &["gc", "state"]).summary();
+}
+
+#[test]
+fn a_history_that_was_given_up_goes_only_by_its_name() {
+    let place = Place::new();
+    ended(&place, &[], "KILL");
+    let old = place.job_root();
+    ended(&place, &["--restart"], "KILL");
+    let current = place.job_root();
+    let id = |root: &Path| root.file_name().unwrap().to_str().unwrap().to_owned();
+    let swept = obey(&place, &["gc", "state"]).summary();
+    assert_eq!(swept["given_up"][0]["job_id"], id(&old));
+    assert!(text(&place, &["gc", "state", "--dry-run"]).contains("--given-up"));
+    let before = hash(&old);
+    obey(&place, &["gc", "state", "--given-up", &id(&current)]).error("GcRefused", 5);
+    obey(&place, &["gc", "state", "--given-up", &"0".repeat(32)]).error("NotASnapshot", 1);
+    assert_eq!(obey(&place, &["gc", "state", "--given-up", "x"]).status, 2);
+    let dry = obey(&place, &["gc", "state", "--dry-run", "--given-up", &id(&old)]).summary();
+    assert_eq!(hash(&old), before);
+    let wet = obey(&place, &["gc", "state", "--given-up", &id(&old)]).summary();
+    assert_eq!(dry["roots"], wet["roots"]);
+    assert!(!old.exists());
+    assert_eq!(wet["given_up"], serde_json::json!([]));
+    place.run(&["--resume"]).summary();
+    place.assert_output(&fold::expected());
+}
+
+#[test]
+fn a_file_is_answered_for_and_hard_links_and_disposal_say_what_they_do() {
+    let place = Place::new();
+    ended(&place, &[], "INT");
+    let checkpoint = newest(&place);
+    let checkpoint = checkpoint.to_str().unwrap();
+    let words = ["snapshot", "export", checkpoint, "--to", "sp", "--hard-links"];
+    let exported = obey(&place, &words).summary();
+    let shared = place.job_root().join("shared").display().to_string();
+    assert!(
+        exported["shares_storage_with"].to_string().contains(&shared),
+        "{exported}"
+    );
+    let savepoint = exported["directory"].as_str().unwrap();
+    let inspected = obey(&place, &["snapshot", "inspect", savepoint]).summary();
+    assert_eq!(inspected["shares_storage_with"], exported["shares_storage_with"]);
+
+    let before = hash(&place.path(savepoint));
+    let file = before
+        .keys()
+        .find(|path| path.to_str().unwrap().starts_with('g'))
+        .unwrap();
+    let file = place.path(savepoint).join(file);
+    let told = obey(&place, &["owners", file.to_str().unwrap()]).summary();
+    assert_eq!(
+        (&told["owner"]["kind"], &told["may_be_deleted"]),
+        (&"user".into(), &false.into())
+    );
+    assert_eq!(told["needed_by"][0]["kind"], "native savepoint");
+    let said = text(&place, &["owners", checkpoint]);
+    assert!(
+        said.lines().count() < 24 && said.contains("needed by") && said.contains("deletable  no"),
+        "{said}"
+    );
+    obey(&place, &["owners", "state/job.json"]).error("NotASnapshot", 1);
+
+    let dry = obey(&place, &["snapshot", "dispose", savepoint, "--dry-run"]).summary();
+    assert_eq!(dry["removed_directory"], false);
+    assert_eq!(hash(&place.path(savepoint)), before);
+    let wet = obey(&place, &["snapshot", "dispose", savepoint]).summary();
+    assert_eq!(dry["files"], wet["files"]);
+    assert!(!place.path(savepoint).exists());
+    obey(&place, &["snapshot", "verify", checkpoint]).summary();
+}
+
+/// One way of breaking a snapshot, and what every verb must say of it.
+type Damage = (&'static str, fn(&Path), &'static str, i32);
+
+#[test]
+fn bad_snapshots_are_refused_by_every_verb_and_nothing_is_changed() {
+    // The verb would make a copy of damage, or change what it was only asked about.
+    let place = Place::new();
+    ended(&place, &[], "INT");
+    let checkpoint = newest(&place);
+    let words = ["snapshot", "export", checkpoint.to_str().unwrap(), "--to", "good"];
+    let good = obey(&place, &words).summary()["directory"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let damages: [Damage; 6] = [
+        (
+            "no snapshot",
+            |dir| fs::remove_file(dir.join("_metadata")).unwrap(),
+            "NotASnapshot",
+            1,
+        ),
+        (
+            "another magic",
+            |dir| fs::write(dir.join("_metadata"), [7; 300]).unwrap(),
+            "NotASnapshot",
+            1,
+        ),
+        ("a newer version", newer, "UnsupportedFormatVersion", 5),
+        ("a flipped bit", flipped, "SnapshotCorrupt", 3),
+        (
+            "a missing file",
+            |dir| fs::remove_file(biggest(dir)).unwrap(),
+            "SnapshotIncomplete",
+            5,
+        ),
+        ("a symbolic link", linked, "SnapshotCorrupt", 3),
+    ];
+    for (what, damage, code, status) in damages {
+        let bad = place.path("bad");
+        let _ = fs::remove_dir_all(&bad);
+        copy_dir(&place.path(&good), &bad);
+        damage(&bad);
+        let before = hash(&bad);
+        for words in [
+            &["snapshot", "convert", "bad", "--to", "canonical", "new"][..],
+            &["snapshot", "export", "bad", "--to", "new"],
+            &["snapshot", "verify", "bad"],
+        ] {
+            let run = obey(&place, words);
+            let all = format!("{what}: {words:?}: {}{}", run.stdout, run.stderr);
+            assert_eq!(run.status, status_of(&run, code, status), "{all}");
+            assert!(!place.path("new").exists(), "{all}");
+            assert_eq!(hash(&bad), before, "{all}");
+        }
+        let listed = obey(&place, &["snapshot", "ls", "bad"]).summary();
+        assert_eq!(hash(&bad), before, "{what}: {listed}");
+    }
+    // A checkpoint without its root names what is missing.
+    copy_dir(&checkpoint, &place.path("alone/chk-1"));
+    fs::rename(
+        place.path("alone/chk-1"),
+        place.path("alone").join(checkpoint.file_name().unwrap()),
+    )
+    .unwrap();
+    let alone = format!("alone/{}", checkpoint.file_name().unwrap().to_str().unwrap());
+    let before = hash(&place.path("alone"));
+    let error = obey(
+        &place,
+        &["snapshot", "convert", &alone, "--to", "canonical", "new"],
+    )
+    .error("SnapshotIncomplete", 3);
+    assert!(
+        error["fields"]["missing"]
+            .as_str()
+            .unwrap()
+            .contains("alone/shared/"),
+        "{error}"
+    );
+    assert_eq!(hash(&place.path("alone")), before);
+    let listed = obey(&place, &["snapshot", "ls", "alone"]).summary();
+    assert_eq!(listed["snapshots"][0]["standing"], "stray");
+    // What is nothing of ours.
+    for words in [
+        &["gc", "good"][..],
+        &["gc", "nowhere"],
+        &["snapshot", "ls", "nowhere"],
+        &["owners", "good/notes"],
+    ] {
+        let run = obey(&place, words);
+        assert!(
+            run.stdout.contains("NotASnapshot") || run.status == 0,
+            "{words:?}: {}",
+            run.stdout
+        );
+    }
+    assert!(!place.path("new").exists());
+}
+
+fn status_of(run: &Run, code: &str, status: i32) -> i32 {
+    run.error(code, status);
+    status
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for path in listing(from) {
+        fs::copy(from.join(&path), to.join(&path)).unwrap();
+    }
+}
+
+fn biggest(dir: &Path) -> PathBuf {
+    let objects = listing(dir)
+        .into_iter()
+        .filter(|path| path.to_str().unwrap().starts_with('g'));
+    dir.join(
+        objects
+            .max_by_key(|path| fs::metadata(dir.join(path)).unwrap().len())
+            .unwrap(),
+    )
+}
+
+fn flipped(dir: &Path) {
+    let file = biggest(dir);
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, bytes).unwrap();
+}
+
+fn linked(dir: &Path) {
+    let file = biggest(dir);
+    let moved = dir.join("elsewhere");
+    fs::rename(&file, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &file).unwrap();
+}
+
+/// Metadata whose envelope says a version that nobody knows yet, with right checksums.
+fn newer(dir: &Path) {
+    use keybed::{format::envelope, snapshot::metadata};
+    let bytes = fs::read(dir.join("_metadata")).unwrap();
+    metadata::decode(&bytes).unwrap();
+    let (version, sections) = envelope::read(*b"KBSNAP\0\x01", 1, &bytes).unwrap();
+    let sections: Vec<_> = sections.into_iter().map(|(_, section)| section).collect();
+    fs::write(
+        dir.join("_metadata"),
+        envelope::write(*b"KBSNAP\0\x01", version + 1, &sections),
+    )
+    .unwrap();
+}
