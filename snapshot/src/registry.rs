@@ -372,6 +372,7 @@ impl SharedRegistry {
         if let Some(because) = &self.refused {
             return Err(
                 Error::new(Code::GcRefused, "unreadable metadata forbids every deletion")
+                    .with("reason", "unreadable metadata")
                     .with("because", because),
             );
         }

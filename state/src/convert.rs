@@ -171,7 +171,7 @@ fn copy(
                 ));
                 files.fetch(&table.file, &*options.fs, &path)?;
                 let (content, digest, bytes) = (table.file.content, table.file.digest, table.file.length);
-                let copy = out.put_file(Scope::Exclusive, content, &*options.fs, &path, digest, bytes)?;
+                let copy = out.give_file(Scope::Exclusive, content, &*options.fs, &path, digest, bytes)?;
                 options.fs.remove_file(&path)?;
                 copies.insert(table.file.clone(), copy);
             }

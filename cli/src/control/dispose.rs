@@ -45,7 +45,7 @@ pub(crate) fn run(path: &Path, server: &ServerArgs, json: bool) -> Result<ExitCo
             done => return done,
         }
     }
-    snapshot::dispose::run(&local, json)
+    snapshot::dispose::run(&local, false, json)
 }
 
 /// The path without `file:`.

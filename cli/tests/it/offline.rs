@@ -320,7 +320,7 @@ fn bad_snapshots_are_refused_by_every_verb_and_nothing_is_changed() {
         .as_str()
         .unwrap()
         .to_owned();
-    let damages: [Damage; 6] = [
+    let damages: [Damage; 7] = [
         (
             "no snapshot",
             |dir| fs::remove_file(dir.join("_metadata")).unwrap(),
@@ -339,9 +339,10 @@ fn bad_snapshots_are_refused_by_every_verb_and_nothing_is_changed() {
             "a missing file",
             |dir| fs::remove_file(biggest(dir)).unwrap(),
             "SnapshotIncomplete",
-            5,
+            3,
         ),
         ("a symbolic link", linked, "SnapshotCorrupt", 3),
+        ("a reference that leaves", leaving, "SnapshotCorrupt", 3),
     ];
     for (what, damage, code, status) in damages {
         let bad = place.path("bad");
@@ -362,6 +363,15 @@ fn bad_snapshots_are_refused_by_every_verb_and_nothing_is_changed() {
         }
         let listed = obey(&place, &["snapshot", "ls", "bad"]).summary();
         assert_eq!(hash(&bad), before, "{what}: {listed}");
+    }
+    // Nothing can be written where the kernel makes the files.
+    for words in [
+        &["snapshot", "convert", &good, "--to", "canonical", "/proc/keybed"][..],
+        &["snapshot", "export", &good, "--to", "/proc/keybed"],
+    ] {
+        let run = obey(&place, words);
+        assert_eq!(run.status, 1, "{}", run.stdout);
+        assert!(run.stdout.contains("/proc/keybed"), "{}", run.stdout);
     }
     // A checkpoint without its root names what is missing.
     copy_dir(&checkpoint, &place.path("alone/chk-1"));
@@ -443,16 +453,34 @@ fn linked(dir: &Path) {
     std::os::unix::fs::symlink(&moved, &file).unwrap();
 }
 
-/// Metadata whose envelope says a version that nobody knows yet, with right checksums.
-fn newer(dir: &Path) {
+/// Metadata with right checksums whose sections were changed.
+fn rewritten(dir: &Path, version: u32, change: impl Fn(&mut Vec<u8>)) {
     use keybed::{format::envelope, snapshot::metadata};
+    const MAGIC: [u8; 8] = *b"KBSNAP\0\x01";
     let bytes = fs::read(dir.join("_metadata")).unwrap();
     metadata::decode(&bytes).unwrap();
-    let (version, sections) = envelope::read(*b"KBSNAP\0\x01", 1, &bytes).unwrap();
-    let sections: Vec<_> = sections.into_iter().map(|(_, section)| section).collect();
-    fs::write(
-        dir.join("_metadata"),
-        envelope::write(*b"KBSNAP\0\x01", version + 1, &sections),
-    )
-    .unwrap();
+    let (_, sections) = envelope::read(MAGIC, 1, &bytes).unwrap();
+    let mut sections: Vec<_> = sections.into_iter().map(|(_, section)| section).collect();
+    sections.iter_mut().for_each(|section| change(&mut section.bytes));
+    fs::write(dir.join("_metadata"), envelope::write(MAGIC, version, &sections)).unwrap();
+}
+
+/// A version that nobody knows yet.
+fn newer(dir: &Path) {
+    rewritten(dir, 2, |_| {});
+}
+
+/// The name of a file becomes a path of the same length out of the directory.
+fn leaving(dir: &Path) {
+    let file = biggest(dir);
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let out = format!("{:x<width$}", "../../../etc/", width = name.len());
+    rewritten(dir, 1, |bytes| {
+        while let Some(at) = bytes
+            .windows(name.len())
+            .position(|window| window == name.as_bytes())
+        {
+            bytes[at..at + name.len()].copy_from_slice(out.as_bytes());
+        }
+    });
 }

@@ -292,6 +292,9 @@ fn symbolic_links_in_place_of_files_are_refused() {
         std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
         let error = check_snapshot(&fs, &path).unwrap_err();
         assert_eq!(error.file(), Some(file.as_path()), "{error}");
+        if entry.name != "_metadata" {
+            assert_eq!(error.code(), Code::SnapshotCorrupt, "{error}");
+        }
         std::fs::remove_file(&file).unwrap();
         std::fs::rename(&elsewhere, &file).unwrap();
         check_snapshot(&fs, &path).unwrap();
