@@ -53,6 +53,13 @@ pub enum Purpose {
     Manual(CheckpointScope),
     /// Somebody asked for a snapshot of his own: no recovery uses it, no sink commits for it.
     Savepoint(SavepointFormat),
+    /// The job ends with a snapshot that belongs to whoever asked; sinks commit what it names.
+    StopWithSavepoint {
+        /// How its state is written.
+        format: SavepointFormat,
+        /// The sources end their input first, so that everything fires that waits for its end.
+        drain: bool,
+    },
     /// The job stops after it and can be resumed.
     Stop,
     /// All input has been processed; the job is finished after it.
@@ -62,18 +69,26 @@ pub enum Purpose {
 impl Purpose {
     /// Whether the job ends once this checkpoint is complete.
     pub fn ends_the_job(self) -> bool {
-        matches!(self, Purpose::Stop | Purpose::Final)
+        matches!(
+            self,
+            Purpose::StopWithSavepoint { .. } | Purpose::Stop | Purpose::Final
+        )
     }
 
     /// Whether the snapshot is its user's, and none of the job's checkpoints.
     pub fn is_savepoint(self) -> bool {
-        matches!(self, Purpose::Savepoint(_))
+        matches!(self, Purpose::Savepoint(_) | Purpose::StopWithSavepoint { .. })
+    }
+
+    /// Whether sources end their input ahead of its barrier; what follows a failure is a new attempt, then.
+    pub fn drains(self) -> bool {
+        matches!(self, Purpose::StopWithSavepoint { drain: true, .. })
     }
 
     /// What tasks write, unless they must write everything.
     pub fn kind(self) -> SnapshotKind {
         match self {
-            Purpose::Savepoint(format) => format.kind(),
+            Purpose::Savepoint(format) | Purpose::StopWithSavepoint { format, .. } => format.kind(),
             Purpose::Manual(CheckpointScope::Full) => SnapshotKind::FullCheckpoint,
             Purpose::Periodic
             | Purpose::Manual(CheckpointScope::Configured)

@@ -88,6 +88,16 @@ pub enum JobEvent {
         /// Why.
         reason: String,
     },
+    /// A savepoint ended the job; sinks commit what it names. In a run that finds it, nothing was restored and no record
+    /// is read.
+    Concluding {
+        /// The id it was taken under.
+        checkpoint: CheckpointId,
+        /// Its directory.
+        location: PathBuf,
+        /// The input was ended before, so the result is complete.
+        drained: bool,
+    },
     /// Retention or the sweep of an older checkpoint failed; it is tried again after the next one.
     CleanupFailed {
         /// What was met.
@@ -155,6 +165,8 @@ pub struct JobReport {
     pub checkpoints: u64,
     /// The newest completed checkpoint, that which was restored included.
     pub last_checkpoint: Option<CheckpointId>,
+    /// The savepoint that the job ended with, or ends with: it exists.
+    pub stopped_with: Option<PathBuf>,
     /// The directory of the snapshot that the job was started from, in this run or an earlier one.
     pub restored_from: Option<PathBuf>,
     /// Whether that snapshot must stay where it is: a recovery would go back to it, or a checkpoint that is kept refers

@@ -10,7 +10,9 @@ use crate::{
 };
 use keybed_env::{Fs, sched::TaskBuilder};
 use keybed_format::{Code, Error, Result};
-use keybed_snapshot::{JobId, KeyedHandle, OpenFiles, OperatorSnapshot, OperatorUid, StateCatalogue};
+use keybed_snapshot::{
+    CheckpointId, JobId, KeyedHandle, OpenFiles, OperatorSnapshot, OperatorUid, StateCatalogue,
+};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -77,6 +79,15 @@ pub(crate) struct Build<'a> {
     pub(crate) wiring: &'a mut Wiring,
 }
 
+/// The end of a job with a savepoint.
+pub(crate) struct Conclusion<'a> {
+    pub(crate) place: &'a JobPlace,
+    /// Unique over the life of the job, as that of an attempt.
+    pub(crate) attempt: u64,
+    /// The result is complete.
+    pub(crate) drained: bool,
+}
+
 /// A source, an operator, or half a sink.
 pub(crate) trait Node: Send + Sync {
     fn width(&self) -> Width {
@@ -97,6 +108,21 @@ pub(crate) trait Node: Send + Sync {
 
     /// Finds out before any task starts whether what a snapshot relies on outside of itself is still there.
     fn check_restored(&self, _fs: &dyn Fs, _operator: &OperatorSnapshot) -> Result {
+        Ok(())
+    }
+
+    /// Commits what a savepoint names that ended the job. No task runs. May be repeated.
+    fn conclude(&self, _conclusion: &Conclusion<'_>, _operator: &OperatorSnapshot) -> Result {
+        Ok(())
+    }
+
+    /// A savepoint that was to end the job never came to be: lets go what was kept for it, by its id and its attempt.
+    fn release(&self, _fs: &dyn Fs, _job: JobId, _savepoint: (CheckpointId, u64)) -> Result {
+        Ok(())
+    }
+
+    /// The end of the job is recorded: removes what nobody needs any more.
+    fn clean_up(&self, _conclusion: &Conclusion<'_>) -> Result {
         Ok(())
     }
 

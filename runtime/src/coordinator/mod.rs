@@ -14,7 +14,8 @@
 //! What counts as a failure (each id once; a success starts the count anew): I/O failure while allotting or
 //! publishing, failure of an asynchronous part, expiry. What does not: declines because a task was not ready, is
 //! closing, or saw a newer barrier, the end of the attempt, and whatever happens to a savepoint, which is nobody's way
-//! back: a savepoint changes neither the count nor the times of periodic checkpoints.
+//! back: a savepoint changes neither the count nor the times of periodic checkpoints. A stop with a savepoint that fails
+//! leaves the job running, unless its barrier was sent behind the end of the input: then a new attempt begins.
 
 mod pending;
 #[cfg(test)]
@@ -103,6 +104,9 @@ pub enum Command<P> {
     Discard(CheckpointId, P),
     /// Too many failures in a row: fail the attempt.
     FailAttempt(String),
+    /// The tasks have processed the end of an input that is not at its end: they cannot go on, and it is nobody's
+    /// failure. Begin a new attempt.
+    RestartAttempt(String),
 }
 
 #[derive(Debug)]
@@ -339,6 +343,7 @@ impl<P> Coordinator<P> {
             Stage::Publishing { id, purpose, .. } => (Some(id), purpose, Vec::new()),
             Stage::Collecting(pending) => (Some(pending.id), pending.purpose, pending.into_acks()),
         };
+        let drained = purpose.drains() && id.is_some();
         let counts = reason.counts() && !purpose.is_savepoint();
         if !purpose.is_savepoint() {
             self.last_end = Some(now);
@@ -349,6 +354,7 @@ impl<P> Coordinator<P> {
             "{} checkpoint failures in a row, the last: {reason}",
             self.failures
         );
+        let drain_failed = format!("the input was ended for a savepoint that failed: {reason}");
         let mut commands = vec![Command::Abort(id, purpose, reason)];
         if let Some(id) = id {
             commands.extend(acks.into_iter().map(|ack| Command::Discard(id, ack)));
@@ -356,10 +362,15 @@ impl<P> Coordinator<P> {
         if failed {
             self.ready = false;
             commands.push(Command::FailAttempt(why));
+        } else if self.ready && drained {
+            // No checkpoint may hold what fired too early.
+            self.ready = false;
+            commands.push(Command::RestartAttempt(drain_failed));
         } else if self.ready {
-            if purpose.ends_the_job() {
-                // The job cannot end without it, and its sources may have stopped already; how often it is tried is bounded by the failures borne, and
-                // declines that do not count cannot repeat at the end of input.
+            if purpose.ends_the_job() && !purpose.is_savepoint() {
+                // The job cannot end without it, and its sources may have stopped already; how often it is tried is
+                // bounded by the failures borne, and declines that do not count cannot repeat at the end of input.
+                // Without a savepoint the job goes on.
                 self.asked.push(purpose);
             }
             commands.extend(self.on_time(now));

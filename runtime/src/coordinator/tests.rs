@@ -263,6 +263,7 @@ fn the_end_of_an_attempt_gives_up_what_collects_and_awaits_what_is_stored() {
 /// each id ends once, and every acknowledgement is either published or discarded.
 #[test]
 fn random_events_keep_the_promises() {
+    let mut stopped = 0;
     for seed in 0..2000 {
         let mut random = Random::from_seed(seed);
         let tasks = 1 + random.index(3);
@@ -276,11 +277,19 @@ fn random_events_keep_the_promises() {
         let mut commands = c.on_ready(at(0));
         let (mut ended, mut sent, mut settled) = (std::collections::BTreeSet::new(), 0, 0);
         let (mut collecting, mut storing, mut failed) = (None, None, false);
+        // The barrier under way was sent behind the end of the input; the job ended.
+        let (mut drained, mut over) = (false, false);
         for _ in 0..200 {
             for command in std::mem::take(&mut commands) {
                 match command {
-                    Command::Allot(_) => assert!(storing.replace(None).is_none() && collecting.is_none()),
-                    Command::Trigger(id, _) => assert!(collecting.replace(id).is_none()),
+                    Command::Allot(_) => {
+                        assert!(storing.replace(None).is_none() && collecting.is_none());
+                        assert!(!drained && !over, "seed {seed}: after the end of the input");
+                    }
+                    Command::Trigger(id, purpose) => {
+                        assert!(collecting.replace(id).is_none());
+                        drained = purpose.drains();
+                    }
                     Command::Publish(id, _, acks) => {
                         assert_eq!(collecting.take(), Some(id), "seed {seed}");
                         let expected: Vec<_> = (0..tasks).map(|t| (attempt, t, id.0)).collect();
@@ -288,16 +297,33 @@ fn random_events_keep_the_promises() {
                         settled += acks.len();
                         storing = Some(Some(id));
                     }
-                    Command::Complete { checkpoint, .. } => assert!(ended.insert(checkpoint), "seed {seed}"),
+                    Command::Complete {
+                        checkpoint, purpose, ..
+                    } => {
+                        assert!(ended.insert(checkpoint), "seed {seed}");
+                        over = purpose.ends_the_job();
+                    }
                     Command::Abort(id, ..) => {
                         collecting = None;
                         assert!(id.is_none_or(|id| ended.insert(id)), "seed {seed}");
                     }
                     Command::Discard(..) => settled += 1,
                     Command::FailAttempt(_) => failed = true,
+                    Command::RestartAttempt(_) => {
+                        assert!(std::mem::take(&mut drained), "seed {seed}: for nothing");
+                        failed = true;
+                    }
                 }
             }
+            if over {
+                assert_eq!((c.next_deadline(), c.request(at(now), MANUAL).0), (None, false));
+                assert_eq!(c.on_time(at(now + 1000)), [], "seed {seed}: nothing follows");
+                stopped += 1;
+                break;
+            }
             if failed && storing.is_none() {
+                assert_eq!(c.on_time(at(now + 1000)), [], "seed {seed}: a failed attempt");
+                drained = false;
                 attempt += 1;
                 c.begin_attempt(attempt);
                 failed = false;
@@ -318,6 +344,10 @@ fn random_events_keep_the_promises() {
                 5 => {
                     now += random.below(4);
                     c.on_time(at(now))
+                }
+                6 if random.one_in(3) => {
+                    let (format, drain) = (crate::SavepointFormat::Native, random.one_in(2));
+                    c.request(at(now), Purpose::StopWithSavepoint { format, drain }).1
                 }
                 6 => c.request(at(now), MANUAL).1,
                 _ => match storing.take() {
@@ -350,6 +380,7 @@ fn random_events_keep_the_promises() {
             "seed {seed}: every acknowledgement is accounted for"
         );
     }
+    assert!(stopped > 100, "{stopped} stops");
 }
 
 #[test]
@@ -388,4 +419,62 @@ fn a_savepoint_changes_neither_the_count_of_failures_nor_the_times_of_checkpoint
     trigger(&mut c, 6, 5);
     let abort = c.on_decline(at(6), 1, 0, id(5), "full".into(), true);
     assert!(matches!(abort[..], [Command::Abort(..), Command::FailAttempt(_)]));
+}
+
+fn stop(drain: bool) -> Purpose {
+    let format = crate::SavepointFormat::Canonical;
+    Purpose::StopWithSavepoint { format, drain }
+}
+
+#[test]
+fn a_stop_that_fails_leaves_the_job_running_unless_the_end_of_its_input_was_processed() {
+    for (drain, triggered) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut c = ready(timing());
+        assert_eq!(c.request(at(0), stop(drain)).1, [Command::Allot(stop(drain))]);
+        let commands = if triggered {
+            assert_eq!(
+                c.on_allotted(at(0), id(1)),
+                [Command::Trigger(id(1), stop(drain))]
+            );
+            c.on_ack(1, 0, id(1), "a");
+            c.on_decline(at(1), 1, 1, id(1), "full".into(), true)
+        } else {
+            c.on_storage_failed(at(1), "no such place".into())
+        };
+        assert!(matches!(commands[0], Command::Abort(_, p, _) if p == stop(drain)));
+        let restarts = matches!(commands.last(), Some(Command::RestartAttempt(_)));
+        assert_eq!(restarts, drain && triggered, "{commands:?}");
+        let goes_on = commands.contains(&Command::Allot(Purpose::Periodic));
+        assert_eq!(goes_on, !restarts, "{commands:?}");
+        assert!(
+            !commands.contains(&Command::Allot(stop(drain))),
+            "nobody asked again"
+        );
+        if restarts {
+            assert_eq!((c.on_time(at(100)), c.next_deadline()), (vec![], None));
+            c.begin_attempt(2);
+            assert_eq!(c.on_ready(at(100)), []);
+        }
+    }
+}
+
+#[test]
+fn a_stop_waits_for_what_was_asked_before_and_goes_before_the_end_of_the_input() {
+    let mut c = ready(timing());
+    trigger(&mut c, 1, 1);
+    for purpose in [Purpose::Final, stop(true), MANUAL] {
+        assert_eq!(c.request(at(1), purpose), (true, vec![]));
+    }
+    let mut next = |n: u64, then: Option<Purpose>| {
+        c.on_ack(1, 0, id(n), "a");
+        c.on_ack(1, 1, id(n), "b");
+        let commands = c.on_published(at(1), id(n));
+        assert_eq!(commands.get(1), then.map(Command::Allot).as_ref());
+        if then.is_some() {
+            c.on_allotted(at(1), id(n + 1));
+        }
+    };
+    next(1, Some(MANUAL));
+    next(2, Some(stop(true)));
+    next(3, None);
 }

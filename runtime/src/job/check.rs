@@ -26,7 +26,7 @@ use std::{
 };
 
 /// Property of a savepoint that was taken of a drained job.
-const DRAINED: &str = "drained";
+pub(super) const DRAINED: &str = "drained";
 
 /// How closely files are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

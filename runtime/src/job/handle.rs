@@ -2,7 +2,7 @@
 
 use super::{SavepointReport, SavepointTicket, Shared, savepoint::closed};
 use crate::{
-    element::{CheckpointScope, SavepointFormat},
+    element::{CheckpointScope, Purpose, SavepointFormat},
     event::{JobReport, Outcome},
     job::driver::{CheckpointAsk, DriverMail, Request, SavepointAsk},
     mailbox::Mailbox,
@@ -12,7 +12,11 @@ use crate::{
 use keybed_env::{Scheduler, TaskHandle, sched::TaskEnd};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{CheckpointId, JobId, savepoint::resolve_target};
-use std::{ops::Deref, path::Path, sync::Arc};
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// A running job, as [`Pipeline::start`](crate::Pipeline::start) gives it. Dropping it leaves the job running. Its verbs
 /// are those of [`JobHandle`].
@@ -166,18 +170,24 @@ impl JobHandle {
         if options.checkpoints.is_none() {
             return Err(Error::invalid("a job without checkpoints takes no savepoints"));
         }
+        Ok(self.ask_for_savepoint(format, Purpose::Savepoint(format), target))
+    }
+
+    fn ask_for_savepoint(
+        &self,
+        format: SavepointFormat,
+        purpose: Purpose,
+        target: PathBuf,
+    ) -> SavepointTicket {
         let answer = Promise::new();
-        self.inbox
-            .post(DriverMail::Request(Request::Savepoint(SavepointAsk {
-                format,
-                target,
-                answer: answer.clone(),
-            })));
-        Ok(SavepointTicket::new(
-            answer,
-            self.scheduler.clone(),
-            self.driver.clone(),
-        ))
+        let ask = SavepointAsk {
+            format,
+            purpose,
+            target,
+            answer: answer.clone(),
+        };
+        self.inbox.post(DriverMail::Request(Request::Savepoint(ask)));
+        SavepointTicket::new(answer, self.scheduler.clone(), self.driver.clone())
     }
 
     /// Takes a savepoint and waits for it. For threads that are not the scheduler's.
@@ -207,8 +217,7 @@ impl JobHandle {
         if options.checkpoints.is_none() {
             return Err(Error::invalid("a job without checkpoints takes no savepoints"));
         }
-        let _ = (format, target, drain);
-        Err(Error::invalid("stopping with a savepoint is not built yet"))
+        Ok(self.ask_for_savepoint(format, Purpose::StopWithSavepoint { format, drain }, target))
     }
 
     /// What the job has done up to now.
@@ -240,6 +249,7 @@ impl JobHandle {
             attempts: progress.attempts,
             checkpoints: progress.checkpoints,
             last_checkpoint: progress.last_checkpoint,
+            stopped_with: progress.stopped_with,
             restored_from: self.shared.source.as_ref().map(|(path, _)| path.clone()),
             depends_on_restored_snapshot: progress.needs_source,
             source_records,

@@ -10,6 +10,7 @@ mod restore;
 mod root;
 mod savepoint;
 mod state;
+mod stop;
 mod storage;
 pub(crate) mod work_dir;
 
@@ -56,6 +57,7 @@ pub(crate) struct Progress {
     pub(crate) attempts: u64,
     pub(crate) checkpoints: u64,
     pub(crate) last_checkpoint: Option<CheckpointId>,
+    pub(crate) stopped_with: Option<PathBuf>,
     pub(crate) ended: Option<(Outcome, Duration)>,
     /// Whether the snapshot that the job was started from must stay.
     pub(crate) needs_source: bool,

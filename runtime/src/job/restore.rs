@@ -247,6 +247,26 @@ fn unmapped(operator: &OperatorCheck) -> Error {
     .with("bytes", operator.bytes)
 }
 
+/// Checks that every sink that the snapshot has parts of is in the program.
+///
+/// # Errors
+/// `UnmappedOperatorState`.
+pub(crate) fn demand_nodes(nodes: &[Named], operators: &[OperatorSnapshot]) -> Result {
+    let of_sink = |operator: &&OperatorSnapshot| {
+        let mut states = operator.subtasks.iter().flat_map(|subtask| &subtask.operator);
+        states.any(|state| state.name == LINEAGE)
+    };
+    let known = |operator: &OperatorSnapshot| nodes.iter().any(|named| named.uid == operator.uid);
+    match operators.iter().filter(of_sink).find(|operator| !known(operator)) {
+        None => Ok(()),
+        Some(operator) => Err(Error::new(
+            Code::UnmappedOperatorState,
+            "the snapshot holds parts of a sink that the program lacks",
+        )
+        .with("uid", &operator.uid)),
+    }
+}
+
 /// Where the sources of a snapshot are.
 pub(crate) fn offsets<'a>(operators: impl Iterator<Item = &'a OperatorSnapshot>) -> Vec<SplitOffset> {
     let splits = |operator: &OperatorSnapshot| {

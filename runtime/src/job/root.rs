@@ -1,6 +1,10 @@
 //! Checkpoints in a job root on a file system.
 
-use super::storage::{Publication, Restored, Source, Storage};
+use super::{
+    check::DRAINED,
+    stop::Stop,
+    storage::{Publication, Restored, Source, StopAsk, Stopped, Storage},
+};
 use crate::{
     options::{Checkpoints, JobOptions},
     restore::Restore,
@@ -9,7 +13,7 @@ use keybed_env::{Clock, Fs, random::Ids};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
     Anchors, Birth, CheckpointId, CheckpointRoot, ClaimMode, JobId, LocalStorage, Metadata, OpenRoot,
-    PutFiles, SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, verify,
+    PutFiles, SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, StopRecord, verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -31,6 +35,7 @@ pub(super) struct RootStorage {
     origin: Option<(PathBuf, ClaimMode)>,
     /// The savepoint under way. Locked for a look only.
     savepoint: Mutex<Option<(CheckpointId, Arc<SavepointWriter>)>>,
+    stop: Stop,
 }
 
 impl RootStorage {
@@ -49,12 +54,22 @@ impl RootStorage {
         let anchors = Anchors::from(options.anchors.clone());
         let storage = Arc::new(LocalStorage::create(fs.clone(), &checkpoints.root, job)?);
         let open = OpenRoot::open(storage, job)?.with_anchors(anchors);
-        if open.finished().is_some() {
-            return Err(
-                Error::invalid("the job is finished; there is nothing to go on with").with("job", job),
-            );
+        let stop = Stop::new(fs.clone(), open.stop());
+        if let Some(finished) = open.finished() {
+            let error =
+                Error::invalid("the job is finished; there is nothing to go on with").with("job", job);
+            let with = open
+                .stop()
+                .filter(|stop| finished.checkpoint == Some(stop.record.checkpoint));
+            return Err(match with {
+                Some(stop) => error.with("savepoint", stop.record.directory.display()),
+                None => error,
+            });
         }
+        // Then no checkpoint is gone on from, and no snapshot.
+        let stopped = stop.look()?.is_some();
         let restore = match &source {
+            _ if stopped => None,
             Some(_) if open.awaits_snapshot() => None,
             _ => open.latest()?.map(|metadata| metadata.checkpoint),
         };
@@ -74,6 +89,7 @@ impl RootStorage {
         };
         let known = open.origin().map(|(path, mode)| (path.to_path_buf(), mode));
         let (root, restore, origin) = match source {
+            _ if stopped => (open.start_stopped(start)?, None, known),
             Some(Source { restore, snapshot }) => {
                 let origin = (snapshot.location().to_path_buf(), restore.claim);
                 let root = open.start_from_snapshot(snapshot, restore.claim, start)?;
@@ -91,12 +107,36 @@ impl RootStorage {
             restore,
             origin,
             savepoint: Mutex::default(),
+            stop,
         })
     }
 
     /// Makes attempts unique over the life of the job.
     pub(super) fn generation(&self) -> u64 {
         self.root.generation().0
+    }
+
+    /// Publishes the savepoint that ends the job. Its recovery is that of the root, so a stale owner must not.
+    fn publish_stop(&self, writer: &SavepointWriter, metadata: &Metadata) -> Result {
+        if let Err(fenced) = self.root.demand_owner() {
+            // The failure is what the caller must hear of.
+            let _ = writer.abandon();
+            return Err(fenced);
+        }
+        match writer.publish(metadata) {
+            Ok(()) => self
+                .root
+                .demand_owner()
+                .inspect_err(|_| self.stop.published(false))?,
+            Err(error) => {
+                if writer.is_unknown() {
+                    self.stop.published(false);
+                }
+                return Err(error);
+            }
+        }
+        self.stop.published(true);
+        Ok(())
     }
 
     fn take_savepoint(&self, checkpoint: CheckpointId) -> Option<Arc<SavepointWriter>> {
@@ -106,6 +146,18 @@ impl RootStorage {
 }
 
 impl Storage for RootStorage {
+    fn stopped(&self) -> Result<Option<Stopped>> {
+        self.stop.settle(&self.root)
+    }
+
+    fn take_undone(&self) -> Vec<(CheckpointId, u64)> {
+        self.stop.take_undone()
+    }
+
+    fn is_stop_open(&self) -> bool {
+        self.stop.is_uncertain()
+    }
+
     fn latest(&self) -> Result<Option<Restored>> {
         // What could not be deleted keeps nobody from starting; it is tried again after the next checkpoint.
         let _ = self.clean();
@@ -140,7 +192,7 @@ impl Storage for RootStorage {
         Ok(request.checkpoint)
     }
 
-    fn allot_savepoint(&self, target: &Path) -> Result<(CheckpointId, PathBuf)> {
+    fn allot_savepoint(&self, target: &Path, stop: Option<StopAsk>) -> Result<(CheckpointId, PathBuf)> {
         let checkpoint = self.allot()?;
         // The root keeps the number from being given again, and nothing else of a savepoint.
         self.root.abort(checkpoint);
@@ -149,8 +201,34 @@ impl Storage for RootStorage {
             checkpoint,
         };
         let ids = self.ids.lock().fork();
-        let target = self.root.savepoint_target(self.fs.clone(), target);
-        let writer = target.begin(self.root.job(), birth, ids)?;
+        let job = self.root.job();
+        let writer = match stop {
+            None => self
+                .root
+                .savepoint_target(self.fs.clone(), target)
+                .begin(job, birth, ids)?,
+            Some(StopAsk { attempt, drained }) => {
+                let record = |directory: &Path| StopRecord {
+                    job,
+                    root: self.root.root(),
+                    generation: birth.generation,
+                    attempt,
+                    checkpoint,
+                    drained,
+                    timestamp_ms: self.clock.wall_millis(),
+                    directory: directory.to_path_buf(),
+                };
+                // Another process must find it.
+                let target = self
+                    .root
+                    .savepoint_target(self.fs.clone(), &self.fs.absolute(target)?);
+                target
+                    .begin_announced(job, birth, ids, &mut |directory| {
+                        self.stop.begin(&self.root, &record(directory))
+                    })
+                    .inspect_err(|_| self.stop.give_up(&self.root, checkpoint))?
+            }
+        };
         let directory = writer.directory().to_path_buf();
         *self.savepoint.lock() = Some((checkpoint, writer));
         Ok((checkpoint, directory))
@@ -161,6 +239,7 @@ impl Storage for RootStorage {
             // What cannot be removed is no savepoint: it has no metadata.
             let _ = writer.abandon();
         }
+        self.stop.give_up(&self.root, checkpoint);
     }
 
     fn place(&self, checkpoint: CheckpointId) -> Result<Arc<dyn PutFiles>> {
@@ -178,8 +257,9 @@ impl Storage for RootStorage {
             timestamp_ms,
             operators,
             name,
+            drained,
         } = publication;
-        let metadata = Metadata {
+        let mut metadata = Metadata {
             job: self.root.job(),
             root: self.root.root(),
             generation: self.root.generation(),
@@ -190,9 +270,13 @@ impl Storage for RootStorage {
             operators,
             properties: BTreeMap::from([("job-name".into(), name)]),
         };
+        if drained {
+            metadata.properties.insert(DRAINED.into(), "true".into());
+        }
         match kind.owner() {
             SnapshotOwner::Job => self.root.publish(&metadata).map(drop),
             SnapshotOwner::User => match self.take_savepoint(checkpoint) {
+                Some(writer) if self.stop.is_of(checkpoint) => self.publish_stop(&writer, &metadata),
                 Some(writer) => writer.publish(&metadata),
                 None => Err(Error::new(Code::CheckpointDeclined, "the savepoint was given up")),
             },
@@ -204,6 +288,7 @@ impl Storage for RootStorage {
     }
 
     fn clean(&self) -> Result {
+        self.stop.undo(&self.root);
         self.root.cleanup().error.map_or(Ok(()), Err)
     }
 

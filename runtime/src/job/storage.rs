@@ -65,6 +65,22 @@ pub(crate) struct Publication {
     pub(crate) kind: SnapshotKind,
     pub(crate) timestamp_ms: u64,
     pub(crate) operators: Vec<OperatorSnapshot>,
+    /// The input was ended before it was taken.
+    pub(crate) drained: bool,
+}
+
+/// What the storage is told of a savepoint that ends the job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StopAsk {
+    pub(crate) attempt: u64,
+    pub(crate) drained: bool,
+}
+
+/// A savepoint that ended the job and that sinks have not committed for, as far as is known.
+pub(crate) struct Stopped {
+    pub(crate) metadata: Metadata,
+    pub(crate) directory: PathBuf,
+    pub(crate) drained: bool,
 }
 
 /// The checkpoints of one job.
@@ -75,8 +91,19 @@ pub(crate) trait Storage: Send + Sync {
     /// Creates the next id, never given before.
     fn allot(&self) -> Result<CheckpointId>;
 
-    /// Creates the next id and the directory of a savepoint under it, below `target`.
-    fn allot_savepoint(&self, target: &Path) -> Result<(CheckpointId, PathBuf)>;
+    /// Creates the next id and the directory of a savepoint under it, below `target`. One that ends the job is
+    /// recorded first.
+    fn allot_savepoint(&self, target: &Path, stop: Option<StopAsk>) -> Result<(CheckpointId, PathBuf)>;
+
+    /// The savepoint that ended the job, if there is one; it is recorded that sinks may commit for it. To be asked before
+    /// [`Storage::latest`]: what was begun of one that never came to be is removed.
+    fn stopped(&self) -> Result<Option<Stopped>>;
+
+    /// Savepoints of stops that came to nothing, by id and attempt, since this was asked last. No I/O.
+    fn take_undone(&self) -> Vec<(CheckpointId, u64)>;
+
+    /// Whether nobody knows, after an error of [`Storage::publish`], if the savepoint exists that ends the job. No I/O.
+    fn is_stop_open(&self) -> bool;
 
     /// Gives the savepoint under way up and removes its directory, at the latest when the last task puts nothing into
     /// it any more.
@@ -139,8 +166,20 @@ impl Storage for NoStorage {
         Ok(CheckpointId(*last))
     }
 
-    fn allot_savepoint(&self, _target: &Path) -> Result<(CheckpointId, PathBuf)> {
+    fn allot_savepoint(&self, _target: &Path, _stop: Option<StopAsk>) -> Result<(CheckpointId, PathBuf)> {
         Err(no_storage())
+    }
+
+    fn stopped(&self) -> Result<Option<Stopped>> {
+        Ok(None)
+    }
+
+    fn take_undone(&self) -> Vec<(CheckpointId, u64)> {
+        Vec::new()
+    }
+
+    fn is_stop_open(&self) -> bool {
+        false
     }
 
     fn abandon_savepoint(&self, _checkpoint: CheckpointId) {}

@@ -60,6 +60,7 @@ impl Controlled for FakeJob {
             attempts: 1,
             checkpoints: 3,
             last_checkpoint: Some(CheckpointId(3)),
+            stopped_with: None,
             nodes: Vec::new(),
             source_records: 99,
             depends_on_restored_snapshot: false,

@@ -11,7 +11,7 @@ use crate::{
     element::{Barrier, Purpose, Record},
     event::JobEvent,
     output::Fan,
-    plan::{Build, JobPlace, Node, Role, SubtaskStart, Width},
+    plan::{Build, Conclusion, JobPlace, Node, Role, SubtaskStart, Width},
     task::{
         AsyncPart, Control, JobKind, Mail, Shell, What,
         operator::{Logic, OperatorTask, OutputOf},
@@ -65,6 +65,42 @@ impl Node for SinkCommitterNode {
             Some((_, parts)) => demand_all(fs, &self.place, &parts),
             None => Ok(()),
         }
+    }
+
+    fn conclude(&self, conclusion: &Conclusion<'_>, operator: &OperatorSnapshot) -> Result {
+        let Some((lineage, parts)) = part::from_snapshot(operator)? else {
+            return Ok(());
+        };
+        let (fs, attempt) = (&*conclusion.place.options.fs, conclusion.attempt);
+        commit(fs, &self.place, &parts)?;
+        match &self.place.sorted {
+            // What is to go on is merged when it is at its end.
+            Some(sorted) if conclusion.drained => merge(fs, &self.place, sorted, &parts, (lineage, attempt)),
+            _ => Ok(()),
+        }
+    }
+
+    fn clean_up(&self, conclusion: &Conclusion<'_>) -> Result {
+        let own = Lineage::new(conclusion.place.job.0, &self.uid);
+        // The savepoint holds its parts.
+        clean_up(&*conclusion.place.options.fs, &self.place, (own, &self.uid))
+    }
+
+    fn release(&self, fs: &dyn Fs, job: JobId, (checkpoint, attempt): (CheckpointId, u64)) -> Result {
+        let lineage = Lineage::new(job.0, &self.uid);
+        let location = String::new();
+        let why = Why::Savepoint {
+            checkpoint,
+            attempt,
+            location,
+        };
+        let hold = Hold {
+            lineage,
+            uid: self.uid.clone(),
+            why,
+            parts: Vec::new(),
+        };
+        Hold::remove(fs, &self.place, &hold.name())
     }
 
     fn build(&self, build: Build<'_>) -> Result<TaskBuilder> {

@@ -13,7 +13,7 @@ use crate::{
 };
 use keybed_env::{Step, Waker};
 use keybed_format::{Error, Result};
-use keybed_snapshot::SubtaskState;
+use keybed_snapshot::{CheckpointId, SubtaskState};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub(crate) struct SourceTask<S: Source> {
@@ -42,8 +42,17 @@ enum Phase {
     Drained,
     /// The barrier of a stop was emitted: nothing may follow it.
     Held,
+    /// As `Held`, by a stop whose failure lets the source go on where it was.
+    HeldFor(CheckpointId, Resumed),
     /// The last checkpoint is complete.
     Finished,
+}
+
+/// Where a source goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resumed {
+    Reading,
+    Drained,
 }
 
 impl<S: Source> SourceTask<S> {
@@ -152,10 +161,21 @@ impl<S: Source> SourceTask<S> {
             operator,
             ..SubtaskState::empty(control.index())
         };
-        self.output.control(Mark::Barrier(barrier));
-        if barrier.purpose == Purpose::Stop {
-            self.phase = Phase::Held;
+        if barrier.purpose.drains() && self.watermark < watermark::MAX {
+            self.watermark = watermark::MAX;
+            self.output.control(Mark::Watermark(watermark::MAX));
         }
+        self.output.control(Mark::Barrier(barrier));
+        self.phase = match (barrier.purpose, self.phase) {
+            (Purpose::StopWithSavepoint { drain: false, .. }, Phase::Reading) => {
+                Phase::HeldFor(barrier.checkpoint, Resumed::Reading)
+            }
+            (Purpose::StopWithSavepoint { drain: false, .. }, Phase::Drained) => {
+                Phase::HeldFor(barrier.checkpoint, Resumed::Drained)
+            }
+            (Purpose::StopWithSavepoint { .. } | Purpose::Stop, _) => Phase::Held,
+            (_, phase) => phase,
+        };
         control.snapshot(barrier.checkpoint, Box::new(move |_| Ok(state)));
     }
 }
@@ -210,6 +230,13 @@ where
             Mail::Complete(_, purpose) if purpose.ends_the_job() => {
                 self.phase = Phase::Finished;
                 control.report(What::Finished);
+            }
+            Mail::Aborted(checkpoint) => {
+                self.phase = match self.phase {
+                    Phase::HeldFor(held, Resumed::Reading) if held == checkpoint => Phase::Reading,
+                    Phase::HeldFor(held, Resumed::Drained) if held == checkpoint => Phase::Drained,
+                    phase => phase,
+                };
             }
             Mail::CleanUp => control.report(What::CleanedUp),
             _ => {}

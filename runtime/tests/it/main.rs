@@ -13,5 +13,6 @@ mod restart;
 mod restore;
 mod savepoint;
 mod source;
+mod stop;
 mod upgrade;
 mod world;

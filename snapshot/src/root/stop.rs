@@ -33,22 +33,11 @@ impl CheckpointRoot {
     /// # Errors
     /// `Fenced`; errors of the storage.
     pub fn confirm_stop(&self, record: &StopRecord) -> Result {
-        let (path, bytes) = (ObjectPath::Stopped, record.encode()?);
-        let storage = &*self.shared.storage;
         self.shared.demand_newest()?;
-        match self.shared.put_stop(&path, &bytes, record) {
-            Err(e) if e.code() == Code::TargetExists => {}
-            put => return put,
-        }
-        match storage.read(&path, STOP_BYTES_MAX) {
-            // An earlier try wrote it and may have failed before its name was durable.
-            Ok(found) if found == bytes => storage.sync(Place::Root),
-            // That of an older stop, which came to nothing.
-            _ => {
-                storage.delete(&path)?;
-                self.shared.put_stop(&path, &bytes, record)
-            }
-        }
+        let bytes = record.encode()?;
+        // Beside a confirmation alone a recovery would go on from a checkpoint.
+        self.shared.demand_stop(&ObjectPath::Stop, &bytes, record)?;
+        self.shared.demand_stop(&ObjectPath::Stopped, &bytes, record)
     }
 
     /// Removes the record of a stop that came to nothing, durably; nothing happens if there is none.
@@ -72,6 +61,24 @@ impl CheckpointRoot {
 }
 
 impl Shared {
+    /// Makes sure that the record is there, durably.
+    fn demand_stop(&self, path: &ObjectPath, bytes: &[u8], record: &StopRecord) -> Result {
+        match self.put_stop(path, bytes, record) {
+            Err(e) if e.code() == Code::TargetExists => {}
+            put => return put,
+        }
+        match self.storage.read(path, STOP_BYTES_MAX) {
+            // An earlier try wrote it and may have failed before its name was durable.
+            Ok(found) if found == bytes => self.storage.sync(Place::Root),
+            Err(e) if e.code() != Code::NotFound => Err(e),
+            // That of an older stop, which came to nothing.
+            _ => {
+                self.storage.delete(path)?;
+                self.put_stop(path, bytes, record)
+            }
+        }
+    }
+
     fn put_stop(&self, path: &ObjectPath, bytes: &[u8], record: &StopRecord) -> Result {
         let temporary = self.temporary(record.checkpoint)?;
         self.storage.put_new(path, bytes, &temporary)

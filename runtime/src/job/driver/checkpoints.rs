@@ -1,6 +1,9 @@
 //! Doing what the coordinator says, and telling tasks, tickets and listeners what came of it.
 
-use super::{CheckpointAsk, Driver, Phase, Stored};
+use super::{
+    CheckpointAsk, Driver, Phase, Stored,
+    savepoints::{REQUESTS_MAX, too_many},
+};
 use crate::{
     coordinator::{AbortReason, Command, Coordinator, Timing},
     element::{Barrier, Purpose},
@@ -80,6 +83,7 @@ impl Driver {
                     timestamp_ms,
                     operators,
                     name,
+                    drained: purpose.drains(),
                 };
                 let answer = if purpose.is_savepoint() {
                     Stored::SavepointPublished
@@ -97,6 +101,7 @@ impl Driver {
             // Files that nobody references are swept after the next completed checkpoint.
             Command::Discard(..) => {}
             Command::FailAttempt(why) => self.fail(Error::new(Code::CheckpointDeclined, why)),
+            Command::RestartAttempt(why) => self.restart_drained(why),
         }
     }
 
@@ -174,6 +179,15 @@ impl Driver {
     pub(super) fn ask_for_checkpoint(&mut self, ask: CheckpointAsk) {
         let (now, scope) = (self.now(), ask.scope);
         let ready = matches!(&self.phase, Phase::Running(a) if a.all(&a.ready));
+        if self.savepoints.is_stopping() {
+            let why = Error::new(Code::CheckpointDeclined, "the job is being stopped");
+            ask.answer.keep(Err(why));
+            return;
+        }
+        if self.tickets.len() >= REQUESTS_MAX {
+            ask.answer.keep(Err(too_many()));
+            return;
+        }
         if !ready || self.shared.place.options.checkpoints.is_none() {
             let why = Error::new(Code::CheckpointDeclined, "not all tasks are ready");
             ask.answer.keep(Err(why));

@@ -14,11 +14,13 @@ use std::sync::Arc;
 impl Driver {
     /// The attempt failed: restart or give up.
     pub(super) fn fail(&mut self, error: Error) {
-        if matches!(self.phase, Phase::Ending(..) | Phase::Over) {
+        if matches!(self.phase, Phase::Ending(..) | Phase::Closing(_) | Phase::Over) {
             return; // the first reason stands
         }
         // Whoever asked for the end is not kept waiting for further attempts: the last checkpoint stands.
-        let next = if is_restartable(&error) && !self.cancel_wanted && !self.stop_wanted {
+        let next = if self.stopped_with.is_some() {
+            self.next_conclusion(error)
+        } else if is_restartable(&error) && !self.cancel_wanted && !self.stop_wanted {
             match self.restarts.on_failure(self.now(), &mut self.random) {
                 Decision::After(pause) => {
                     self.failure = Some(error.duplicate());
@@ -56,7 +58,12 @@ impl Driver {
                 self.phase = Phase::Ending(attempt, next);
             }
             Phase::Ending(attempt, first) => self.phase = Phase::Ending(attempt, first),
-            Phase::Restoring | Phase::Paused(_) => self.follow(next),
+            Phase::Closing(first) => {
+                let replaced = matches!(first, Next::Restart(_)) && (self.cancel_wanted || self.stop_wanted);
+                self.phase = Phase::Closing(if replaced { next } else { first });
+            }
+            // The storage may still be asked for something, and holds its lock until that is done.
+            Phase::Restoring | Phase::Concluding | Phase::Paused(_) => self.phase = Phase::Closing(next),
             Phase::Over => {}
         }
     }
@@ -64,7 +71,9 @@ impl Driver {
     pub(super) fn follow(&mut self, next: Next) {
         match next {
             Next::Restart(at) => self.phase = Phase::Paused(at),
+            Next::Conclude => self.phase = Phase::Paused(self.now()),
             Next::End(end) => {
+                let end = end.map_err(|error| self.last_error(error));
                 let outcome = match &end {
                     Ok(outcome) => *outcome,
                     Err(_) => Outcome::Failed,
@@ -74,6 +83,12 @@ impl Driver {
                 self.storage = Arc::new(NoStorage::default());
                 self.restored = None;
                 self.note_end(outcome);
+                if let (Err(error), Some(savepoint)) = (&end, &self.stopped_with)
+                    && error.code() == Code::StopCommitPending
+                {
+                    let savepoint = savepoint.clone();
+                    self.shared.progress.lock().state = JobState::StopCommitPending { savepoint };
+                }
                 let closed = Error::new(Code::Closed, "the job is over");
                 self.refuse_tickets(&closed);
                 self.refuse_savepoints(&closed);
@@ -105,11 +120,14 @@ impl Driver {
             Phase::Running(attempt) if attempt.all(&attempt.ready) => JobState::Running,
             Phase::Restoring if self.attempts == 0 => JobState::Initializing,
             Phase::Running(_) => taking_up(),
-            Phase::Recording(_) => JobState::Running,
-            Phase::Restoring | Phase::Paused(_) | Phase::Ending(_, Next::Restart(_)) => JobState::Restarting,
-            Phase::Ending(_, Next::End(Ok(Outcome::Cancelled))) => JobState::Cancelling,
-            Phase::Ending(_, Next::End(Ok(_))) => JobState::Running,
-            Phase::Ending(_, Next::End(Err(_))) => JobState::Failing,
+            Phase::Recording(_) | Phase::Concluding => JobState::Running,
+            Phase::Restoring | Phase::Paused(_) => JobState::Restarting,
+            Phase::Ending(_, next) | Phase::Closing(next) => match next {
+                Next::Restart(_) => JobState::Restarting,
+                Next::Conclude | Next::End(Ok(Outcome::Finished | Outcome::Stopped)) => JobState::Running,
+                Next::End(Ok(Outcome::Cancelled)) => JobState::Cancelling,
+                Next::End(Ok(Outcome::Failed) | Err(_)) => JobState::Failing,
+            },
             // Noted with the outcome.
             Phase::Over => return,
         };
@@ -137,7 +155,7 @@ impl Driver {
             Phase::Running(attempt) | Phase::Recording(attempt) | Phase::Ending(attempt, _) => {
                 attempt.tell(|| Mail::Cancel);
             }
-            Phase::Restoring | Phase::Paused(_) | Phase::Over => {}
+            Phase::Restoring | Phase::Concluding | Phase::Closing(_) | Phase::Paused(_) | Phase::Over => {}
         }
         self.storage = Arc::new(NoStorage::default());
         self.restored = None;

@@ -7,20 +7,22 @@
 //!      │ pause is over       ▼                                                                     │
 //!    Paused ◀──────────── Ending (all tasks cancelled and gone, nothing being stored) ◀────────────┘
 //! ```
-//! All I/O runs in background jobs that answer by mail, one at a time; decisions are those of the coordinator and
+//! Without tasks, `Closing` stands for `Ending`; `Concluding` commits what a savepoint names that ended the job
+//! ([`stopping`]). All I/O runs in background jobs that answer by mail, one at a time; decisions are those of the coordinator and
 //! the restart strategy.
 
 mod checkpoints;
 mod ending;
 mod savepoints;
 mod source;
+mod stopping;
 mod storing;
 
 use super::{
     Shared,
     attempt::Attempt,
     restore::NodeStart,
-    storage::{Restored, Storage},
+    storage::{Restored, Stopped, Storage},
     work_dir,
 };
 use crate::{
@@ -74,7 +76,7 @@ pub(crate) struct CheckpointAsk {
 
 /// Outcomes of the storage.
 pub(crate) enum Stored {
-    Restored(Result<(Vec<NodeStart>, Option<Restored>)>),
+    Restored(Result<Begin>),
     Allotted(Result<CheckpointId>),
     Published(Result),
     SavepointAllotted(Result<(CheckpointId, PathBuf)>),
@@ -82,7 +84,16 @@ pub(crate) enum Stored {
     SavepointGone,
     Cleaned(Result),
     Recorded(Result),
+    Concluded(Result),
     Wiped,
+}
+
+/// What an attempt begins with.
+pub(crate) enum Begin {
+    /// Tasks, from a checkpoint or from nothing.
+    Attempt(Vec<NodeStart>, Option<Restored>),
+    /// No tasks: the job stopped with a savepoint.
+    Conclude(Stopped),
 }
 
 /// Where the job is.
@@ -94,6 +105,10 @@ enum Phase {
     Recording(Attempt),
     /// All tasks were cancelled; what follows when they are gone.
     Ending(Attempt, Next),
+    /// No task runs: what a savepoint that ended the job names is being committed.
+    Concluding,
+    /// No task runs; what follows when the storage is.
+    Closing(Next),
     /// Waits for the next attempt.
     Paused(Duration),
     Over,
@@ -102,6 +117,8 @@ enum Phase {
 /// What follows the end of an attempt.
 enum Next {
     Restart(Duration),
+    /// Finding out whether the savepoint exists that ends the job, and committing then.
+    Conclude,
     End(Result<Outcome>),
 }
 
@@ -126,6 +143,8 @@ pub(super) struct Driver {
     /// Why the last attempt failed.
     failure: Option<Error>,
     cancel_wanted: bool,
+    /// The savepoint that ends the job, once it exists: only forward from there.
+    stopped_with: Option<PathBuf>,
     /// Who asked for a checkpoint by hand that was not begun yet.
     tickets: Vec<CheckpointAsk>,
     /// Who waits for the one under way.
@@ -174,6 +193,7 @@ impl Driver {
             stop_wanted: false,
             failure: None,
             cancel_wanted: false,
+            stopped_with: None,
             tickets: Vec::new(),
             awaited: Vec::new(),
             savepoints: Savepoints::default(),
@@ -262,14 +282,18 @@ impl Driver {
             Request::Cancel => {
                 self.cancel_wanted = true;
                 // A job whose end is being recorded cannot be called back.
-                if !matches!(self.phase, Phase::Recording(_)) {
+                if self.stopped_with.is_some() {
+                    self.cancel_conclusion();
+                } else if !matches!(self.phase, Phase::Recording(_)) {
                     self.end_attempt(Next::End(Ok(Outcome::Cancelled)));
                 }
             }
             Request::Stop => {
                 self.stop_wanted = true;
                 // Between two attempts nothing runs that could take a last checkpoint.
-                if matches!(self.phase, Phase::Paused(_) | Phase::Ending(_, Next::Restart(_)))
+                if let Phase::Paused(_)
+                | Phase::Ending(_, Next::Restart(_))
+                | Phase::Closing(Next::Restart(_)) = &self.phase
                     && let Some(failure) = self.failure.take()
                 {
                     let error = failure.context("stopped before the next attempt");
@@ -278,10 +302,7 @@ impl Driver {
                 self.ask_to_end();
             }
             Request::Checkpoint(ask) => self.ask_for_checkpoint(ask),
-            Request::Savepoint(ask) => {
-                self.savepoints.waiting.push_back(ask);
-                self.next_savepoint();
-            }
+            Request::Savepoint(ask) => self.ask_for_savepoint(ask),
         }
     }
 
@@ -298,6 +319,11 @@ impl Driver {
             Phase::Running(attempt) if attempt.all(&attempt.finished) && quiet => self.end_of_input(),
             Phase::Recording(attempt) if attempt.all(&attempt.cleaned) => {
                 self.end_attempt(Next::End(Ok(Outcome::Finished)));
+            }
+            Phase::Closing(_) if quiet => {
+                if let Phase::Closing(next) = std::mem::replace(&mut self.phase, Phase::Over) {
+                    self.follow(next);
+                }
             }
             Phase::Ending(attempt, _) if attempt.all(&attempt.ended) && quiet => {
                 if matches!(self.phase, Phase::Ending(_, Next::End(_))) && !self.wiped {

@@ -11,7 +11,10 @@ use crate::{
     coordinator::AbortReason,
     element::{Purpose, SavepointFormat},
     event::JobEvent,
-    job::SavepointReport,
+    job::{
+        SavepointReport,
+        storage::{StopAsk, Storage},
+    },
     promise::Promise,
     task::Mail,
 };
@@ -19,9 +22,14 @@ use keybed_format::{Code, Error, Result};
 use keybed_snapshot::CheckpointId;
 use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
+/// Requests that wait at most; more come from somebody who does not look at the answers.
+pub(super) const REQUESTS_MAX: usize = 1000;
+
 /// A savepoint that somebody asked for.
 pub(crate) struct SavepointAsk {
     pub(crate) format: SavepointFormat,
+    /// [`Purpose::Savepoint`] or [`Purpose::StopWithSavepoint`].
+    pub(crate) purpose: Purpose,
     pub(crate) target: PathBuf,
     pub(crate) answer: Promise<Result<SavepointReport>>,
 }
@@ -33,6 +41,8 @@ pub(super) struct Savepoints {
     current: Option<Current>,
     /// The directory of one that was given up is being removed; no other begins meanwhile.
     pub(super) removing: bool,
+    /// One of a stop of which nobody knows whether it exists, and what was met.
+    pub(super) unresolved: Option<(SavepointAsk, Error)>,
 }
 
 struct Current {
@@ -52,6 +62,14 @@ impl Savepoints {
         }
     }
 
+    /// Whether one was asked for that ends the job.
+    pub(super) fn is_stopping(&self) -> bool {
+        let current = self.current.iter().map(|current| &current.ask);
+        let unresolved = self.unresolved.iter().map(|(ask, _)| ask);
+        let mut all = self.waiting.iter().chain(current).chain(unresolved);
+        all.any(|ask| ask.purpose.ends_the_job())
+    }
+
     /// The storage failed it.
     pub(super) fn met(&mut self, error: Error) {
         if let Some(current) = &mut self.current {
@@ -61,13 +79,28 @@ impl Savepoints {
 }
 
 impl Driver {
+    pub(super) fn ask_for_savepoint(&mut self, ask: SavepointAsk) {
+        let stopping = self.savepoints.is_stopping()
+            || self.stopped_with.is_some()
+            || self.stop_wanted && ask.purpose.ends_the_job();
+        if stopping {
+            let why = Error::new(Code::CheckpointDeclined, "the job is being stopped");
+            ask.answer.keep(Err(why));
+        } else if self.savepoints.waiting.len() >= REQUESTS_MAX {
+            ask.answer.keep(Err(too_many()));
+        } else {
+            self.savepoints.waiting.push_back(ask);
+            self.next_savepoint();
+        }
+    }
+
     /// Asks the coordinator for the next savepoint, if none is under way.
     pub(super) fn next_savepoint(&mut self) {
         while self.savepoints.current.is_none() && !self.savepoints.removing {
             let Some(ask) = self.savepoints.waiting.pop_front() else {
                 return;
             };
-            let (now, purpose) = (self.now(), Purpose::Savepoint(ask.format));
+            let (now, purpose) = (self.now(), ask.purpose);
             let ready = matches!(&self.phase, Phase::Running(a) if a.all(&a.ready));
             let coordinator = self.coordinator.as_mut().filter(|_| ready);
             match coordinator.map(|c| c.request(now, purpose)) {
@@ -89,14 +122,21 @@ impl Driver {
     }
 
     pub(super) fn allot_savepoint(&mut self) {
-        let target = match &mut self.savepoints.current {
+        let (target, purpose) = match &mut self.savepoints.current {
             Some(current) => {
                 current.begun = true;
-                current.ask.target.clone()
+                (current.ask.target.clone(), current.ask.purpose)
             }
-            None => PathBuf::new(),
+            None => return, // only an ask makes the coordinator allot one
         };
-        self.store(move |s| s.allot_savepoint(&target), Stored::SavepointAllotted);
+        let stop = purpose.ends_the_job().then(|| StopAsk {
+            attempt: (self.shared.place.generation << 24) | self.attempts,
+            drained: purpose.drains(),
+        });
+        self.store(
+            move |s| s.allot_savepoint(&target, stop),
+            Stored::SavepointAllotted,
+        );
     }
 
     pub(super) fn savepoint_completed(
@@ -106,15 +146,19 @@ impl Driver {
         duration: Duration,
     ) {
         let (new_bytes, ..) = self.publishing.take().unwrap_or_default();
-        if let Phase::Running(attempt) = &self.phase {
+        if let Phase::Running(attempt) = &self.phase
+            && !purpose.ends_the_job()
+        {
             attempt.tell(|| Mail::Complete(checkpoint, purpose));
         }
+        let mut published = PathBuf::new();
         if let Some(Current { ask, location, .. }) = self.savepoints.current.take() {
             self.event(&JobEvent::SavepointCompleted {
                 checkpoint,
                 location: location.clone(),
                 duration,
             });
+            published.clone_from(&location);
             ask.answer.keep(Ok(SavepointReport {
                 checkpoint,
                 location,
@@ -122,6 +166,9 @@ impl Driver {
                 bytes: new_bytes,
                 duration,
             }));
+        }
+        if purpose.ends_the_job() {
+            self.stop_published(published);
         }
         self.next_savepoint();
     }
@@ -142,7 +189,7 @@ impl Driver {
         {
             attempt.tell(|| Mail::Aborted(id));
         }
-        let remove = move |storage: &dyn crate::job::storage::Storage| {
+        let remove = move |storage: &dyn Storage| {
             if let Some(id) = id {
                 storage.abandon_savepoint(id);
             }
@@ -155,9 +202,21 @@ impl Driver {
     pub(super) fn savepoint_gone(&mut self) {
         if let Some(Current { ask, error, .. }) = self.savepoints.current.take() {
             let unnamed = || Error::new(Code::CheckpointDeclined, "the savepoint was given up");
-            ask.answer.keep(Err(error.unwrap_or_else(unnamed)));
+            let error = error.unwrap_or_else(unnamed);
+            if self.storage.is_stop_open() {
+                self.savepoints.unresolved = Some((ask, error));
+            } else {
+                ask.answer.keep(Err(error));
+            }
         }
         self.next_savepoint();
+    }
+
+    /// The job goes on or is over: there is no savepoint that would have ended it.
+    pub(super) fn resolve_savepoint(&mut self) {
+        if let Some((ask, error)) = self.savepoints.unresolved.take() {
+            ask.answer.keep(Err(error));
+        }
     }
 
     /// Refuses those that the coordinator has not begun with; of the others it says what becomes of them.
@@ -168,5 +227,13 @@ impl Driver {
         for ask in refused.map(|c| c.ask).into_iter().chain(waiting) {
             ask.answer.keep(Err(why.duplicate()));
         }
+        if over {
+            self.resolve_savepoint();
+        }
     }
+}
+
+pub(super) fn too_many() -> Error {
+    let what = "too many requests wait for the job";
+    Error::new(Code::TooManyRequests, what).with("limit", REQUESTS_MAX)
 }

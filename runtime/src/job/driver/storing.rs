@@ -1,6 +1,6 @@
 //! Asking the storage in background jobs, and beginning attempts with what it answers.
 
-use super::{Driver, DriverMail, Phase, Stored};
+use super::{Begin, Driver, DriverMail, Next, Phase, Stored};
 use crate::{
     coordinator::Coordinator,
     event::JobEvent,
@@ -11,10 +11,12 @@ use crate::{
         storage::{Restored, Storage},
         work_dir,
     },
+    plan::Named,
     task::{Mail, PlaceOf},
 };
-use keybed_env::{Priority, sched::panic_text};
+use keybed_env::{Fs, Priority, sched::panic_text};
 use keybed_format::{Code, Error, ErrorKind, Result};
+use keybed_snapshot::JobId;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -56,10 +58,10 @@ impl Driver {
         self.phase = Phase::Restoring;
         let nodes = self.nodes.clone();
         let options = &self.shared.place.options;
-        let wanted = Wanted::of(options);
+        let (wanted, job) = (Wanted::of(options), self.shared.place.job);
         let (fs, dir) = (options.fs.clone(), options.work_dir.clone());
         let accepts_lost = self.shared.place.accepts_lost_transactions();
-        let (first, outputs) = (self.attempts == 0, fs.clone());
+        let (first, outputs, sinks) = (self.attempts == 0, fs.clone(), nodes.clone());
         let take_up = move |storage: &dyn Storage| {
             let restored = storage.latest()?;
             let own = restored.as_ref().is_none_or(|r| !r.foreign);
@@ -70,12 +72,16 @@ impl Driver {
                 let operators = metadata.map(|m| m.operators.as_slice()).unwrap_or_default();
                 outside::check(&*outputs, &nodes, operators)?;
             }
-            Ok((starts, restored))
+            Ok(Begin::Attempt(starts, restored))
         };
         self.store(
             move |storage| {
                 // What is left takes space only: every attempt has directories of its own.
                 let _ = work_dir::wipe(&*fs, &dir);
+                if let Some(stopped) = storage.stopped()? {
+                    return Ok(Begin::Conclude(stopped));
+                }
+                release_undone(storage, &sinks, (&*fs, job));
                 take_up(storage).inspect_err(|error| {
                     // The job never began, and never will: nothing it claimed is its own.
                     if first && !is_restartable(error) {
@@ -88,6 +94,7 @@ impl Driver {
     }
 
     pub(super) fn begin_attempt(&mut self, starts: Vec<NodeStart>, restored: Option<Restored>) -> Result {
+        self.resolve_savepoint();
         self.attempts += 1;
         let id = (self.shared.place.generation << 24) | self.attempts;
         let place_of: Option<PlaceOf> = self.shared.place.options.checkpoints.as_ref().map(|_| {
@@ -148,7 +155,13 @@ impl Driver {
                 if !matches!(self.phase, Phase::Restoring) {
                     return; // cancelled meanwhile
                 }
-                let begun = outcome.and_then(|(starts, restored)| self.begin_attempt(starts, restored));
+                let begun = outcome.and_then(|begin| match begin {
+                    Begin::Attempt(starts, restored) => self.begin_attempt(starts, restored),
+                    Begin::Conclude(stopped) => {
+                        self.begin_conclusion(stopped);
+                        Ok(())
+                    }
+                });
                 if let Err(error) = begun {
                     self.fail(error);
                 }
@@ -181,6 +194,13 @@ impl Driver {
                 let id = self.newest;
                 self.coordinate(|c| c.on_published(now, id));
             }
+            Stored::SavepointPublished(Err(error)) if self.storage.is_stop_open() => {
+                let why = error.to_string();
+                self.savepoints.met(error);
+                // Nothing runs on before it is known whether the savepoint exists.
+                self.end_attempt(Next::Conclude);
+                self.coordinate(|c| c.on_storage_failed(now, why));
+            }
             // Nothing that a savepoint meets ends the job: if it is the job's own trouble, the next checkpoint finds it.
             Stored::SavepointAllotted(Err(error)) | Stored::SavepointPublished(Err(error)) => {
                 let why = error.to_string();
@@ -196,7 +216,17 @@ impl Driver {
                 }
             }
             Stored::Recorded(Err(error)) => self.fail(error),
+            Stored::Concluded(outcome) => self.concluded(outcome),
             Stored::Wiped => {}
+        }
+    }
+}
+
+/// Lets go what sinks keep for savepoints of stops that came to nothing. What stays keeps parts that need not be.
+fn release_undone(storage: &dyn Storage, nodes: &[Named], (fs, job): (&dyn Fs, JobId)) {
+    for undone in storage.take_undone() {
+        for Named { node, .. } in nodes {
+            let _ = node.release(fs, job, undone);
         }
     }
 }
