@@ -9,7 +9,7 @@ use keybed_env::{
 };
 use keybed_format::{Code, Error};
 use keybed_runtime::{Backend, ClaimMode, Job, JobOptions, Outcome, RestartStrategy, Restore};
-use keybed_snapshot::{Anchors, ForeignSnapshot, JobId, SnapshotDir, SnapshotKind, verify};
+use keybed_snapshot::{Anchors, ForeignSnapshot, JobId, SnapshotDir, SnapshotKind, claim::give_back, verify};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -253,6 +253,55 @@ fn what_cannot_be_written_cannot_be_claimed() {
         assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
         half.check_output();
         assert_eq!(half.source(), half.before);
+    }
+}
+
+#[test]
+fn a_claim_is_given_back_by_hand_when_its_job_has_ended() {
+    for (seed, (backend, other, kind)) in (200..).zip(every_kind().into_iter().take(3)) {
+        let half = half_way(seed, backend, kind);
+        let back = |take_over| {
+            let fs: Arc<dyn Fs> = Arc::new(half.disk.clone());
+            let source = ForeignSnapshot::open(fs, &half.path, Anchors::default()).unwrap();
+            give_back(&source, take_over).map(|record| record.map(|r| r.claimant.job))
+        };
+        assert_eq!(back(true).unwrap(), None);
+        let begin = |job, seed| {
+            let machine = half.machine(seed);
+            let mut options = job_options(&machine, job, other, Some(claim(&half)));
+            options.checkpoints.as_mut().unwrap().interval = Duration::from_secs(3600);
+            let job = half.start(&Bomb::default(), options);
+            (machine, job)
+        };
+        let (machine, job) = begin(JobId(8), seed + 100);
+        for take_over in [false, true] {
+            assert_eq!(
+                back(take_over).unwrap_err().code(),
+                Code::Locked,
+                "who lives is not displaced"
+            );
+        }
+        job.cancel();
+        machine.finish(&job).unwrap();
+        assert_eq!(back(false).unwrap(), Some(JobId(8)));
+        assert_eq!((owner(&half), back(false).unwrap()), (None, None));
+        let (machine, job) = begin(JobId(9), seed + 200);
+        job.cancel();
+        machine.finish(&job).unwrap();
+        // Somebody moved the claimant away.
+        let root = place("ckpt").join(JobId(9).to_string());
+        half.disk.rename(&root, &place("moved")).unwrap();
+        let error = back(false).unwrap_err();
+        assert_eq!(error.code(), Code::SnapshotClaimedByOther, "{error}");
+        assert_eq!(half.disk.facts(&root).unwrap(), None, "nothing is made there");
+        assert_eq!(back(true).unwrap(), Some(JobId(9)));
+        let machine = half.machine(seed + 300);
+        let job = half.start(
+            &Bomb::default(),
+            job_options(&machine, JobId(10), other, Some(claim(&half))),
+        );
+        assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
+        half.check_output();
     }
 }
 

@@ -12,6 +12,7 @@
 //! docs/format/claim.md.
 
 mod acquire;
+mod give_back;
 mod in_root;
 mod list;
 mod marker;
@@ -19,6 +20,7 @@ mod record;
 pub mod removal;
 
 pub use acquire::acquire;
+pub use give_back::give_back;
 pub use list::{ClaimList, ClaimState};
 pub use record::{ClaimRecord, Claimant};
 
