@@ -1,7 +1,7 @@
 //! A handle's bytes inside its object: the whole object, or a part of a packed one.
 
 use crate::{FileHandle, storage::copy_out};
-use keybed_env::{Fs, ReadFile};
+use keybed_env::{Fs, ReadFile, fs::FileKind};
 use keybed_format::{Code, Error, Result};
 use std::{path::Path, sync::Arc};
 
@@ -45,6 +45,25 @@ pub(crate) fn missing(error: Error, name: &str) -> Error {
             .with("missing", name),
         _ => error.in_file(name),
     }
+}
+
+/// Opens the object at `path`, called `name`; what is no regular file is no object, so that no reference leaves its
+/// folder by a symbolic link.
+///
+/// # Errors
+/// `SnapshotIncomplete`, `SnapshotCorrupt`; errors of the file system.
+pub(crate) fn open(fs: &dyn Fs, path: &Path, name: &str) -> Result<Arc<dyn ReadFile>> {
+    // If the question cannot be answered, the first error is true all the same.
+    fs.open(path).map_err(
+        |error| match fs.facts(path).ok().flatten().map(|facts| facts.kind) {
+            Some(FileKind::Dir | FileKind::Other) => Error::new(
+                Code::SnapshotCorrupt,
+                "no regular file, as every file of a snapshot is",
+            )
+            .in_file(path),
+            _ => missing(error, name),
+        },
+    )
 }
 
 /// Makes the file available elsewhere: `whole` moves the whole object, a part is copied.

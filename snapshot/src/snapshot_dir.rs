@@ -268,21 +268,8 @@ impl SnapshotDir {
     fn locate(&self, handle: &FileHandle) -> Result<(PathBuf, Arc<dyn ReadFile>)> {
         let path = self.path(handle)?;
         let name = path.display().to_string();
-        let object = self.fs.open(&path).map_err(|e| self.not_opened(e, &path))?;
+        let object = part::open(&*self.fs, &path, &name)?;
         Ok((path, part::checked(object, handle, &name)?))
-    }
-
-    /// What it means that a file cannot be opened.
-    fn not_opened(&self, error: Error, path: &Path) -> Error {
-        // If the question cannot be answered, the first error is true all the same.
-        match self.fs.facts(path).ok().flatten().map(|facts| facts.kind) {
-            Some(FileKind::Dir | FileKind::Other) => Error::new(
-                Code::SnapshotCorrupt,
-                "no regular file, as every file of a snapshot is",
-            )
-            .in_file(path),
-            _ => part::missing(error, &path.display().to_string()),
-        }
     }
 }
 

@@ -172,6 +172,8 @@ pub(super) fn release(claim: &Claim) -> Result {
 pub(super) fn remove(claim: &Claim) -> Result<Removed> {
     let locked = match lock(claim) {
         Err(e) if e.code() == Code::Locked => return Ok(Removed::Busy),
+        // The whole root is gone, or not mounted.
+        Err(e) if e.code() == Code::NotFound => return Ok(Removed::Kept),
         other => other?,
     };
     let survey = match locked.survey() {

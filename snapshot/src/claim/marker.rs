@@ -138,6 +138,10 @@ pub(super) fn release(claim: &Claim) -> Result {
 
 pub(super) fn remove(claim: &Claim) -> Result<Removed> {
     let (fs, directory) = (&*claim.fs, claim.directory.as_path());
+    if fs.facts(directory)?.is_none() {
+        // Somebody removed all of it, or it is not mounted.
+        return Ok(Removed::Kept);
+    }
     match read(fs, directory) {
         Ok(Some(record)) if record.claimant.is(&claim.record.claimant) => {}
         // Released, or given to another: nothing here is ours any more.

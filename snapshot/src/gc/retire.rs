@@ -9,7 +9,8 @@
 use super::{GcReport, Swept, job_of};
 use crate::{
     CheckpointId, LocalStorage, OpenRoot, Place,
-    claim::claimed_by_other,
+    claim::{Claim, claimed_by_other},
+    root::held_claims,
     storage::{
         CheckpointStorage, ObjectPath,
         layout::{self, LOCK_NAME},
@@ -34,6 +35,8 @@ pub struct Retirement {
     root: PathBuf,
     steps: Vec<Step>,
     staying: Vec<String>,
+    /// What the history owns elsewhere: given back.
+    held: Vec<Claim>,
     _lock: Option<Box<dyn FileLock>>,
 }
 
@@ -67,6 +70,7 @@ pub fn retire(fs: &Arc<dyn Fs>, root: &Path) -> Result<Retirement> {
         root: root.to_path_buf(),
         steps: Vec::new(),
         staying: Vec::new(),
+        held: Vec::new(),
         _lock: None,
     };
     let storage = Arc::new(LocalStorage::at(fs.clone(), root));
@@ -75,6 +79,7 @@ pub fn retire(fs: &Arc<dyn Fs>, root: &Path) -> Result<Retirement> {
             let OpenRoot { survey, lock, .. } = OpenRoot::look(storage.clone())?;
             retirement.demand_readable(&survey)?;
             retirement.demand_unclaimed(&survey)?;
+            retirement.held = held_claims(&*storage, &survey.owners);
             retirement.plan_content(&survey, &storage)?;
             retirement._lock = Some(lock);
         }
@@ -118,6 +123,14 @@ impl Retirement {
     /// Removes what was planned. May be repeated after a failure or a crash, by a new plan.
     pub fn execute(&self) -> GcReport {
         let mut report = GcReport::default();
+        for claim in &self.held {
+            let ended = match claim.release() {
+                // Half of it is gone already.
+                Err(e) if e.code() == Code::Busy => claim.remove().map(drop),
+                other => other,
+            };
+            report.error = report.error.or(ended.err());
+        }
         for step in &self.steps {
             // Behind a failure nothing may go that had to wait for it.
             if report.error.is_none() {

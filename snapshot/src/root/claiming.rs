@@ -48,6 +48,19 @@ pub(super) fn held_claim(
     found.ok().flatten()
 }
 
+/// All claims that a root holds, of whatever start.
+pub(crate) fn held_claims(storage: &dyn CheckpointStorage, owners: &Owners) -> Vec<Claim> {
+    let (Some(fs), Some(owner)) = (storage.outside(), owners.newest()) else {
+        return Vec::new();
+    };
+    let claimant = claimant(storage, owner.job, owner.root);
+    let claimed = claimed_earlier(owners).into_iter();
+    // Where it cannot be found out the snapshot stays claimed, which only costs space.
+    claimed
+        .filter_map(|location| find(&fs, &location, &claimant).ok().flatten())
+        .collect()
+}
+
 impl Shared {
     /// Claims the snapshot that the job starts from, whole.
     pub(super) fn claim_source(&self, since_ms: u64) -> Result {

@@ -20,6 +20,7 @@ mod publish;
 mod source;
 mod stop;
 
+pub(crate) use claiming::held_claims;
 pub use cleanup::CleanupReport;
 pub use files::{Reading, SourceReading};
 pub use gc::gc;

@@ -128,7 +128,7 @@ impl Source {
         };
         let path = externals.path(handle)?;
         let name = path.display().to_string();
-        let file = fs.open(&path).map_err(|e| part::missing(e, &name))?;
+        let file = part::open(&**fs, &path, &name)?;
         Ok(Outside {
             file: part::checked(file, handle, &name)?,
             path,

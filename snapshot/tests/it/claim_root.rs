@@ -163,3 +163,26 @@ fn unreadable_metadata_in_the_root_keeps_everything_there() {
     assert_eq!(report.source, Some(Removed::Kept), "{report:?}");
     check_snapshot(&fs, &chk(3)).unwrap();
 }
+
+#[test]
+fn a_root_in_which_something_is_claimed_is_not_removed() {
+    let (sim, fs) = disk();
+    let mut job = start_from(&fs, NEW, &chk(3), ClaimMode::Claim, 1).unwrap();
+    let error = keybed_snapshot::gc::retire(&fs, &job_root()).unwrap_err();
+    assert_eq!(error.code(), Code::SnapshotClaimedByOther, "{error}");
+    job.checkpoint(1, 100).unwrap();
+    assert_eq!(job.root.cleanup().source, Some(Removed::Gone));
+    let report = keybed_snapshot::gc::retire(&fs, &job_root()).unwrap().execute();
+    assert!(report.error.is_none(), "{report:?}");
+    assert_eq!(sim.facts(&job_root()).unwrap(), None);
+}
+
+#[test]
+fn a_sweep_without_an_owner_keeps_what_was_claimed() {
+    let (_, fs) = disk();
+    let _job = start_from(&fs, NEW, &chk(2), ClaimMode::Claim, 1).unwrap();
+    let storage = Arc::new(keybed_snapshot::LocalStorage::at(fs.clone(), job_root()));
+    let report = keybed_snapshot::gc::gc(storage, &Default::default()).unwrap();
+    assert!(report.error.is_none() && report.left.is_empty(), "{report:?}");
+    check_snapshot(&fs, &chk(2)).unwrap();
+}

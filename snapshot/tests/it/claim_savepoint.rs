@@ -208,3 +208,15 @@ fn a_reader_keeps_it() {
     drop(reading);
     assert_eq!(job.root.cleanup().source, Some(Removed::Gone));
 }
+
+#[test]
+fn a_root_that_is_removed_gives_back_what_it_claimed() {
+    let (_, fs, path) = disk();
+    let job = start_from(&fs, NEW, &path, ClaimMode::Claim, 1).unwrap();
+    drop(job);
+    let report = keybed_snapshot::gc::retire(&fs, &new_root()).unwrap().execute();
+    assert!(report.error.is_none(), "{report:?}");
+    assert_eq!(fs.facts(&new_root()).unwrap(), None);
+    check_snapshot(&fs, &path).unwrap();
+    start_from(&fs, OTHER, &path, ClaimMode::Claim, 1).unwrap();
+}

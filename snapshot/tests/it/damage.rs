@@ -192,7 +192,8 @@ fn a_link_out_of_the_root_is_not_followed() {
     let file = root.join("shared").join(shared.object.as_str());
     std::fs::rename(&file, dir.path().join("elsewhere")).unwrap();
     std::os::unix::fs::symlink(dir.path().join("elsewhere"), &file).unwrap();
-    verify(snapshot.metadata(), &snapshot).verdict().unwrap_err();
+    let error = verify(snapshot.metadata(), &snapshot).verdict().unwrap_err();
+    assert_eq!(error.code(), Code::SnapshotCorrupt, "{error}");
 }
 
 #[test]

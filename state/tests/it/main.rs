@@ -1,6 +1,7 @@
 //! Behaviour of keyed state on every backend.
 
 mod canonical;
+mod claim;
 mod convert;
 mod engine;
 mod faults;
