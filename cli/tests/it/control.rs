@@ -32,9 +32,11 @@ pub(crate) struct Running<'a> {
 impl<'a> Running<'a> {
     /// Starts a slow run and waits for its first checkpoint.
     pub(crate) fn start(place: &'a Place, words: &[&str]) -> Running<'a> {
+        let completed = |events: &[Value]| events.iter().filter(|e| e["event"] == "completed").count();
+        let before = completed(&place.events());
         let mut child = place.flights(&[SLOW, words].concat()).spawn().unwrap();
         place.wait_for(&mut child, "a completed checkpoint", |events| {
-            events.iter().any(|e| e["event"] == "completed")
+            completed(events) > before
         });
         Running { place, child }
     }
@@ -221,6 +223,40 @@ fn two_jobs_of_one_name_are_told_apart_by_their_ids() {
         json!(id),
         "the killed one is not believed"
     );
+}
+
+#[test]
+fn a_job_is_stopped_with_a_savepoint_and_goes_on_from_it() {
+    // Records would be lost or doubled, or the next run would find the directory locked.
+    let place = Place::new();
+    for (n, words, drained) in [
+        (0, &["stop", "flights", "-p", "sp"][..], false),
+        (1, &["cancel", "flights", "-s", "sp"], false),
+        (2, &["stop", "flights", "--drain", "--type", "canonical"], true),
+    ] {
+        let from = place.path(&format!("from-{n}"));
+        let from = from.to_str().unwrap();
+        let words_of_run: &[&str] = if n == 0 { &[] } else { &["--restart", "-s", from] };
+        let running = Running::start(&place, &[words_of_run, &["--savepoint-dir", "sp"]].concat());
+        let run = say(&place, words);
+        assert_eq!((run.status, run.stdout.lines().count()), (0, 1), "{}", run.stderr);
+        let savepoint = run.stdout.trim().to_owned();
+        let state = obey(&place, &["list", "-a"]).summary()["jobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|job| job["state"] == "FINISHED")
+            .count();
+        assert_eq!(state, n + 1);
+        let run = running.end();
+        assert_eq!(run.summary()["state"], "finished");
+        assert_eq!(
+            place.path("out/aircraft.csv").exists(),
+            drained,
+            "only a drained result is complete"
+        );
+        fs::rename(savepoint, place.path(&format!("from-{}", n + 1))).unwrap();
+    }
 }
 
 #[test]
