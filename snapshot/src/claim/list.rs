@@ -69,14 +69,12 @@ impl ClaimList {
             .map(|(record, _)| record)
     }
 
-    /// The highest checkpoint that a claimant deleted.
-    pub fn removed_max(&self) -> Option<&ClaimRecord> {
-        let removed = self
-            .claims
-            .values()
-            .rev()
-            .find(|(_, state)| *state == ClaimState::Removed);
-        removed.map(|(record, _)| record)
+    /// Claims whose checkpoints their claimants deleted, the highest first.
+    pub fn removed(&self) -> impl Iterator<Item = &ClaimRecord> {
+        let claims = self.claims.values().rev();
+        claims
+            .filter(|(_, state)| *state == ClaimState::Removed)
+            .map(|(record, _)| record)
     }
 
     /// The next list, in which this claim stands so.
@@ -231,7 +229,7 @@ mod tests {
         let list = list();
         assert_eq!(list.live(CheckpointId(7)), Some(&record(7, 3)));
         assert_eq!(
-            (list.live(CheckpointId(9)), list.removed_max()),
+            (list.live(CheckpointId(9)), list.removed().next()),
             (None, Some(&record(9, 5)))
         );
         let released = list.next(record(7, 3), ClaimState::Released);

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Anchors, CheckpointId, CheckpointStorage, FinishedRecord, ForeignSnapshot, Generation, JobId, Metadata,
     ObjectPath, OwnerRecord, Place, RootId, SnapshotOwner,
-    claim::{ClaimList, claimed_by_other},
+    claim::{ClaimList, ClaimRecord, claimed_by_other},
     foreign::FOREIGN_ANCHOR,
     object::{Birth, ObjectName},
     owner::{ClaimMode, RestoreSource},
@@ -139,8 +139,9 @@ impl OpenRoot {
             .copied();
         // Below the first id of this generation only the restore source belongs to the timeline.
         let relevant = |id| id >= owner.first_checkpoint || owner.restored == RestoreSource::Checkpoint(id);
-        let removed = self.survey.claims.as_ref().and_then(ClaimList::removed_max);
-        if let Some(record) = removed.filter(|r| Some(r.checkpoint) > newest && relevant(r.checkpoint)) {
+        let mut removed = self.survey.claims.iter().flat_map(ClaimList::removed);
+        let newer = |record: &&ClaimRecord| Some(record.checkpoint) > newest && relevant(record.checkpoint);
+        if let Some(record) = removed.find(newer) {
             return Err(claimed_by_other(record, Path::new(&record.claimant.path))
                 .context("the newest checkpoint was claimed and is gone: choose an older one by hand")
                 .with("checkpoint", record.checkpoint));

@@ -186,3 +186,26 @@ fn a_sweep_without_an_owner_keeps_what_was_claimed() {
     assert!(report.error.is_none() && report.left.is_empty(), "{report:?}");
     check_snapshot(&fs, &chk(2)).unwrap();
 }
+
+#[test]
+fn a_job_that_went_on_from_a_checkpoint_is_told_that_it_was_claimed_though_higher_ones_were_too() {
+    let (_, fs) = disk();
+    // It goes on from the first, and nothing completes; the third and the first go with claimants, in this order.
+    drop(
+        open(&fs)
+            .unwrap()
+            .start(options(Some(CheckpointId(1)), 3, 5))
+            .unwrap(),
+    );
+    for (claimed, claimer) in [(3, NEW), (1, OTHER)] {
+        let mut job = start_from(&fs, claimer, &chk(claimed), ClaimMode::Claim, 1).unwrap();
+        job.checkpoint(0, 100).unwrap();
+        assert_eq!(job.root.cleanup().source, Some(Removed::Gone));
+    }
+    let error = open(&fs).unwrap().latest().unwrap_err();
+    assert_eq!(error.code(), Code::SnapshotClaimedByOther, "{error}");
+    assert!(
+        error.fields().contains(&("checkpoint", "1".to_string())),
+        "{error}"
+    );
+}
