@@ -7,7 +7,10 @@ use keybed::{
     Code,
     format::{envelope, frame},
     lsm::fuzzing::{filter_block, manifest, sst_block, sst_footer_index},
-    snapshot::metadata,
+    snapshot::{
+        claim::{ClaimList, ClaimRecord},
+        metadata,
+    },
     state::{
         canonical::fuzzing::canonical_savepoint,
         codec::{decode_key, encode_key},
@@ -20,6 +23,7 @@ pub type Check = fn(&[u8]);
 /// All targets by name.
 pub const TARGETS: &[(&str, Check)] = &[
     ("checkpoint_metadata", checkpoint_metadata),
+    ("claim", claim),
     ("frame_log", frame_log),
     ("key_codec", key_codec),
     ("canonical_savepoint", canonical_savepoint),
@@ -63,6 +67,33 @@ pub fn checkpoint_metadata(bytes: &[u8]) {
             ];
             assert!(known.contains(&error.code()), "{error}");
         }
+    }
+}
+
+/// `CLAIMED` and `claims/<n>` from anywhere: refused, or understood in exactly one way.
+///
+/// Bytes that start with neither magic number are taken as the only section of each.
+pub fn claim(bytes: &[u8]) {
+    const MARKER: [u8; 8] = *b"KBCLAIM\x01";
+    const LIST: [u8; 8] = *b"KBCLMS\0\x01";
+    let document = |magic: [u8; 8]| {
+        if bytes.starts_with(&MARKER) || bytes.starts_with(&LIST) {
+            return bytes.to_vec();
+        }
+        let section = envelope::Section {
+            tag: 1,
+            version: 1,
+            bytes: bytes.to_vec(),
+        };
+        envelope::write(magic, 1, &[section])
+    };
+    let marker = document(MARKER);
+    if let Ok(record) = ClaimRecord::decode(&marker) {
+        assert_eq!(record.encode(), marker, "two encodings of one claim");
+    }
+    let list = document(LIST);
+    if let Ok(claims) = ClaimList::decode(&list) {
+        assert_eq!(claims.encode(), list, "two encodings of one list");
     }
 }
 
