@@ -30,8 +30,15 @@ impl Lines {
     /// `InputUnreadable` with the file: it is missing, is no file, may not be read, or is compressed and this
     /// build cannot decompress.
     pub(crate) fn open(path: &Path) -> Result<Lines> {
-        let file = open_file(path)?;
-        let mut raw = BufReader::with_capacity(BUFFER_BYTES, file);
+        Self::of(open_file(path)?, path)
+    }
+
+    /// Reads bytes that come from somewhere else; `path` names that in errors.
+    ///
+    /// # Errors
+    /// As [`Lines::open`].
+    pub(crate) fn of(bytes: impl Read + Send + 'static, path: &Path) -> Result<Lines> {
+        let mut raw = BufReader::with_capacity(BUFFER_BYTES, bytes);
         let mut magic = Vec::with_capacity(ZSTD_MAGIC.len());
         raw.by_ref()
             .take(ZSTD_MAGIC.len() as u64)

@@ -9,8 +9,9 @@
 //! | [`snapshot`] | `keybed snapshot ls`, `inspect`, `verify`, `export`, `convert`, `dispose` |
 //! | [`gc`] | `keybed gc`: what no snapshot needs goes |
 //! | [`owners`] | `keybed owners`: who needs a file |
-//! | [`jobs`] | the jobs by name; [`jobs::flights`] is the main one |
+//! | [`jobs`] | the jobs by name: `flights`, `wordcount` |
 //! | [`input`] | numbered lines of a plain or compressed file |
+//! | [`inputs`] | what a job reads: files, or standard input |
 //! | [`input_identity`] | by which a changed input is noticed |
 //! | [`report`] | errors for people and for programs |
 //! | [`say`] | output that never fails |
@@ -21,6 +22,7 @@ mod control;
 mod gc;
 mod input;
 mod input_identity;
+mod inputs;
 mod jobs;
 mod owners;
 mod report;

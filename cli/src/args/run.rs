@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, path::PathBuf};
 /// Options of `keybed run`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunArgs {
-    /// Name of the job: flights.
+    /// Name of the job: flights, wordcount.
     pub(crate) job: String,
     /// Go on from the last completed checkpoint of an interrupted run.
     #[arg(long, conflicts_with = "restart")]
@@ -24,9 +24,10 @@ pub(crate) struct RunArgs {
     /// Subtasks per operator; may differ from the interrupted run's.
     #[arg(short, long, default_value_t = NonZeroU32::new(2).unwrap_or(NonZeroU32::MIN), value_name = "N")]
     pub(crate) parallelism: NonZeroU32,
-    /// Input file: CSV, plain or compressed with zstd [default: examples/data/flights-2013.csv.zst].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
+    /// Input, plain or compressed with zstd. flights: one CSV file [default: examples/data/flights-2013.csv.zst].
+    /// wordcount: text files in this order, or - for standard input [default: -].
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) input: Vec<PathBuf>,
     /// Directory of the output files [default: out].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

@@ -1,17 +1,23 @@
 //! The jobs that the command can run, by name.
 
-pub(crate) mod flights;
+mod deal;
+mod flights;
+mod wordcount;
 
-use keybed::{Code, Error, Result};
+use crate::{args::OnBadRecord, inputs::Inputs};
+use keybed::{Code, Error, Result, runtime::Pipeline};
+use std::path::{Path, PathBuf};
 
 /// A job by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JobName {
     /// Aircraft and days of the New York flights of 2013.
     Flights,
+    /// Words of a text.
+    Wordcount,
 }
 
-const ALL: &[(&str, JobName)] = &[("flights", JobName::Flights)];
+const ALL: &[(&str, JobName)] = &[("flights", JobName::Flights), ("wordcount", JobName::Wordcount)];
 
 impl JobName {
     /// The job called `name`.
@@ -39,7 +45,41 @@ impl JobName {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             JobName::Flights => "flights",
+            JobName::Wordcount => "wordcount",
         }
+    }
+
+    /// What it reads if nothing is named.
+    ///
+    /// # Errors
+    /// `IoFailed` if the working directory is gone.
+    pub(crate) fn default_input(self) -> Result<Inputs> {
+        match self {
+            JobName::Flights => {
+                let named = Inputs::named(&[PathBuf::from(flights::INPUT)])?;
+                Ok(named.unwrap_or(Inputs::Standard))
+            }
+            JobName::Wordcount => Ok(Inputs::Standard),
+        }
+    }
+
+    /// Names of its output files.
+    pub(crate) fn outputs(self) -> &'static [&'static str] {
+        match self {
+            JobName::Flights => &flights::OUTPUTS,
+            JobName::Wordcount => &wordcount::OUTPUTS,
+        }
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it cannot read such an input.
+    pub(crate) fn pipeline(self, input: &Inputs, out: &Path, on_bad_record: OnBadRecord) -> Result<Pipeline> {
+        Ok(match self {
+            JobName::Flights => flights::pipeline(input.one_file()?.to_path_buf(), out, on_bad_record),
+            JobName::Wordcount => wordcount::pipeline(input.clone(), out, on_bad_record),
+        })
     }
 }
 

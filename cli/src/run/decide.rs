@@ -1,6 +1,7 @@
 //! Whether a run starts anew, goes on, has nothing to do, or is refused: a pure decision over found facts.
 
 use super::record::JobRecord;
+use crate::inputs::Inputs;
 use keybed::{Code, Error, Result};
 use std::path::PathBuf;
 
@@ -30,7 +31,7 @@ pub(crate) struct Wanted {
     /// Name of the job.
     pub(crate) job: String,
     /// The input.
-    pub(crate) input: Option<PathBuf>,
+    pub(crate) input: Option<Inputs>,
     /// The output directory.
     pub(crate) out: Option<PathBuf>,
 }
@@ -67,18 +68,19 @@ pub(crate) fn decide(found: Option<Found>, wish: Wish, wanted: &Wanted) -> Resul
         Wish::Nothing => Err(Error::new(
             Code::InterruptedRun,
             format!(
-                "an earlier run of `{}` was interrupted: say --resume to go on, --restart to start anew",
-                record.job
+                "an earlier run of `{}` was interrupted: say {}--restart to start anew",
+                record.job,
+                match record.input {
+                    Inputs::Files(_) => "--resume to go on, ",
+                    // Nobody could read on.
+                    Inputs::Standard => "",
+                }
             ),
         )
         .with("job", record.id)),
         Wish::Resume => {
             same("job", &record.job, Some(&wanted.job))?;
-            same(
-                "input",
-                &record.input.display(),
-                wanted.input.as_ref().map(|p| p.display()).as_ref(),
-            )?;
+            same("input", &record.input, wanted.input.as_ref())?;
             same(
                 "output",
                 &record.out.display(),
@@ -113,8 +115,8 @@ mod tests {
         let record = JobRecord {
             job: "flights".into(),
             id: JobId(1),
-            input: "/in".into(),
-            input_identity: InputIdentity::default(),
+            input: Inputs::Files(vec!["/in".into()]),
+            identities: vec![InputIdentity::default()],
             out: "/out".into(),
             restore: None,
         };
@@ -163,7 +165,7 @@ mod tests {
         };
         assert_eq!(other(|w| w.job = "nexmark".into()), Err(Code::InvalidArgument));
         assert_eq!(
-            other(|w| w.input = Some("/other".into())),
+            other(|w| w.input = Some(Inputs::Files(vec!["/other".into()]))),
             Err(Code::InvalidArgument)
         );
         assert_eq!(

@@ -19,8 +19,8 @@ mod watch;
 
 use crate::{
     args::{BackendName, RunArgs},
-    input_identity::InputIdentity,
-    jobs::{JobName, flights},
+    inputs::Inputs,
+    jobs::JobName,
     say,
 };
 use control::Endpoint;
@@ -30,7 +30,8 @@ use keybed::{
     Code, Error, Result,
     env::{Clock, Fs, OsFs, SystemClock, fs::FileLock, random::Ids},
     runtime::{
-        Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome, Pipeline, Restore,
+        Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome, RestartStrategy,
+        Restore,
     },
     snapshot::JobId,
 };
@@ -54,6 +55,10 @@ use watch::Watch;
 const TICK: Duration = Duration::from_millis(100);
 /// Exit code of a run whose output is not complete.
 const INCOMPLETE: u8 = 1;
+/// What a run over standard input cannot promise.
+const NOT_REPLAYABLE: &str = "standard input cannot be read again: a failure ends this run instead of restarting it, \
+                              --resume will be refused, and lines read after the last checkpoint are lost to \
+                              whoever starts from that";
 /// Output directory of a run that names none.
 const OUT: &str = "out";
 
@@ -67,7 +72,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     let places = Places::new(args.state_dir.clone());
     let wanted = Wanted {
         job: job.as_str().to_owned(),
-        input: args.input.as_deref().map(absolute).transpose()?,
+        input: Inputs::named(&args.input)?,
         out: args.out.as_deref().map(absolute).transpose()?,
     };
     let wish = match (args.resume, args.restart) {
@@ -101,7 +106,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Start::Resume(record) => {
-            record.check_input()?;
+            record.input.check_unchanged(&record.identities)?;
             Plan {
                 record,
                 resumed: true,
@@ -109,7 +114,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
             }
         }
         Start::Fresh => Plan {
-            record: fresh_record(&wanted, restore)?,
+            record: fresh_record(job, &wanted, restore)?,
             resumed: false,
             replaced: found,
         },
@@ -134,6 +139,7 @@ fn start_and_watch(
     (lock, json): (Box<dyn FileLock>, bool),
 ) -> Result<ExitCode> {
     let Plan { record, resumed, .. } = plan;
+    let pipeline = job.pipeline(&record.input, &record.out, args.on_bad_record)?;
     let said = args.endpoint.or_environment();
     let endpoint = Endpoint::bind(&said, record, places.state_dir())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -168,8 +174,16 @@ fn start_and_watch(
         restore => restore.clone(),
     };
     options.savepoint_dir = said.savepoint_dir.as_deref().map(absolute).transpose()?;
+    if record.input == Inputs::Standard {
+        // What a new attempt would have to read again is gone.
+        options.restart = Some(RestartStrategy::None);
+        say::err(format!("warning: {NOT_REPLAYABLE}\n"));
+        log.append(
+            "warning",
+            &json!({ "name": "not-replayable", "text": NOT_REPLAYABLE }),
+        )?;
+    }
     options.on_event = Some(listener(log, watch.clone(), notes));
-    let pipeline = pipeline(job, args, record.input.clone(), &record.out);
     let running = match pipeline.start(options) {
         Ok(running) => running,
         Err(error) => {
@@ -181,15 +195,15 @@ fn start_and_watch(
     let report = watch_to_the_end(&running, &inbox, &watch);
     // Whoever asked may be told later; the next run need not wait for that.
     drop((lock, inbox));
-    let told = report.map(|report| tell(record, &report, places, json));
+    let told = report.map(|report| tell((job, record), &report, places, json));
     served.end(&running.status());
     told
 }
 
 /// Sums up.
-fn tell(record: &JobRecord, report: &JobReport, places: &Places, json: bool) -> ExitCode {
+fn tell((job, record): (JobName, &JobRecord), report: &JobReport, places: &Places, json: bool) -> ExitCode {
     let job_root = places.job_root(record.id);
-    let summary = Summary::of(record, report, &job_root);
+    let summary = Summary::of((job, record), report, &job_root);
     if json {
         say::out(summary.object());
     } else {
@@ -198,12 +212,6 @@ fn tell(record: &JobRecord, report: &JobReport, places: &Places, json: bool) -> 
     match report.outcome {
         Some(Outcome::Finished) => ExitCode::SUCCESS,
         _ => ExitCode::from(INCOMPLETE),
-    }
-}
-
-fn pipeline(job: JobName, args: &RunArgs, input: PathBuf, out: &Path) -> Pipeline {
-    match job {
-        JobName::Flights => flights::pipeline(input, out, args.on_bad_record),
     }
 }
 
@@ -217,15 +225,20 @@ fn look(
     json: bool,
 ) -> Result<ExitCode> {
     let mut met = Vec::from_iter(met);
-    let input = or_default(&wanted.input, flights::INPUT)?;
-    met.extend(InputIdentity::of(&input).err());
+    let input = wanted.input.clone().map_or_else(|| job.default_input(), Ok)?;
+    met.extend(input.identities().err());
     let options = JobOptions {
         parallelism: args.parallelism.get(),
         restore,
         ..JobOptions::default()
     };
     let out = or_default(&wanted.out, OUT)?;
-    check::run(&pipeline(job, args, input, &out), &options, met, json)
+    check::run(
+        &job.pipeline(&input, &out, args.on_bad_record)?,
+        &options,
+        met,
+        json,
+    )
 }
 
 /// A run that never started leaves the state directory as it found it; if that fails, the next one is asked whether
@@ -319,12 +332,12 @@ fn options(
     }
 }
 
-fn fresh_record(wanted: &Wanted, restore: Option<Restore>) -> Result<JobRecord> {
-    let input = or_default(&wanted.input, flights::INPUT)?;
+fn fresh_record(job: JobName, wanted: &Wanted, restore: Option<Restore>) -> Result<JobRecord> {
+    let input = wanted.input.clone().map_or_else(|| job.default_input(), Ok)?;
     Ok(JobRecord {
         job: wanted.job.clone(),
         id: JobId(Ids::Entropy.fresh()?),
-        input_identity: InputIdentity::of(&input)?,
+        identities: input.identities()?,
         input,
         out: or_default(&wanted.out, OUT)?,
         restore,

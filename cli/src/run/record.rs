@@ -4,7 +4,7 @@
 //! the checkpoint root; whether that job finished is recorded there, not here. Layout: docs/format/state-dir.md.
 
 use super::restore_record;
-use crate::input_identity::InputIdentity;
+use crate::{input_identity::InputIdentity, inputs::Inputs};
 use keybed::{Code, Error, Result, env::Fs, runtime::Restore, snapshot::JobId};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const NAME: &str = "job.json";
 const TEMPORARY: &str = "job.json.new";
 const BYTES_MAX: u64 = 64 << 10;
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// What the state directory says about its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +21,10 @@ pub(crate) struct JobRecord {
     pub(crate) job: String,
     /// Fresh for every fresh start, stable over `--resume`.
     pub(crate) id: JobId,
-    /// The input, absolute.
-    pub(crate) input: PathBuf,
-    /// By which a changed input is noticed.
-    pub(crate) input_identity: InputIdentity,
+    /// The input.
+    pub(crate) input: Inputs,
+    /// By which a changed input is noticed, by file.
+    pub(crate) identities: Vec<InputIdentity>,
     /// The directory of the output, absolute.
     pub(crate) out: PathBuf,
     /// The snapshot that the job started from, absolute, and how; needed until its first checkpoint.
@@ -54,7 +54,7 @@ impl JobRecord {
         };
         let value: Value = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
         match value["format"].as_u64() {
-            Some(FORMAT) => {}
+            Some(1..=FORMAT) => {}
             Some(other) => {
                 return Err(Error::new(
                     Code::UnsupportedFormatVersion,
@@ -70,19 +70,14 @@ impl JobRecord {
                 .map(str::to_owned)
                 .ok_or_else(|| damaged(format!("`{name}` is missing")))
         };
+        let (input, identities) = read_inputs(&value).map_err(damaged)?;
         Ok(JobRecord {
             job: text("job")?,
             id: text("job_id")?
                 .parse()
                 .map_err(|e: Error| damaged(e.message().to_owned()))?,
-            input: text("input")?.into(),
-            input_identity: InputIdentity {
-                bytes: value["input_bytes"]
-                    .as_u64()
-                    .ok_or_else(|| damaged("`input_bytes` is missing".into()))?,
-                digest: u64::from_str_radix(&text("input_digest")?, 16)
-                    .map_err(|e| damaged(e.to_string()))?,
-            },
+            input,
+            identities,
             out: text("out")?.into(),
             restore: restore_record::read(&value).map_err(damaged)?,
         })
@@ -97,13 +92,16 @@ impl JobRecord {
             let utf8 = path.to_str().map(str::to_owned);
             utf8.ok_or_else(|| Error::invalid("a path of a job must be UTF-8").in_file(path))
         };
+        let mut inputs = Vec::new();
+        for (file, InputIdentity { bytes, digest }) in self.input.files().iter().zip(&self.identities) {
+            let digest = format!("{digest:016x}");
+            inputs.push(json!({ "file": text(file)?, "bytes": bytes, "digest": digest }));
+        }
         let mut value = json!({
             "format": FORMAT,
             "job": self.job,
             "job_id": self.id.to_string(),
-            "input": text(&self.input)?,
-            "input_bytes": self.input_identity.bytes,
-            "input_digest": format!("{:016x}", self.input_identity.digest),
+            "inputs": inputs,
             "out": text(&self.out)?,
         });
         if let (Some(restore), Some(value)) = (&self.restore, value.as_object_mut()) {
@@ -130,22 +128,33 @@ impl JobRecord {
         fs.remove_file(&state_dir.join(NAME))?;
         fs.sync_dir(state_dir)
     }
+}
 
-    /// Checks that the input is still the one that was read before: positions in another one mean other records.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if it has changed; `InputUnreadable`.
-    pub(crate) fn check_input(&self) -> Result {
-        let now = InputIdentity::of(&self.input)?;
-        if now == self.input_identity {
-            return Ok(());
-        }
-        let what =
-            "the input is not the one any more that the interrupted run has read; start anew with --restart";
-        Err(Error::invalid(what)
-            .in_file(&self.input)
-            .expected_found(self.input_identity, now))
+/// The input and its identities; of a record of version 1, which knew one file, likewise.
+fn read_inputs(value: &Value) -> Result<(Inputs, Vec<InputIdentity>), String> {
+    let identity = |bytes: &Value, digest: &Value| {
+        let bytes = bytes.as_u64().ok_or("the bytes of an input are missing")?;
+        let digest = digest.as_str().ok_or("the digest of an input is missing")?;
+        let digest = u64::from_str_radix(digest, 16).map_err(|e| e.to_string())?;
+        Ok::<_, String>(InputIdentity { bytes, digest })
+    };
+    if value["format"] == 1 {
+        let file = value["input"].as_str().ok_or("`input` is missing")?;
+        let identity = identity(&value["input_bytes"], &value["input_digest"])?;
+        return Ok((Inputs::Files(vec![file.into()]), vec![identity]));
     }
+    let inputs = value["inputs"].as_array().ok_or("`inputs` is missing")?;
+    let (mut files, mut identities) = (Vec::<PathBuf>::new(), Vec::new());
+    for input in inputs {
+        files.push(input["file"].as_str().ok_or("an input has no file")?.into());
+        identities.push(identity(&input["bytes"], &input["digest"])?);
+    }
+    let input = if files.is_empty() {
+        Inputs::Standard
+    } else {
+        Inputs::Files(files)
+    };
+    Ok((input, identities))
 }
 
 #[cfg(test)]
@@ -157,11 +166,11 @@ mod tests {
         JobRecord {
             job: "flights".into(),
             id: JobId(7),
-            input: "/in.csv".into(),
-            input_identity: InputIdentity {
+            input: Inputs::Files(vec!["/in.csv".into()]),
+            identities: vec![InputIdentity {
                 bytes: 3,
                 digest: 0xabc,
-            },
+            }],
             out: "/out".into(),
             restore: None,
         }
@@ -183,6 +192,32 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_version_1_is_read() {
+        let text = r#"{"format":1,"job":"flights","job_id":"00000000000000000000000000000007","input":"/in.csv",
+            "input_bytes":3,"input_digest":"0000000000000abc","out":"/out"}"#;
+        assert_eq!(JobRecord::parse(text.as_bytes()).unwrap(), record());
+    }
+
+    #[test]
+    fn several_files_and_standard_input_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let two = JobRecord {
+            input: Inputs::Files(vec!["/a".into(), "/b".into()]),
+            identities: vec![record().identities[0], InputIdentity { bytes: 0, digest: 1 }],
+            ..record()
+        };
+        let none = JobRecord {
+            input: Inputs::Standard,
+            identities: Vec::new(),
+            ..record()
+        };
+        for record in [two, none] {
+            record.write(&OsFs, dir.path()).unwrap();
+            assert_eq!(JobRecord::read(&OsFs, dir.path()).unwrap(), Some(record));
+        }
+    }
+
+    #[test]
     fn damage_is_an_error_that_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
         for (text, code) in [
@@ -198,7 +233,12 @@ mod tests {
                     "input_digest":"1","out":"","from":7}"#,
                 Code::ManifestCorrupt,
             ),
-            (r#"{"format":2}"#, Code::UnsupportedFormatVersion),
+            (
+                r#"{"format":2,"job":"f","job_id":"00000000000000000000000000000007","inputs":[{"file":"/a"}],"out":""}"#,
+                Code::ManifestCorrupt,
+            ),
+            (r#"{"format":0}"#, Code::UnsupportedFormatVersion),
+            (r#"{"format":3}"#, Code::UnsupportedFormatVersion),
         ] {
             std::fs::write(dir.path().join(NAME), text).unwrap();
             let error = JobRecord::read(&OsFs, dir.path()).unwrap_err();

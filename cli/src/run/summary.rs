@@ -1,7 +1,7 @@
 //! What a run has done, at its end.
 
 use super::{log::outcome_name, record::JobRecord};
-use crate::{jobs::flights::OUTPUTS, snapshot::bytes};
+use crate::{inputs::Inputs, jobs::JobName, snapshot::bytes};
 use keybed::{
     runtime::{JobReport, Outcome},
     state::BackendStats,
@@ -29,9 +29,13 @@ struct OutputFile {
 
 impl<'a> Summary<'a> {
     /// Looks at the output files if the job has finished.
-    pub(crate) fn of(record: &'a JobRecord, report: &'a JobReport, job_root: &'a Path) -> Summary<'a> {
+    pub(crate) fn of(
+        (job, record): (JobName, &'a JobRecord),
+        report: &'a JobReport,
+        job_root: &'a Path,
+    ) -> Summary<'a> {
         let finished = report.outcome == Some(Outcome::Finished);
-        let names = OUTPUTS.into_iter().filter(|_| finished);
+        let names = job.outputs().iter().filter(|_| finished);
         let outputs = names
             .filter_map(|name| OutputFile::look(record.out.join(name)))
             .collect();
@@ -117,7 +121,15 @@ impl<'a> Summary<'a> {
         }
         if let (Some(Outcome::Stopped), Some(last)) = (report.outcome, report.last_checkpoint) {
             line("stopped at", &format_args!("{}/chk-{last}", shown(self.job_root)));
-            line("go on with", &format_args!("keybed run {} --resume", record.job));
+            let go_on = match record.input {
+                Inputs::Files(_) => format!("keybed run {} --resume", record.job),
+                Inputs::Standard => format!(
+                    "the rest of the text: keybed run {} --restart -s {}/chk-{last}",
+                    record.job,
+                    shown(self.job_root)
+                ),
+            };
+            line("go on with", &go_on);
         }
         if let (true, Some(from)) = (report.depends_on_restored_snapshot, &report.restored_from) {
             line("needs", &format_args!("{}, which must stay", shown(from)));

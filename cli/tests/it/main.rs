@@ -13,3 +13,5 @@ mod restores;
 mod retention;
 mod savepoints;
 mod sinks;
+mod wordcount;
+mod wordfold;

@@ -1,15 +1,11 @@
-//! The replayable source: lines of the input dealt to splits.
-//!
-//! ```text
-//! line    1 | 2 … 65 | 66 … 129 | … | 962 … 1025 | 1026 … 1089 | …
-//!   header  | split 0| split 1  | … | split 15   | split 0     | …
-//! ```
-//! Small blocks, so that event time advances alike in all splits however they are shared among subtasks. The number
-//! of splits belongs to the input, not to the parallelism: a split moves as a whole, and its state is its next line,
-//! counted inside the split; so the positions of all splits add up to the records read.
+//! The replayable source: lines of the input behind the header, [dealt](crate::jobs::deal) to splits.
 
 use super::record::{Columns, Flight};
-use crate::{args::OnBadRecord, input::Lines};
+use crate::{
+    args::OnBadRecord,
+    input::Lines,
+    jobs::deal::{PASSED_RECORDS_MAX, SPLITS, Starts},
+};
 use keybed::{
     Code, Error, Result,
     env::Fs,
@@ -21,24 +17,10 @@ use std::{
     time::Duration,
 };
 
-/// Splits of the input, for ever: part of what a checkpoint means.
-pub(crate) const SPLITS: u32 = 16;
-/// Lines of one block, for ever likewise.
-const BLOCK_LINES: u64 = 64;
 /// Line of the first record; the header is line 1.
 const FIRST_LINE: u64 = 2;
-/// Lines of other splits or of before the position that are passed over in one go, so that barriers are not held up.
-const PASSED_LINES_MAX: u32 = 4096;
 /// How far event times are out of order within a split, at most; the data stay within a day.
 const OUT_OF_ORDERNESS: Duration = Duration::from_secs(48 * 60 * 60);
-
-/// The split of a record's line, and its place in there from 0.
-fn deal(line: u64) -> (u32, u64) {
-    let index = line.saturating_sub(FIRST_LINE);
-    let (block, in_block) = (index / BLOCK_LINES, index % BLOCK_LINES);
-    let splits = u64::from(SPLITS);
-    ((block % splits) as u32, block / splits * BLOCK_LINES + in_block) // the remainder is below SPLITS
-}
 
 /// The flights data as a source.
 pub(crate) struct FlightSource {
@@ -74,8 +56,7 @@ struct FlightReader {
     path: PathBuf,
     columns: Columns,
     on_bad_record: OnBadRecord,
-    /// Place of the first record to return, by split; `None` = somebody else's split.
-    starts: Vec<Option<u64>>,
+    starts: Starts,
 }
 
 impl FlightReader {
@@ -86,35 +67,25 @@ impl FlightReader {
             return Err(empty.in_file(path).with("line", 1).with("column", "header"));
         };
         let columns = Columns::of_header(path, line, header)?;
-        let mut starts = vec![None; SPLITS as usize];
-        for split in splits {
-            match starts.get_mut(split.split as usize) {
-                Some(start) => *start = Some(split.position),
-                None => return Err(Error::invalid("the input has fewer splits").with("split", split.split)),
-            }
-        }
         Ok(FlightReader {
             lines,
             path: path.into(),
             columns,
             on_bad_record,
-            starts,
+            starts: Starts::of(splits)?,
         })
     }
 }
 
 impl SourceReader<Flight> for FlightReader {
     fn poll_next(&mut self) -> Result<Polled<Flight>> {
-        for _ in 0..PASSED_LINES_MAX {
+        for _ in 0..PASSED_RECORDS_MAX {
             let Some((line, bytes)) = self.lines.next()? else {
                 return Ok(Polled::End);
             };
-            let (split, place) = deal(line);
-            let start = self.starts.get(split as usize).copied().flatten();
-            if start.is_none_or(|start| place < start) {
+            let Some((split, next)) = self.starts.wants(line.saturating_sub(FIRST_LINE)) else {
                 continue;
-            }
-            let next = place + 1;
+            };
             return match Flight::of_line(&self.path, &self.columns, line, bytes) {
                 Ok(value) => Ok(Polled::Record {
                     split,
@@ -183,16 +154,6 @@ mod tests {
 
     fn all_lines(records: u64) -> Vec<u64> {
         (FIRST_LINE..FIRST_LINE + records).collect()
-    }
-
-    #[test]
-    fn golden_deals_pin_what_a_position_means() {
-        assert_eq!(deal(2), (0, 0));
-        assert_eq!(deal(65), (0, 63));
-        assert_eq!(deal(66), (1, 0));
-        assert_eq!(deal(1025), (15, 63));
-        assert_eq!(deal(1026), (0, 64));
-        assert_eq!(deal(336_777), (14, 20_999));
     }
 
     #[test]
