@@ -37,6 +37,8 @@ pub(crate) enum What {
     Finish,
     Close,
     Forget,
+    Gc,
+    Release,
 }
 
 /// What happens to the step.
@@ -72,10 +74,12 @@ const WEIGHTS: &[(What, u64)] = &[
     (What::NewJob, 4),
     (What::Resume, 20),
     (What::ResumeOlder, 4),
-    (What::Restore, 10),
+    (What::Restore, 16),
     (What::Finish, 1),
     (What::Close, 1),
     (What::Forget, 4),
+    (What::Gc, 6),
+    (What::Release, 3),
 ];
 
 impl Action {

@@ -116,6 +116,14 @@ impl Live {
         Ok(handle)
     }
 
+    fn adopt(&mut self, pending: usize, handle: &FileHandle) -> Result<FileHandle> {
+        let own = self.root.put_files(self.pending[pending].id).adopt(handle)?;
+        if own != *handle {
+            self.pending[pending].puts.insert(own.content, own.clone());
+        }
+        Ok(own)
+    }
+
     /// Handles of all tables for a pending checkpoint; what no copy is good for is put.
     pub(crate) fn fill(&mut self, pending: usize, private: Option<Table>) -> Result<Vec<TableHandle>> {
         let mut handles = Vec::new();
@@ -123,7 +131,8 @@ impl Live {
             let known = self.pending[pending].puts.get(&at.content).cloned();
             let known = known.or(at.confirmed.clone()).or(at.leftover.clone());
             let handle = match known {
-                Some(handle) => handle,
+                // What lies in a claimed snapshot gets a name here.
+                Some(handle) => self.adopt(pending, &handle)?,
                 None => self.put(pending, &at, Scope::Shared)?,
             };
             handles.push(table(handle));

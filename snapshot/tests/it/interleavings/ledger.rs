@@ -3,8 +3,9 @@
 //! A snapshot is *sure* once somebody was told that it exists. One that may exist counts when its `_metadata` lies on
 //! the disk, and then completely.
 
+use super::claims::Claims;
 use keybed_snapshot::{
-    Anchor, CheckpointId, FileHandle, Folder, JobId, Metadata, SnapshotOwner, metadata::decode,
+    Anchor, CheckpointId, ClaimMode, FileHandle, Folder, JobId, Metadata, SnapshotOwner, metadata::decode,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -39,7 +40,7 @@ pub(crate) struct Known {
 pub(crate) enum Restored {
     Nothing,
     Checkpoint(CheckpointId),
-    Snapshot(String),
+    Snapshot(String, ClaimMode),
 }
 
 /// One job root.
@@ -57,6 +58,10 @@ pub(crate) struct RootLedger {
     pub(crate) finished: bool,
     /// Its retained checkpoints may go.
     pub(crate) retains_none: bool,
+    /// The snapshot that it was told to own.
+    pub(crate) claimed: Option<String>,
+    /// Most checkpoints that its timeline ever held.
+    pub(crate) completed_most: usize,
 }
 
 impl RootLedger {
@@ -69,11 +74,13 @@ impl RootLedger {
             ending: false,
             finished: false,
             retains_none: false,
+            claimed: None,
+            completed_most: 0,
         }
     }
 
     pub(crate) fn dir(&self) -> String {
-        format!("ckpt/{}", self.job)
+        format!("/ckpt/{}", self.job)
     }
 
     pub(crate) fn checkpoint(&self, id: CheckpointId) -> String {
@@ -83,6 +90,14 @@ impl RootLedger {
     /// What the newest generation started from.
     pub(crate) fn source(&self) -> Option<&Restored> {
         self.tried.get(self.generations.checked_sub(1)?)
+    }
+
+    /// The snapshot that it has to be started from again, if its timeline is empty.
+    pub(crate) fn awaits(&self, timeline: &[CheckpointId]) -> Option<String> {
+        match self.source() {
+            Some(Restored::Snapshot(source, _)) if timeline.is_empty() => Some(source.clone()),
+            _ => None,
+        }
     }
 
     /// What is gone on from, newest first. `of` tells who wrote a checkpoint, also of one that is gone.
@@ -116,6 +131,8 @@ pub(crate) struct Ledger {
     /// Snapshots by their directory.
     pub(crate) known: BTreeMap<String, Known>,
     pub(crate) roots: Vec<RootLedger>,
+    /// Claims as they stood after the last step.
+    pub(crate) claims: Claims,
 }
 
 impl Ledger {
@@ -185,7 +202,10 @@ impl Ledger {
         let published = self.published(root, files);
         let timeline = self.timeline(root, files);
         let kept = if ledger.retains_none { 0 } else { ledger.retain };
-        let may_go: BTreeSet<_> = timeline.iter().skip(kept).collect();
+        let subsumed = timeline.iter().skip(kept);
+        let may_go: BTreeSet<_> = subsumed
+            .filter(|id| self.claimant(root, **id).is_none())
+            .collect();
         published
             .keys()
             .filter(|id| !may_go.contains(id))
@@ -201,6 +221,20 @@ impl Ledger {
             (Anchor::Root, Folder::Shared) => {
                 let (root, _) = directory.rsplit_once('/').ok_or("a snapshot without a root")?;
                 Ok(format!("{root}/shared/{object}"))
+            }
+            (Anchor::External(id), folder) => {
+                let rows = &self.known[directory].metadata.externals;
+                let row = rows.iter().find(|row| row.id == id).ok_or("no such anchor")?;
+                let at = row
+                    .url
+                    .strip_prefix("file://")
+                    .ok_or("an address of another kind")?;
+                let (around, _) = at.rsplit_once('/').ok_or("an address without a directory")?;
+                match folder {
+                    Folder::Private => Ok(format!("{at}/{object}")),
+                    Folder::Shared => Ok(format!("{around}/shared/{object}")),
+                    Folder::TaskOwned => Err(format!("an unexpected reference to {object}")),
+                }
             }
             other => Err(format!("an unexpected reference {other:?} in {directory}")),
         }
@@ -244,10 +278,13 @@ impl Ledger {
                 let metadata = decode(bytes).map_err(|e| format!("{directory}: {e}"))?;
                 let mut expected = known.metadata.clone();
                 expected.properties.clone_from(&metadata.properties);
+                // Addresses are what the library writes; that they lead to the bytes is looked at below.
+                expected.externals.clone_from(&metadata.externals);
                 demand!(
                     metadata == expected,
                     "{directory} holds other metadata: {metadata:?} instead of {expected:?}"
                 );
+                known.metadata = metadata;
                 known.bytes = Some(bytes.clone());
             }
             let known = &self.known[&directory];
@@ -255,7 +292,13 @@ impl Ledger {
                 self.demand_file(&directory, file, files, "it can be addressed")?;
             }
         }
-        self.take_leave(files, pinned, counts)
+        for root in 0..self.roots.len() {
+            let completed = self.timeline(root, files).len();
+            let most = &mut self.roots[root].completed_most;
+            *most = (*most).max(completed);
+        }
+        self.take_leave(files, pinned, counts)?;
+        self.demand_claims(files)
     }
 
     /// Finds that what is gone was allowed to go.
@@ -278,6 +321,13 @@ impl Ledger {
             .collect();
         for directory in gone {
             let root = self.known[&directory].root;
+            if let Some(by) = self.claims.get(&directory)
+                && self.is_subsumed(&directory, *by, files)
+            {
+                *counts.entry("claimed snapshots gone").or_default() += 1;
+                self.unsure(&directory);
+                continue;
+            }
             demand!(
                 root.is_some() && !must.contains(&directory),
                 "{directory} must exist and is gone"
@@ -299,7 +349,7 @@ impl Ledger {
     /// A snapshot whose metadata nobody could know before: an export.
     fn meet(&mut self, directory: &str, bytes: &[u8]) -> Result<(), Violation> {
         demand!(
-            directory.starts_with("exported/"),
+            directory.starts_with("/exported/"),
             "{directory} was never published"
         );
         let metadata = decode(bytes).map_err(|e| format!("{directory}: {e}"))?;

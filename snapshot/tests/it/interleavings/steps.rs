@@ -4,12 +4,13 @@ use super::{
     action::{Action, What},
     job::{Live, Pending, Writing, late, metadata_of, table},
     ledger::{Violation, demand},
-    user::SAVEPOINTS_MAX,
+    start::SAVEPOINTS_MAX,
     world::{Said, World},
 };
 use keybed_env::{Fs, Random, random::Ids};
 use keybed_format::{Code, Error};
-use keybed_snapshot::{Birth, CheckpointId, Metadata, PutFiles, Scope, SnapshotKind};
+use keybed_snapshot::{Birth, CheckpointId, Metadata, PutFiles, Scope, SnapshotKind, gc::GcOptions};
+use std::collections::BTreeSet;
 
 /// Checkpoints that one job has under way at most.
 const PENDING_MAX: usize = 3;
@@ -72,6 +73,8 @@ impl World {
             (What::SavepointPut, _) => self.savepoint_put(live),
             (What::SavepointPublish, _) => self.savepoint_publish(live),
             (What::SavepointAbandon, _) => self.savepoint_abandon(live),
+            (What::Gc, _) => self.gc_inside(live),
+            (What::Release, _) => self.release(live),
             (What::Finish, _) => self.finish(live),
             _ => Ok(None),
         }
@@ -200,7 +203,8 @@ impl World {
             .map(|id| root.checkpoint(id))
             .collect();
         kept.extend(live.pins.iter().map(|(id, _)| root.checkpoint(*id)));
-        let mut named = std::collections::BTreeSet::new();
+        let removed = self.ledger.being_removed(live.index)?;
+        let mut named: BTreeSet<String> = removed.into_iter().collect();
         for directory in &kept {
             self.ledger.sure(directory);
             named.insert(format!("{directory}/_metadata"));
@@ -213,13 +217,8 @@ impl World {
             let Some(name) = path.strip_prefix(&inside) else {
                 continue;
             };
-            let record = name == "LOCK" || name == "FINISHED" || name.parse::<u8>().is_ok();
-            let record = record
-                || name
-                    .strip_prefix("owner/")
-                    .is_some_and(|n| n.parse::<u64>().is_ok());
             demand!(
-                record || named.contains(path) || live.may_stay(&self.ledger, path)?,
+                is_record(name) || named.contains(path) || live.may_stay(&self.ledger, path)?,
                 "{path} is left over; kept are {kept:?}"
             );
         }
@@ -233,7 +232,7 @@ impl World {
         let request = attempt!(live.root.allocate(SnapshotKind::NativeSavepoint, 5));
         let id = request.checkpoint;
         live.root.abort(id);
-        let mut target = live.root.savepoint_target(live.fs.clone(), "sp");
+        let mut target = live.root.savepoint_target(live.fs.clone(), "/sp");
         if a.is_multiple_of(2) {
             target = target.with_hard_links();
         }
@@ -319,6 +318,47 @@ impl World {
         Ok(None)
     }
 
+    /// Gives the claimed snapshot back.
+    fn release(&mut self, live: &mut Live) -> Said {
+        let Some(directory) = self.ledger.roots[live.index].claimed.clone() else {
+            return Ok(None);
+        };
+        // From here on nobody can tell whether it is claimed, until the answer.
+        self.ledger.roots[live.index].claimed = None;
+        match live.root.release_source() {
+            Ok(()) => {
+                let claims = self.ledger.claims_on(&self.files())?;
+                let job = self.ledger.roots[live.index].job;
+                demand!(
+                    claims.get(&directory) != Some(&job),
+                    "{directory} is still claimed"
+                );
+                self.count("claims released");
+                Ok(None)
+            }
+            // Checkpoints refer to it, or a job works around it.
+            Err(error) if matches!(error.code(), Code::GcRefused | Code::Locked | Code::Busy) => Ok(None),
+            Err(error) => Ok(Some(error)),
+        }
+    }
+
+    /// The sweep that a user asks a living job for.
+    fn gc_inside(&mut self, live: &mut Live) -> Said {
+        let all = GcOptions::default();
+        let told = attempt!(live.root.gc(&GcOptions { dry_run: true, ..all }));
+        let report = attempt!(live.root.gc(&all));
+        if let Some(error) = report.error {
+            return Ok(Some(error));
+        }
+        demand!(
+            told.swept == report.swept,
+            "{:?} was told and {:?} went",
+            told.swept,
+            report.swept
+        );
+        Ok(None)
+    }
+
     fn finish(&mut self, live: &mut Live) -> Said {
         let last = live.root.completed().first().copied();
         let ledger = &mut self.ledger.roots[live.index];
@@ -348,6 +388,7 @@ impl World {
         quiet(self.begin(live))?;
         self.grow(live, 1);
         quiet(self.publish(live, 0, 1))?;
+        self.compare()?;
         quiet(self.clean(live))?;
         self.demand_exact(live)
     }
@@ -371,8 +412,9 @@ impl World {
             let Some(id) = entry.name.strip_prefix("chk-").and_then(|id| id.parse().ok()) else {
                 continue;
             };
+            let id = CheckpointId(id);
             demand!(
-                retained.contains(&CheckpointId(id)),
+                retained.contains(&id) || self.ledger.claimant(live.index, id).is_some(),
                 "{} is an empty folder",
                 entry.name
             );
@@ -381,7 +423,15 @@ impl World {
     }
 }
 
-/// So that a step can tell what it is about.
+/// Whether a name in a root is one of its documents.
+pub(crate) fn is_record(name: &str) -> bool {
+    let numbered = |folder: &str| {
+        name.strip_prefix(folder)
+            .is_some_and(|n| n.parse::<u64>().is_ok())
+    };
+    name == "LOCK" || name == "FINISHED" || numbered("owner/") || numbered("claims/")
+}
+
 pub(crate) fn seeded(n: u64) -> Ids {
     Ids::Seeded(Random::from_seed(n))
 }

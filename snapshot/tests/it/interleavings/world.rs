@@ -36,7 +36,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> World {
         let disk = SimFs::without_history();
-        for dir in ["ckpt", "work", "sp", "exported"] {
+        for dir in ["/ckpt", "/work", "/sp", "/exported"] {
             disk.create_dir(Path::new(dir)).unwrap_or_else(|e| panic!("{e}"));
         }
         disk.settle();
@@ -63,7 +63,7 @@ impl World {
 
     pub(crate) fn files(&self) -> Files {
         let tree = self.disk.tree().into_iter();
-        tree.map(|(path, bytes)| (path.display().to_string(), bytes))
+        tree.map(|(path, bytes)| (format!("/{}", path.display()), bytes))
             .collect()
     }
 
@@ -100,6 +100,7 @@ impl World {
             {
                 return Err(format!("it cannot go on: {error}"));
             }
+            self.compare()?;
             if let Some(mut live) = self.live[root].take() {
                 self.quiesce(&mut live)?;
                 self.live[root] = Some(live);
@@ -137,19 +138,23 @@ impl World {
         let root = self.choose_root(action);
         match (what, root) {
             (What::NewJob, _) => self.new_job(a),
+            (What::Gc, Some(root)) if self.live[root].is_none() => self.gc(root),
             (What::Restore, _) => self.restore(a, b),
             (What::Export, _) => self.export(a),
             (What::Dispose, _) => self.dispose(a),
             (What::DisposeCheckpoint, _) => self.dispose_checkpoint(a),
             (_, None) => Ok(None),
-            (What::Resume, Some(root)) => self.resume(root, None, a),
+            (What::Resume | What::Release, Some(root)) if self.live[root].is_none() => {
+                self.resume(root, None, a)
+            }
             (What::ResumeOlder, Some(root)) => self.resume(root, Some(b), a),
             (What::Forget, Some(root)) => self.forget(root),
             (_, Some(root)) => match self.live[root].take() {
                 None => self.resume(root, None, a),
                 Some(mut live) => {
                     let said = self.job_step(&mut live, action);
-                    let ends = matches!(what, What::Finish | What::Close);
+                    // Who gives a claim back has ended, or was never needed.
+                    let ends = matches!(what, What::Finish | What::Close | What::Release);
                     if !ends {
                         self.live[root] = Some(live);
                     }
