@@ -9,6 +9,7 @@ mod lost;
 mod plain;
 mod refusals;
 mod relocation;
+mod rescale;
 mod restart;
 mod restore;
 mod savepoint;
