@@ -1,7 +1,7 @@
 //! A request to a job: begun under an id of our own choice, polled until something came of it, told.
 
-use super::{client::is_unreachable, find::Target};
-use keybed::{Error, Result, env::random::Ids};
+use super::find::Target;
+use keybed::{Code, Error, Result, env::random::Ids};
 use serde_json::Value;
 use std::{path::Path, thread::sleep, time::Duration};
 
@@ -47,25 +47,40 @@ pub(super) fn wait(target: &Target, path: &str) -> Result<Value> {
     }
 }
 
-/// Waits until a job that is to end has ended; its last state, if anybody was there to tell it.
+/// Waits until the savepoint of a stop is taken and then the job has ended; the last state of the job. Nobody is told of
+/// the outcome yet, so its process lives on.
 ///
 /// # Errors
-/// What the endpoint answered.
-pub(super) fn wait_for_the_end(target: &Target) -> Result<Option<String>> {
-    for _ in 0..END_POLLS_MAX {
-        match target.client.get(&format!("/keybed/jobs/{}", target.id)) {
-            Ok(answer) if answer["ended"] == true => {
-                return Ok(answer["state"].as_str().map(str::to_owned));
+/// Why the savepoint failed; the job goes on then. `Busy` if the job does not come to its end.
+pub(super) fn wait_for_the_stop(target: &Target, request: &str) -> Result<String> {
+    let mut pause = POLL_MIN;
+    loop {
+        let found = target.client.get(&format!("/keybed/requests/{request}?peek"))?;
+        match found["status"].as_str() {
+            Some("completed") => break,
+            Some("failed") => {
+                wait(target, &target.path(&format!("/savepoints/{request}")))?;
+                return Err(Error::new(Code::JobFailed, "the stop failed"));
             }
-            Ok(_) => sleep(POLL_MAX),
-            // The process is gone, and the job with it.
-            Err(e) if is_unreachable(&e) => return Ok(None),
-            Err(e) => return Err(e),
+            _ => sleep(pause),
         }
+        pause = (pause * 2).min(POLL_MAX);
     }
-    Err(Error::new(
-        keybed::Code::Busy,
-        "the job is still about to end; ask `keybed status` for it",
-    )
-    .with("job", &target.id))
+    wait_for_the_end(target)
+}
+
+/// Waits until a job that is to end has ended; its last state.
+///
+/// # Errors
+/// `Busy` if it does not come to its end; what the endpoint answered, if it did.
+pub(super) fn wait_for_the_end(target: &Target) -> Result<String> {
+    for _ in 0..END_POLLS_MAX {
+        let answer = target.client.get(&format!("/keybed/jobs/{}", target.id))?;
+        if answer["ended"] == true {
+            return Ok(answer["state"].as_str().unwrap_or_default().to_owned());
+        }
+        sleep(POLL_MAX);
+    }
+    let what = "the job is still about to end; ask `keybed status` for it";
+    Err(Error::new(Code::Busy, what).with("job", &target.id))
 }

@@ -2,15 +2,15 @@
 
 use super::{
     find::{self, Target},
-    requests::{fresh, location, wait},
+    requests::{fresh, location, wait, wait_for_the_stop},
 };
 use crate::{
     args::{CheckpointArgs, FormatName, SavepointArgs, TakeArgs},
     say,
 };
-use keybed::{Error, Result};
+use keybed::{Code, Error, Result};
 use serde_json::{Value, json};
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 /// Takes a savepoint; the last line is its directory alone, or the request's id if detached.
 ///
@@ -26,21 +26,22 @@ pub(crate) fn run(args: &SavepointArgs, json: bool) -> Result<ExitCode> {
         "target-directory": args.target.as_deref().map(location).transpose()?,
         "cancel-job": false,
     });
-    begin_and_tell(&target, "/savepoints", body, &args.how, json, |_| Ok(()))
+    begin_and_tell(&target, "/savepoints", body, &args.how, json, false)
 }
 
 pub(super) fn no_job() -> Error {
     Error::invalid("name a job, by its name or id")
 }
 
-/// Begins with a savepoint, waits for it unless detached, and tells its directory; `after` it is done.
+/// Begins with a savepoint, waits for it unless detached, and tells its directory. If it `ends` the job, waits for that,
+/// too.
 pub(super) fn begin_and_tell(
     target: &Target,
     route: &str,
     mut body: Value,
     how: &TakeArgs,
     json: bool,
-    after: impl FnOnce(&Path) -> Result,
+    ends: bool,
 ) -> Result<ExitCode> {
     let request = fresh()?;
     body["triggerId"] = request.as_str().into();
@@ -53,10 +54,18 @@ pub(super) fn begin_and_tell(
         tell_request(target, &request, json);
         return Ok(ExitCode::SUCCESS);
     }
+    let state = match ends {
+        true => wait_for_the_stop(target, &request)?,
+        false => String::new(),
+    };
     let operation = wait(target, &target.path(&format!("/savepoints/{request}")))?;
     let location = operation["location"].as_str().unwrap_or_default();
     let directory = location.strip_prefix("file:").unwrap_or(location);
-    after(Path::new(directory))?;
+    if state == "StopCommitPending" {
+        let what = "the savepoint is taken, but the sinks could not commit what it names: the next run of the job goes \
+                    on from it";
+        return Err(Error::new(Code::StopCommitPending, what).with("savepoint", directory));
+    }
     if json {
         say::out(json!({
             "job": target.name,

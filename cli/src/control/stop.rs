@@ -1,7 +1,8 @@
 //! `keybed stop`, `keybed cancel`: the end of a running job, with a savepoint or without.
 
 use super::{
-    find::{self, Target},
+    client::is_unreachable,
+    find,
     requests::{location, wait_for_the_end},
     savepoint::{begin_and_tell, no_job},
 };
@@ -9,9 +10,9 @@ use crate::{
     args::{CancelArgs, StopArgs, TakeArgs},
     say,
 };
-use keybed::{Code, Error, Result};
-use serde_json::{Value, json};
-use std::{path::Path, process::ExitCode};
+use keybed::Result;
+use serde_json::json;
+use std::process::ExitCode;
 
 /// Stops a job with a savepoint and waits for its end; the last line is the savepoint's directory alone.
 ///
@@ -24,21 +25,7 @@ pub(crate) fn run(args: &StopArgs, json: bool) -> Result<ExitCode> {
         "targetDirectory": args.target.as_deref().map(location).transpose()?,
         "drain": args.drain,
     });
-    begin_and_tell(&target, "/stop", body, &args.how, json, |savepoint| {
-        ended(&target, savepoint)
-    })
-}
-
-/// Waits until the job is over as it should be.
-fn ended(target: &Target, savepoint: &Path) -> Result {
-    match wait_for_the_end(target)?.as_deref() {
-        Some("StopCommitPending") => {
-            let what = "the savepoint is taken, but the sinks could not commit what it names: the next run of the \
-                        job goes on from it";
-            Err(Error::new(Code::StopCommitPending, what).with("savepoint", savepoint.display()))
-        }
-        _ => Ok(()),
-    }
+    begin_and_tell(&target, "/stop", body, &args.how, json, true)
 }
 
 /// Cancels a job; with `-s` that is a stop without drain.
@@ -57,14 +44,16 @@ pub(crate) fn cancel(args: &CancelArgs, json: bool) -> Result<ExitCode> {
             format: args.format,
             detached: false,
         };
-        return begin_and_tell(&target, "/savepoints", body, &how, json, |savepoint| {
-            ended(&target, savepoint)
-        });
+        return begin_and_tell(&target, "/savepoints", body, &how, json, true);
     }
     target.client.patch(&target.path("?mode=cancel"), &json!({}))?;
-    wait_for_the_end(&target)?;
+    match wait_for_the_end(&target) {
+        // The process is gone, and the job with it.
+        Err(e) if is_unreachable(&e) => {}
+        ended => drop(ended?),
+    }
     if json {
-        say::out(json!({ "job": target.name, "job_id": target.id, "state": Value::from("canceled") }));
+        say::out(json!({ "job": target.name, "job_id": target.id, "state": "canceled" }));
     } else {
         say::out(format!("cancelled {} {}", target.name, target.id));
     }

@@ -260,6 +260,53 @@ fn a_job_is_stopped_with_a_savepoint_and_goes_on_from_it() {
 }
 
 #[test]
+fn a_stop_whose_commits_are_pending_is_no_success() {
+    // The user would delete the state directory, and with it what is still to be committed.
+    let place = Place::new();
+    let endpoint = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = endpoint.local_addr().unwrap().to_string();
+    let id = "0000000000000000000000000000000a";
+    let job = |state: &str, ended: bool| json!({ "state": state, "ended": ended });
+    let script = [
+        (
+            "GET /v1/jobs/overview ",
+            json!({ "jobs": [{ "jid": id, "name": "flights" }] }),
+        ),
+        ("POST /v1/jobs/", json!({ "request-id": id })),
+        ("GET /keybed/requests/", json!({ "status": "in-progress" })),
+        ("GET /keybed/requests/", json!({ "status": "completed" })),
+        ("GET /keybed/jobs/", job("Running", false)),
+        ("GET /keybed/jobs/", job("StopCommitPending", true)),
+        (
+            "GET /v1/jobs/",
+            json!({ "status": { "id": "COMPLETED" }, "operation": { "location": "file:/sp/x" } }),
+        ),
+    ];
+    let child = place
+        .command(&["stop", "flights", "-m", &address, "--json"])
+        .spawn()
+        .unwrap();
+    for (start, answer) in script {
+        let (mut stream, _) = endpoint.accept().unwrap();
+        let mut request = [0; 4096];
+        let length = stream.read(&mut request).unwrap();
+        let request = String::from_utf8_lossy(&request[..length]);
+        assert!(request.starts_with(start), "{request}");
+        let answer = answer.to_string();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            answer.len()
+        );
+        stream.write_all((head + &answer).as_bytes()).unwrap();
+        // Whatever is still being sent is read, so that the answer is not lost.
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    let error = Run::of(child.wait_with_output().unwrap()).error("StopCommitPending", 5);
+    assert_eq!(error["fields"]["savepoint"], "/sp/x");
+}
+
+#[test]
 fn without_a_directory_nothing_is_begun() {
     let place = Place::new();
     let running = Running::start(&place, &[]);

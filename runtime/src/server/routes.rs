@@ -6,7 +6,7 @@
 //!  POST /jobs/:id/checkpoints                       ─▶ 202 {"request-id"}   GET /jobs/:id/checkpoints/:r
 //!  POST /savepoint-disposal                         ─▶ 200 {"request-id"}   GET /savepoint-disposal/:r
 //!  PATCH /jobs/:id?mode=cancel                      ─▶ 202 {}
-//!  ours: GET /keybed/jobs/:id   GET /keybed/requests/:r   POST /keybed/disposal-check
+//!  ours: GET /keybed/jobs/:id   GET /keybed/requests/:r(?peek)   POST /keybed/disposal-check
 //! ```
 
 use super::{
@@ -22,7 +22,7 @@ use axum::{
     Router,
     body::{Body, HttpBody},
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{Response, StatusCode},
+    http::{Response, StatusCode, Uri},
     middleware::{self, Next},
     response::IntoResponse,
     routing::{get, patch, post},
@@ -256,22 +256,19 @@ async fn disposal_outcome(State(control): Shared, request: Param) -> Answer {
     Ok(json(StatusCode::OK, &shapes::trigger(&trigger)))
 }
 
-/// As recorded; a failed one is told as it is, too.
-async fn any_outcome(State(control): Shared, request: Param) -> Answer {
+/// As recorded; a failed one is told as it is, too. Whoever only peeks is not told yet and comes back.
+async fn any_outcome(State(control): Shared, request: Param, uri: Uri) -> Answer {
     let request = request.map(|Path(request)| request).unwrap_or_default();
     let id: TriggerId = request.parse()?;
-    // Whether it failed is in the object.
-    let told = control.tell(&request, |_| true);
+    if uri.query() != Some("peek") {
+        // Whether it failed is in the object.
+        let _ = control.tell(&request, |_| true);
+    }
     let job = control.job.report().job;
-    let found = control
-        .triggers
-        .lock()
-        .get(id)
-        .map(|trigger| object(id, job, trigger));
-    match (found, told) {
-        (Some(found), _) => Ok(json(StatusCode::OK, &found)),
-        (None, Err(refusal)) => Err(refusal),
-        (None, Ok(_)) => Err(super::record::unknown(id).into()),
+    let triggers = control.triggers.lock();
+    match triggers.get(id) {
+        Some(trigger) => Ok(json(StatusCode::OK, &object(id, job, trigger))),
+        None => Err(super::record::unknown(id).into()),
     }
 }
 

@@ -305,6 +305,9 @@ fn a_savepoint_is_accepted_polled_and_told() {
         );
         assert!(!served.control.linger(Duration::ZERO));
         served.answer(Ok(Done::Savepoint(target.join("savepoint-x"))));
+        let (_, _, peeked) = served.ask("GET", &format!("/keybed/requests/{id}?peek"), "");
+        assert_eq!(peeked["status"], "completed");
+        assert!(!served.control.linger(Duration::ZERO), "who peeks comes back");
         let (status, _, body) = served.ask("GET", &poll, "{}");
         let location = format!("file:{}/savepoint-x", target.display());
         assert_eq!(
