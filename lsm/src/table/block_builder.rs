@@ -23,6 +23,8 @@ pub(crate) struct BlockBuilder {
     heads: Vec<(u64, u32)>,
     keys_vary: bool,
     values_vary: bool,
+    /// Bytes of the last key and the last value; 0 where there is none.
+    last_widths: (usize, usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,25 +48,9 @@ impl BlockBuilder {
         self.entries.is_empty()
     }
 
-    /// Bytes of the last key and the last value.
-    fn last_widths(&self) -> (usize, usize) {
-        let Some(last) = self.entries.last() else {
-            return (0, 0);
-        };
-        let start = self
-            .entries
-            .len()
-            .checked_sub(2)
-            .map_or(0, |i| self.entries[i].value_end);
-        (
-            (last.key_end - start) as usize,
-            (last.value_end - last.key_end) as usize,
-        )
-    }
-
     /// Bytes of the block if it ended with one more entry of this size, for a new key.
     pub(crate) fn bytes_with(&self, key_bytes: usize, value_bytes: usize) -> usize {
-        let (last_key, last_value) = self.last_widths();
+        let (last_key, last_value) = self.last_widths;
         let keys_vary = self.keys_vary || self.width_changes(last_key, key_bytes);
         let values_vary = self.values_vary || self.width_changes(last_value, value_bytes);
         let bytes = self.bytes.len() + key_bytes + value_bytes;
@@ -97,9 +83,10 @@ impl BlockBuilder {
                     .expected_found(format_args!("at most {BLOCK_BYTES_MAX}"), bytes),
             );
         }
-        let (last_key, last_value) = self.last_widths();
+        let (last_key, last_value) = self.last_widths;
         self.keys_vary |= self.width_changes(last_key, entry.key.len());
         self.values_vary |= self.width_changes(last_value, entry.value.len());
+        self.last_widths = (entry.key.len(), entry.value.len());
         if new_key {
             self.heads.push((hash, self.entries.len() as u32));
         }
@@ -130,7 +117,7 @@ impl BlockBuilder {
             if self.keys_vary { self.key_bytes } else { 0 } + if self.values_vary { value_bytes } else { 0 };
         let key_end_width = end_width(self.keys_vary, heap_bytes);
         let value_end_width = end_width(self.values_vary, heap_bytes);
-        let (last_key, last_value) = self.last_widths();
+        let (last_key, last_value) = self.last_widths;
         let widths = [slot_width, meta_width, key_end_width, value_end_width].map(|w| w as u8);
         let mut head = Sink::with_capacity(HEADER_BYTES);
         head.raw(&widths)
@@ -195,6 +182,7 @@ impl BlockBuilder {
         self.entries.clear();
         self.heads.clear();
         (self.keys_vary, self.values_vary) = (false, false);
+        self.last_widths = (0, 0);
     }
 
     /// Base and width of the narrowest encoding of all metas.
@@ -222,7 +210,10 @@ impl BlockBuilder {
         for &(hash, index) in &self.heads {
             let mut at = first_slot(hash, count) as usize;
             while slots[at] != 0 {
-                at = (at + 1) % slots.len();
+                at += 1;
+                if at == slots.len() {
+                    at = 0;
+                }
             }
             slots[at] = fingerprint(hash, slot_bits, bits) << bits | index;
         }

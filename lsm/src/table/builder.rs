@@ -9,7 +9,7 @@ use super::{
     footer::{self, Footer},
     properties,
 };
-use crate::key::{self, Entry, EntryKind, SEQNO_MAX, TableId};
+use crate::key::{self, Entry, SEQNO_MAX, TableId};
 use keybed_env::{Fs, WriteFile};
 use keybed_format::{Error, Result, trailer::TrailerBuilder};
 use std::path::Path;
@@ -126,7 +126,7 @@ impl TableBuilder {
         }
         self.block.add(entry, self.last_hash, new_key)?;
         self.last_seqno = entry.seqno;
-        self.count(entry);
+        self.facts.count(entry);
         Ok(())
     }
 
@@ -146,20 +146,6 @@ impl TableBuilder {
             self.hashes.push(self.last_hash);
         }
         Ok(())
-    }
-
-    fn count(&mut self, entry: Entry<'_>) {
-        let facts = &mut self.facts;
-        if facts.entries == 0 {
-            facts.smallest = entry.key.to_vec();
-        }
-        facts.entries += 1;
-        facts.tombstones += u64::from(entry.kind == EntryKind::Delete);
-        facts.merges += u64::from(entry.kind == EntryKind::Merge);
-        facts.seqno_min = facts.seqno_min.min(entry.seqno);
-        facts.seqno_max = facts.seqno_max.max(entry.seqno);
-        facts.key_bytes += entry.key.len() as u64;
-        facts.value_bytes += entry.value.len() as u64;
     }
 
     fn end_block(&mut self) -> Result {

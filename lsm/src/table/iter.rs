@@ -5,7 +5,7 @@ use super::{
     block::{Block, BlockView, Geometry, Version},
     reader::BlockRef,
 };
-use crate::key::{Entry, EntryKind, Seqno};
+use crate::key::{self, Entry, EntryKind, Seqno};
 use keybed_format::Result;
 use std::{borrow::Borrow, fmt, sync::Arc};
 
@@ -122,6 +122,29 @@ impl<V: Borrow<TableView>> TableIter<V> {
             Some(current) => self.settle(current),
             None => Ok(()),
         }
+    }
+
+    /// Moves to the newest version of the next key; nothing happens behind the last.
+    ///
+    /// # Errors
+    /// As [`TableIter::seek`].
+    #[inline]
+    pub fn next_key(&mut self) -> Result {
+        while let Some(current) = &mut self.current {
+            let (start, end, block) = (current.key_start, current.key_end, current.block);
+            self.next()?;
+            let Some(current) = &self.current else { break };
+            // Versions of a key share a block.
+            if current.block != block {
+                break;
+            }
+            let bytes = current.held.bytes(&self.view.borrow().reader);
+            let last = bytes.get(start as usize..end as usize).unwrap_or_default();
+            if !key::equal(self.key(), last) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Stands in a block, on no entry yet.

@@ -1,6 +1,6 @@
 //! What a table is built with, and what is known about it once it is built.
 
-use crate::key::{Seqno, TableId};
+use crate::key::{Entry, EntryKind, Seqno, TableId};
 
 /// How blocks are compressed when a table is built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +75,20 @@ pub struct TableFacts {
 }
 
 impl TableFacts {
+    /// Takes note of one more version; keys come in order.
+    pub(super) fn count(&mut self, entry: Entry<'_>) {
+        if self.entries == 0 {
+            self.smallest = entry.key.to_vec();
+        }
+        self.entries += 1;
+        self.tombstones += u64::from(entry.kind == EntryKind::Delete);
+        self.merges += u64::from(entry.kind == EntryKind::Merge);
+        self.seqno_min = self.seqno_min.min(entry.seqno);
+        self.seqno_max = self.seqno_max.max(entry.seqno);
+        self.key_bytes += entry.key.len() as u64;
+        self.value_bytes += entry.value.len() as u64;
+    }
+
     /// First and last partition of the table; `None` without partitions. A key shorter than the prefix is its own
     /// partition.
     pub fn partitions(&self) -> Option<(&[u8], &[u8])> {

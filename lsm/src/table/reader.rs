@@ -31,6 +31,9 @@ pub enum BlockAccess {
     Map(Arc<BlockCache>),
     /// Read at offsets, keep decoded blocks in the cache.
     Cache(Arc<BlockCache>),
+    /// Read at offsets, keep nothing: for one pass over all of it. In memory stay the index and the block at hand; the
+    /// filter is not read, so absent keys cost a block.
+    Stream,
 }
 
 /// An open table. Immutable, shared by all who read it.
@@ -81,19 +84,21 @@ impl TableReader {
         id: TableId,
         access: BlockAccess,
     ) -> Result<Arc<TableReader>> {
-        let (cache, map) = match access {
-            BlockAccess::Map(cache) => (cache, true),
-            BlockAccess::Cache(cache) => (cache, false),
+        let (cache, map, filter) = match access {
+            BlockAccess::Map(cache) => (cache, true, true),
+            BlockAccess::Cache(cache) => (cache, false, true),
+            BlockAccess::Stream => (Arc::new(BlockCache::new(0)), false, false),
         };
-        let opened = Source::new(file, map).and_then(|source| Self::read_sections(source, path, id, cache));
+        let source = Source::new(file, map);
+        let opened = source.and_then(|source| Self::read_sections(source, (path, id), cache, filter));
         opened.map(Arc::new).map_err(|e| damage_of_table(e, path))
     }
 
     fn read_sections(
         source: Source,
-        path: &Path,
-        id: TableId,
+        (path, id): (&Path, TableId),
         cache: Arc<BlockCache>,
+        with_filter: bool,
     ) -> Result<TableReader> {
         let tail = source.tail()?;
         let trailer = trailer::read(source.len(), &mut |offset, buffer| tail.read(offset, buffer))?;
@@ -122,7 +127,7 @@ impl TableReader {
                     .expected_found(facts.blocks, fence.blocks()),
             );
         }
-        let filter = if footer.filter_at == footer.index_at {
+        let filter = if !with_filter || footer.filter_at == footer.index_at {
             None
         } else {
             let section = tail.section(footer.filter_at, footer.index_at)?;

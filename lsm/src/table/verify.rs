@@ -9,7 +9,7 @@ use super::{
     footer, properties,
     reader::damage_of_table,
 };
-use crate::key::{self, Entry, EntryKind, SEQNO_MAX};
+use crate::key::{self, Entry, SEQNO_MAX};
 use keybed_format::{Code, Error, Result, trailer};
 use std::borrow::Cow;
 
@@ -104,16 +104,7 @@ impl TableReader {
             }
             seen.last_key = entry.key.to_vec();
         }
-        if first {
-            facts.smallest = entry.key.to_vec();
-        }
-        facts.entries += 1;
-        facts.tombstones += u64::from(entry.kind == EntryKind::Delete);
-        facts.merges += u64::from(entry.kind == EntryKind::Merge);
-        facts.seqno_min = facts.seqno_min.min(entry.seqno);
-        facts.seqno_max = facts.seqno_max.max(entry.seqno);
-        facts.key_bytes += entry.key.len() as u64;
-        facts.value_bytes += entry.value.len() as u64;
+        facts.count(entry);
         Ok(())
     }
 }

@@ -10,14 +10,17 @@
 
 use super::{
     BackendOptions, BackendStats, Captured, CapturedContent, Change, Changer, ContentScan, EntryScan,
-    KeyedBackend, ReadScans, Restored, ScanEntry, heap_snapshot::Chain, ledger::Ledger, seqno_too_low,
-    work_dir,
+    KeyedBackend, ReadScans, Restored, ScanEntry,
+    ahead::{Ahead, HeapEntry},
+    heap_snapshot::Chain,
+    ledger::Ledger,
+    seqno_too_low, work_dir,
 };
 use crate::{
     PendingSnapshot, StateFamily, canonical::stored_entries, current::group_of_entry, processor::RunMerge,
 };
 use keybed_format::{Error, Result, Sink};
-use keybed_lsm::key::check_sizes;
+use keybed_lsm::{EntryKind, key::check_sizes};
 use keybed_snapshot::{CheckpointId, KeyGroup, KeyGroupRange, OpenFiles, SnapshotRequest};
 use std::{
     collections::{BTreeMap, btree_map},
@@ -383,36 +386,34 @@ impl fmt::Debug for CapturedHeap {
 impl CapturedContent for CapturedHeap {
     fn read(self: Box<Self>, read: &mut ReadScans<'_>) -> Result {
         read(self.0.each_ref().map(|family| {
-            let all: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
-            let groups = family.groups.iter();
-            let groups: Vec<_> = groups.map(|group| group.entries.range::<[u8], _>(all)).collect();
-            let entries = groups.into_iter().flatten();
-            Box::new(CapturedScan { entries, at: None }) as Box<dyn ContentScan>
+            let entries = family.groups.iter().flat_map(|group| &group.entries);
+            let entries = entries.map(|(key, stamped)| -> HeapEntry<'_> {
+                (key.as_slice(), EntryKind::Put, stamped.value.as_slice())
+            });
+            let (entries, at) = (Ahead::new(entries), None);
+            Box::new(CapturedScan { entries, at }) as Box<dyn ContentScan>
         }))
     }
 }
 
-struct CapturedScan<'a> {
-    entries: HeapEntries<'a>,
-    at: Option<(&'a Vec<u8>, &'a Stamped)>,
+struct CapturedScan<'a, I> {
+    entries: Ahead<'a, I>,
+    at: Option<HeapEntry<'a>>,
 }
 
-impl ContentScan for CapturedScan<'_> {
+impl<'a, I: Iterator<Item = HeapEntry<'a>>> ContentScan for CapturedScan<'a, I> {
     fn advance(&mut self) -> Result<bool> {
         self.at = self.entries.next();
         Ok(self.at.is_some())
     }
 
     fn entry(&self) -> ScanEntry<'_> {
-        self.at.map_or((&[], &[]), |(key, stamped)| (key, &stamped.value))
+        self.at.map_or((&[], &[]), |(key, _, value)| (key, value))
     }
 }
 
-/// The entries of several groups, one after the other.
-type HeapEntries<'a> = std::iter::Flatten<std::vec::IntoIter<btree_map::Range<'a, Vec<u8>, Stamped>>>;
-
 struct HeapScan<'a> {
-    entries: HeapEntries<'a>,
+    entries: std::iter::Flatten<std::vec::IntoIter<btree_map::Range<'a, Vec<u8>, Stamped>>>,
 }
 
 impl EntryScan for HeapScan<'_> {

@@ -11,6 +11,7 @@
 
 use super::{
     BackendOptions,
+    ahead::{Ahead, HeapEntry},
     heap::{Group, HeapBackend, Stamped},
     ledger::Ledger,
     run_writer::RunWriter,
@@ -220,9 +221,9 @@ impl PendingHeap {
             FileSharing::Forward | FileSharing::ForwardBackward => Scope::Shared,
         };
         let BackendOptions { fs, dir, ids, .. } = &mut self.options;
-        let mut run = RunWriter::new(&**fs, dir, ids, files, scope);
+        let mut run = RunWriter::new(&**fs, dir, ids, files, scope).without_filter();
         for group in &pending.groups {
-            for (key, kind, value) in Changes::of(group, pending.since) {
+            for (key, kind, value) in Ahead::new(Changes::of(group, pending.since)) {
                 run.add(Entry {
                     key,
                     seqno: self.epoch,
@@ -253,7 +254,7 @@ impl<'a> Changes<'a> {
 }
 
 impl<'a> Iterator for Changes<'a> {
-    type Item = (&'a [u8], EntryKind, &'a [u8]);
+    type Item = HeapEntry<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let since = self.since.unwrap_or(0);

@@ -13,7 +13,7 @@ use crate::{PendingSnapshot, StateFamily, WrittenSnapshot, processor::RunMerge, 
 use keybed_env::Fs;
 use keybed_format::{Error, Result};
 use keybed_lsm::{
-    BlockCache, PinnedRun, PinnedTable, Pinning,
+    PinnedRun, PinnedTable, Pinning,
     table::{BlockAccess, TableReader, TableView},
 };
 use keybed_snapshot::{
@@ -24,9 +24,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-
-/// Decoded blocks in memory while captured content is read; a merge reads every block once.
-const CACHE_BYTES: usize = 1 << 20;
 
 /// The files of a checkpoint, by content.
 pub(super) type Held = BTreeMap<u128, FileHandle>;
@@ -71,9 +68,8 @@ pub(super) struct CapturedStore {
 impl CapturedContent for CapturedStore {
     fn read(self: Box<Self>, read: &mut ReadScans<'_>) -> Result {
         let pinned = self.pinning.finish()?;
-        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
         let open = |table: &PinnedTable| {
-            let access = BlockAccess::Cache(cache.clone());
+            let access = BlockAccess::Stream;
             let reader = TableReader::open(&*self.fs, &table.path, table.id, access)?;
             Ok(TableView::new(reader, table.visible.clone()))
         };

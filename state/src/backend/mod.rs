@@ -13,6 +13,7 @@
 //! Both answer alike, and both snapshot into sorted tables of the same format, so each restores what the other
 //! wrote. The backend of a state is chosen when the state is created or restored and never changes its answers.
 
+mod ahead;
 mod heap;
 mod heap_snapshot;
 mod ledger;

@@ -9,20 +9,15 @@ use crate::processor::RunMerge;
 use keybed_env::{Fs, random::Ids};
 use keybed_format::{Code, Error, Result, hex};
 use keybed_lsm::{
-    BlockCache, Entry, EntryKind, TableId,
+    Entry, EntryKind, TableId,
     table::{BlockAccess, TableBuilder, TableOptions, TableReader, TableView},
 };
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 /// Scratch files that are merged at once.
 const FILES_MAX: usize = 32;
 /// Bytes of memory per entry besides key and value.
 const RECORD_BYTES: usize = size_of::<Record>();
-/// Decoded blocks in memory while scratch files are merged.
-const CACHE_BYTES: usize = 1 << 20;
 
 /// What a sort took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,9 +172,8 @@ impl<'a> Sorter<'a> {
     }
 
     fn merged(&self) -> Result<RunMerge> {
-        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
         let open = |(path, id): &(PathBuf, TableId)| {
-            let reader = TableReader::open(self.fs, path, *id, BlockAccess::Cache(cache.clone()))?;
+            let reader = TableReader::open(self.fs, path, *id, BlockAccess::Stream)?;
             Ok(vec![TableView::whole(reader)])
         };
         RunMerge::over(self.files.iter().map(open).collect::<Result<_>>()?)

@@ -3,14 +3,11 @@
 use crate::{ScanEntry, backend::ContentScan, processor::verify_table};
 use keybed_format::{Code, Error, Result};
 use keybed_lsm::{
-    BlockCache, EntryKind, KeyRange, Seqno, TableId, key,
+    EntryKind, KeyRange, Seqno, TableId, key,
     table::{BlockAccess, TableIter, TableReader, TableView},
 };
 use keybed_snapshot::{OpenFiles, RunHandle, TableHandle};
-use std::{path::Path, sync::Arc, vec};
-
-/// Decoded blocks that stay in memory; a merge reads every block once, so few are enough.
-const CACHE_BYTES: usize = 1 << 20;
+use std::{path::Path, vec};
 
 /// Walks over the live entries of a stack of runs in key order.
 ///
@@ -34,9 +31,8 @@ impl RunMerge {
     /// # Errors
     /// `SnapshotCorrupt`, `SnapshotIncomplete`; errors of `files`.
     pub(crate) fn open(runs: &[RunHandle], files: &dyn OpenFiles) -> Result<Self> {
-        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
         let open_run = |run: &RunHandle| {
-            let views = run.tables.iter().map(|table| open_view(table, files, &cache));
+            let views = run.tables.iter().map(|table| open_view(table, files));
             views.collect::<Result<Vec<_>>>()
         };
         let runs = runs.iter().map(open_run).collect::<Result<_>>()?;
@@ -110,17 +106,23 @@ impl RunMerge {
 
     /// Steps over all versions of the key on which it stands.
     fn leave(&mut self) -> Result {
-        let Some(run) = self.at.take().and_then(|at| self.runs.get(at)) else {
+        let Some(at) = self.at.take() else {
             return Ok(());
         };
-        self.key.clear();
-        self.key.extend_from_slice(run.key());
-        for run in &mut self.runs {
-            while !run.is_done() && key::equal(run.key(), &self.key) {
-                run.step()?;
+        if let [run] = self.runs.as_mut_slice() {
+            run.step_over()?;
+        } else if let Some(run) = self.runs.get(at) {
+            self.key.clear();
+            self.key.extend_from_slice(run.key());
+            for run in &mut self.runs {
+                if !run.is_done() && key::equal(run.key(), &self.key) {
+                    run.step_over()?;
+                }
             }
         }
-        self.runs.retain(|run| !run.is_done());
+        if self.runs.iter().any(RunCursor::is_done) {
+            self.runs.retain(|run| !run.is_done());
+        }
         Ok(())
     }
 
@@ -154,11 +156,11 @@ impl ContentScan for RunMerge {
     }
 }
 
-fn open_view(table: &TableHandle, files: &dyn OpenFiles, cache: &Arc<BlockCache>) -> Result<TableView> {
+fn open_view(table: &TableHandle, files: &dyn OpenFiles) -> Result<TableView> {
     let file = files.open(&table.file)?;
     verify_table(&table.file, &*file)?;
     let name = Path::new(table.file.object.as_str());
-    let access = BlockAccess::Cache(cache.clone());
+    let access = BlockAccess::Stream;
     let reader =
         TableReader::open_file(file, name, TableId(table.file.content), access).map_err(of_snapshot)?;
     let visible = KeyRange {
@@ -203,9 +205,10 @@ impl RunCursor {
         self.at.is_none()
     }
 
-    fn step(&mut self) -> Result {
+    /// Moves to the next key. Its newest version comes first.
+    fn step_over(&mut self) -> Result {
         if let Some(iter) = &mut self.at {
-            iter.next()?;
+            iter.next_key()?;
             if !iter.valid() {
                 self.next_table()?;
             }
@@ -223,5 +226,83 @@ impl RunCursor {
 
     fn value(&self) -> &[u8] {
         self.at.as_ref().map_or(&[], TableIter::value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keybed_env::{Random, SimFs};
+    use keybed_lsm::{
+        Entry,
+        table::{TableBuilder, TableOptions},
+    };
+    use std::collections::BTreeMap;
+
+    /// A table of these versions, by key, then the newest first.
+    fn table(fs: &SimFs, id: u128, versions: &[(u16, Seqno, Option<u64>)]) -> TableView {
+        let path = format!("/{id}");
+        let options = TableOptions {
+            block_bytes: 512,
+            ..TableOptions::default()
+        };
+        let mut builder = TableBuilder::new(fs, Path::new(&path), TableId(id), options).unwrap();
+        for (key, seqno, value) in versions {
+            let (kind, value) = match value {
+                Some(value) => (EntryKind::Put, value.to_be_bytes()),
+                None => (EntryKind::Delete, [0; 8]),
+            };
+            let value = if kind == EntryKind::Put { &value[..] } else { &[] };
+            let (key, seqno) = (&key.to_be_bytes(), *seqno);
+            builder
+                .add(Entry {
+                    key,
+                    seqno,
+                    kind,
+                    value,
+                })
+                .unwrap();
+        }
+        builder.finish(false).unwrap();
+        let access = BlockAccess::Stream;
+        TableView::whole(TableReader::open(fs, Path::new(&path), TableId(id), access).unwrap())
+    }
+
+    #[test]
+    fn runs_are_merged_as_a_map_would_be_written() {
+        for seed in 0..60 {
+            let mut random = Random::from_seed(seed);
+            let (fs, mut model) = (SimFs::without_history(), BTreeMap::new());
+            let (mut runs, mut seqno, mut id) = (Vec::new(), 1, 0);
+            for _ in 0..random.below(4) {
+                // Oldest first; of some keys there are several versions, and a run may be cut into two tables.
+                let mut versions = BTreeMap::new();
+                for _ in 0..random.below(400) {
+                    let key = random.below(300) as u16;
+                    let value = (!random.one_in(4)).then(|| random.u64());
+                    versions.insert((key, u64::MAX - seqno), (key, seqno, value));
+                    model.insert(key, value);
+                    seqno += 1;
+                }
+                let versions: Vec<_> = versions.into_values().collect();
+                let middle = random.below(300) as u16;
+                let (low, high) = versions.split_at(versions.partition_point(|version| version.0 < middle));
+                let halves = [low, high].into_iter().filter(|half| !half.is_empty());
+                let tables = halves.map(|half| {
+                    id += 1;
+                    table(&fs, id, half)
+                });
+                runs.insert(0, tables.collect());
+            }
+            let mut merge = RunMerge::over(runs).unwrap();
+            let mut found = Vec::new();
+            while let Some((key, value)) = merge.next_entry().unwrap() {
+                found.push((key.to_vec(), value.to_vec()));
+            }
+            assert_eq!(merge.entry(), (&[][..], &[][..]), "it stands on nothing");
+            let live = model.into_iter().filter_map(|(key, value)| Some((key, value?)));
+            let live = live.map(|(key, value)| (key.to_be_bytes().to_vec(), value.to_be_bytes().to_vec()));
+            assert_eq!(found, live.collect::<Vec<_>>(), "seed {seed}");
+        }
     }
 }
