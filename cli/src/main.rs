@@ -5,6 +5,7 @@
 //! | [`args`] | what can be said on the command line |
 //! | [`control`] | `keybed list`, `savepoint`, `checkpoint`, `stop`, `cancel`, `status`: speaking to running jobs |
 //! | [`run`] | `keybed run`: decide, start, watch, sum up |
+//! | [`claim`] | `keybed claim --release` |
 //! | [`sink`] | `keybed sink ls`, `release` |
 //! | [`snapshot`] | `keybed snapshot ls`, `inspect`, `verify`, `export`, `convert`, `dispose` |
 //! | [`gc`] | `keybed gc`: what no snapshot needs goes |
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod claim;
 mod control;
 mod gc;
 mod input;
@@ -58,6 +60,7 @@ fn obey(command: Command, json: bool) -> Result<ExitCode> {
             let which = savepoint.map_or(ReleaseOf::All, ReleaseOf::Savepoint);
             sink::release::run(&out, &which, dry_run, json)
         }
+        Command::Claim(args) => claim::run(&args, json),
         Command::List(args) => control::list::run(&args, json),
         Command::Savepoint(args) => control::savepoint::run(&args, json),
         Command::Checkpoint(args) => control::savepoint::checkpoint(&args, json),

@@ -74,6 +74,9 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::SnapshotIncomplete => {
             "restore another checkpoint, or copy the whole directory of the job again"
         }
+        Code::SnapshotClaimedByOther => {
+            "`keybed claim --release PATH` gives it back when that job has ended; without --claim-mode claim it is only read"
+        }
         Code::NotASnapshot => "give the directory of a savepoint, or chk-<n> of a completed checkpoint",
         Code::BadRecord => "mend the line, or leave such lines out with --on-bad-record skip",
         Code::InputUnreadable => "give a readable CSV file, plain or zstd, with --input",

@@ -1,5 +1,6 @@
 //! What can be said on the command line: the commands; the options of each are in the file of its name.
 
+mod claim;
 mod control;
 mod flink;
 mod gc;
@@ -8,6 +9,7 @@ mod run;
 mod sink;
 mod snapshot;
 
+pub(crate) use claim::ClaimArgs;
 pub(crate) use control::{
     CancelArgs, CheckpointArgs, ControlPort, EndpointArgs, FormatName, ListArgs, SavepointArgs, ServerArgs,
     StatusArgs, StopArgs, TOKEN_VARIABLE, TakeArgs,
@@ -56,6 +58,8 @@ pub(crate) enum Command {
     /// Look into snapshots; no running job is needed.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Give a snapshot back that a job had claimed.
+    Claim(ClaimArgs),
     /// Look into output directories: parts that are in doubt, and what keeps them.
     #[command(subcommand)]
     Sink(SinkCommand),

@@ -5,7 +5,10 @@ use keybed::{
     Error, Result,
     runtime::{AllowNonRestored, ClaimMode, OperatorUid, Restore},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Options of a start from a snapshot; those of Flink under Flink's names, too.
 #[derive(Args, Clone, Debug)]
@@ -38,7 +41,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "OLD=NEW", value_parser = rename, requires = "from")]
     map: Vec<(OperatorUid, OperatorUid)>,
     /// Where a directory lies now that the snapshot refers to by number (see `snapshot inspect`); may be repeated.
-    #[arg(long, value_name = "ID=PATH", value_parser = anchor, requires = "from")]
+    #[arg(long, value_name = "ID=PATH", value_parser = anchor)]
     anchor: Vec<(u32, PathBuf)>,
     /// Start although output that the snapshot counts on is gone: it is missing from the result.
     #[arg(long, requires = "from")]
@@ -82,13 +85,23 @@ impl RestoreArgs {
                 return Err(Error::invalid("--map names an operator of the snapshot twice").with("uid", old));
             }
         }
+        restore.anchors = self.anchors()?;
+        restore.accept_lost_transactions = self.accept_lost_transactions;
+        Ok(Some(restore))
+    }
+
+    /// Directories that were moved, absolute: those that the snapshot refers to or, in a resume, the job's checkpoints.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if one was named twice.
+    pub(crate) fn anchors(&self) -> Result<BTreeMap<u32, PathBuf>> {
+        let mut anchors = BTreeMap::new();
         for (id, path) in &self.anchor {
-            if restore.anchors.insert(*id, absolute(path)?).is_some() {
+            if anchors.insert(*id, absolute(path)?).is_some() {
                 return Err(Error::invalid("--anchor names a number twice").with("anchor", id));
             }
         }
-        restore.accept_lost_transactions = self.accept_lost_transactions;
-        Ok(Some(restore))
+        Ok(anchors)
     }
 }
 

@@ -17,8 +17,8 @@ pub(crate) struct RunArgs {
     pub(crate) restart: bool,
     #[command(flatten)]
     pub(crate) restore: RestoreArgs,
-    /// Take the job over from an owner that is neither known to live nor to be dead. On a local file system the lock
-    /// tells for certain: an owner that lives is never displaced, and nothing else needs this.
+    /// With --claim-mode claim: take the snapshot from a job that has claimed it and has ended, or is not found any more.
+    /// A job that lives is never displaced: its lock tells.
     #[arg(long)]
     pub(crate) take_over: bool,
     /// Subtasks per operator; may differ from the interrupted run's.

@@ -19,6 +19,7 @@ mod watch;
 
 use crate::{
     args::{BackendName, RunArgs},
+    claim,
     inputs::Inputs,
     jobs::JobName,
     say,
@@ -30,8 +31,8 @@ use keybed::{
     Code, Error, Result,
     env::{Clock, Fs, OsFs, SystemClock, fs::FileLock, random::Ids},
     runtime::{
-        Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome, RestartStrategy,
-        Restore,
+        Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome, Pipeline,
+        RestartStrategy, Restore,
     },
     snapshot::JobId,
 };
@@ -173,6 +174,11 @@ fn start_and_watch(
         Some(_) if *resumed && places.has_checkpoints(record.id)? => None,
         restore => restore.clone(),
     };
+    options.anchors = args.restore.anchors()?;
+    if let Some(restore) = &mut options.restore {
+        // Said again because something was moved once more.
+        restore.anchors.extend(options.anchors.clone());
+    }
     options.savepoint_dir = said.savepoint_dir.as_deref().map(absolute).transpose()?;
     if record.input == Inputs::Standard {
         // What a new attempt would have to read again is gone.
@@ -184,7 +190,7 @@ fn start_and_watch(
         )?;
     }
     options.on_event = Some(listener(log, watch.clone(), notes));
-    let running = match pipeline.start(options) {
+    let running = match start(&pipeline, options, args.take_over) {
         Ok(running) => running,
         Err(error) => {
             undo_record(plan, &**fs, places.state_dir());
@@ -213,6 +219,26 @@ fn tell((job, record): (JobName, &JobRecord), report: &JobReport, places: &Place
         Some(Outcome::Finished) => ExitCode::SUCCESS,
         _ => ExitCode::from(INCOMPLETE),
     }
+}
+
+/// Starts the job. If nothing but the claim of another job is in the way, that is taken over where it was asked for.
+fn start(pipeline: &Pipeline, options: JobOptions, take_over: bool) -> Result<Job> {
+    let again = options.clone();
+    match (pipeline.start(options), &again.restore) {
+        (Err(refused), Some(restore)) if take_over && is_claim_alone(&refused) => {
+            claim::take_over(restore)?;
+            pipeline.start(again)
+        }
+        (started, _) => started,
+    }
+}
+
+fn is_claim_alone(refused: &Error) -> bool {
+    let further = refused
+        .fields()
+        .iter()
+        .any(|(name, _)| *name == "further_problem");
+    refused.code() == Code::SnapshotClaimedByOther && !further
 }
 
 /// Looks whether a run would start, and writes nothing.

@@ -184,6 +184,101 @@ fn a_resume_starts_from_the_snapshot_in_the_way_that_was_said() {
 }
 
 #[test]
+fn a_claimed_snapshot_has_one_owner_who_can_give_it_back() {
+    // Two jobs would delete each other's state, or nobody could ever use it again.
+    let place = Place::new();
+    savepoint(&place);
+    let slow = [
+        "-s",
+        "sp",
+        "-claimMode",
+        "CLAIM",
+        "--throttle",
+        "30000",
+        "--checkpoint-interval",
+        "1h",
+    ];
+    let mut child = place.flights(&slow).spawn().unwrap();
+    place.wait_for(&mut child, "the start", |events| {
+        events.iter().any(|e| e["event"] == "started")
+    });
+    let owner = place.job_root().file_name().unwrap().to_str().unwrap().to_owned();
+    let second = |words: &[&str]| {
+        let words = [
+            &[
+                "run",
+                "flights",
+                "--json",
+                "--state-dir",
+                "second",
+                "--out",
+                "out",
+                "-s",
+                "sp",
+            ],
+            words,
+        ];
+        Run::of(
+            place
+                .command(&words.concat())
+                .arg("--input")
+                .arg(fold::input())
+                .output()
+                .unwrap(),
+        )
+    };
+    let refused = second(&["-cm", "claim"]).error("SnapshotClaimedByOther", 5);
+    assert_eq!(refused["fields"]["owner"], owner);
+    let root = refused["fields"]["owner_root"].as_str().unwrap();
+    assert!(root.starts_with('/'), "found from anywhere: {root}");
+    assert!(refused["hint"].as_str().unwrap().contains("claim --release"));
+    second(&["-cm", "claim", "--take-over"]).error("Locked", 4);
+    // Who only reads is told.
+    let look: Value = serde_json::from_str(&second(&["--check"]).stdout).unwrap();
+    assert_eq!(look["warnings"][0]["name"], "claimed", "{look:#}");
+
+    let release = || {
+        Run::of(
+            place
+                .command(&["claim", "--release", "sp", "--json"])
+                .output()
+                .unwrap(),
+        )
+    };
+    release().error("Locked", 4);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(release().summary()["released_from"], owner);
+    assert_eq!(release().summary()["released_from"], Value::Null);
+    // The job goes on under a claim of its own, or another one takes its place.
+    let mut child = place
+        .flights(&["--resume", "--throttle", "30000", "--checkpoint-interval", "1h"])
+        .spawn()
+        .unwrap();
+    place.wait_for(&mut child, "the second start", |events| {
+        events.iter().filter(|e| e["event"] == "started").count() > 1
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let anew = [
+        "--restart",
+        "-s",
+        "sp",
+        "-claimMode",
+        "CLAIM",
+        "--checkpoint-interval",
+        "50ms",
+        "--throttle",
+        "100000",
+    ];
+    place.run(&anew).error("SnapshotClaimedByOther", 5);
+    let summary = place.run(&[&anew[..], &["--take-over"]].concat()).summary();
+    assert_eq!(summary["state"], "finished");
+    place.assert_output(&fold::expected());
+    assert!(!place.path("sp").exists(), "it went when it was subsumed");
+}
+
+#[test]
 fn flinks_words_are_understood() {
     // Scripts written for Flink would have to be rewritten.
     let place = Place::new();

@@ -240,4 +240,10 @@ impl CheckpointStorage for LocalStorage {
     fn describe(&self, path: &ObjectPath) -> String {
         layout::file(&self.root, path).display().to_string()
     }
+
+    fn describe_root(&self) -> String {
+        // Whoever reads it later need not stand in the same directory.
+        let root = self.fs.absolute(&self.root);
+        root.as_ref().unwrap_or(&self.root).display().to_string()
+    }
 }
