@@ -39,11 +39,13 @@ impl ForeignSnapshot {
     /// Opens the snapshot whose directory or metadata file is `path`. Nothing is written.
     ///
     /// # Errors
-    /// Those of [`SnapshotDir::open`]; `InvalidArgument` if the path is no text or too long to be written down.
+    /// Those of [`SnapshotDir::open`]; `InvalidArgument` if the path cannot be written down: it is no text, too long, or
+    /// goes through a symbolic link and back by `..`.
     pub fn open(fs: Arc<dyn Fs>, path: &Path, anchors: impl Into<Anchors>) -> Result<ForeignSnapshot> {
         let anchors = anchors.into();
         let opened = SnapshotDir::open(fs, path)?.with_anchors(anchors.clone());
         let location = absolute(opened.directory())?;
+        demand_same(&opened, &location)?;
         let (metadata, numbers) = translated(&opened, &location)?;
         Ok(ForeignSnapshot {
             opened,
@@ -120,6 +122,19 @@ impl ForeignSnapshot {
             }),
             _ => Err(Error::invalid("the file is not one of this snapshot").with("object", &handle.object)),
         }
+    }
+}
+
+/// Checks that the path without `.` and `..`, which is what is written down, means the same directory.
+fn demand_same(opened: &SnapshotDir, location: &Path) -> Result {
+    if location == opened.directory() {
+        return Ok(());
+    }
+    match SnapshotDir::open(opened.fs().clone(), location) {
+        Ok(found) if found.metadata_digest() == opened.metadata_digest() => Ok(()),
+        _ => Err(
+            Error::invalid("name the snapshot by an absolute path without `..`").in_file(opened.directory()),
+        ),
     }
 }
 

@@ -12,9 +12,18 @@ use std::{path::Path, sync::Arc};
 /// # Errors
 /// `SnapshotClaimedByOther` with fields `owner` and `since`; `CannotClaim` if the place cannot be written; `Locked`
 /// while the job lives whose checkpoint it is; `SnapshotIncomplete` if it is gone or another one by now;
-/// `InvalidArgument` for a checkpoint that does not lie where its job left it; errors of the file system.
+/// `InvalidArgument` for a checkpoint that does not lie where its job left it, and for a symbolic link; errors of the
+/// file system.
 pub fn acquire(source: &ForeignSnapshot, claimant: &Claimant, since_ms: u64) -> Result<Claim> {
     let snapshot = source.snapshot();
+    // Through a link nobody sees the job root around a checkpoint, and so not whose it is.
+    let kind = snapshot.fs().facts(source.location())?.map(|facts| facts.kind);
+    if kind != Some(FileKind::Dir) {
+        return Err(
+            Error::invalid("name the directory of the snapshot itself, not a link to it")
+                .in_file(source.location()),
+        );
+    }
     let record = ClaimRecord {
         checkpoint: snapshot.metadata().checkpoint,
         digest: snapshot.metadata_digest(),

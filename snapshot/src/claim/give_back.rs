@@ -52,21 +52,12 @@ fn lock_claimant(source: &ForeignSnapshot, record: &ClaimRecord) -> Result<Optio
     if survey.root() != Some(record.claimant.root) {
         return Ok(None);
     }
-    let of = source.metadata();
-    let identity = (
-        of.job,
-        of.root,
-        of.checkpoint,
-        source.snapshot().metadata_digest(),
-    );
     for found in survey.checkpoints.values() {
         let needed = match found {
             Found::Unpublished => false,
             Found::Unreadable(_) => true,
-            Found::Published(metadata) => metadata
-                .externals
-                .iter()
-                .any(|row| (row.job, row.root, row.checkpoint, row.digest) == identity),
+            // Whatever it refers to it has from the snapshot, or through it.
+            Found::Published(metadata) => !metadata.externals.is_empty(),
         };
         if needed {
             let what = "checkpoints of the job that claimed the snapshot refer to it, or cannot be read";

@@ -1,7 +1,7 @@
 //! What the registry knows of snapshots and jobs outside of the root: who is referred to, and who claimed what.
 
 use super::{ObjectState, SharedRegistry};
-use crate::{Anchor, CheckpointId, Metadata, ObjectPath, foreign::FOREIGN_ANCHOR};
+use crate::{Anchor, CheckpointId, Metadata, ObjectPath};
 use keybed_format::Result;
 use std::collections::BTreeSet;
 
@@ -75,15 +75,15 @@ impl SharedRegistry {
     }
 
     /// Whether the claimed snapshot that the job started from goes: it counts as the oldest retained checkpoint, so it
-    /// is subsumed once as many own ones completed as are retained; and nothing refers to any file of it. The end of
-    /// the job subsumes nothing.
+    /// is subsumed once as many own ones completed as are retained; and nothing refers to any file of it, nor of what
+    /// it refers to in turn: whoever owns that keeps it for the snapshot's sake. The end of the job subsumes nothing.
     ///
     /// # Errors
     /// As [`SharedRegistry::doomed`].
     pub fn source_goes(&self) -> Result<bool> {
         self.doomed()?;
         let subsumed = self.retain > 0 && self.timeline().len() >= self.retain;
-        Ok(subsumed && self.source_readers == 0 && !self.outside().contains(&FOREIGN_ANCHOR))
+        Ok(subsumed && self.source_readers == 0 && self.outside().is_empty())
     }
 
     /// Anchors of other snapshots that something needs.

@@ -31,7 +31,6 @@ use crate::{
     ObjectPath, Place, PutFiles, RootId, SavepointTarget, SnapshotKind, SnapshotRequest,
     claim::Claim,
     finished::FINISHED_BYTES_MAX,
-    foreign::FOREIGN_ANCHOR,
     object::{Birth, ObjectName},
     owner::RestoreSource,
     registry::SharedRegistry,
@@ -116,10 +115,10 @@ impl CheckpointRoot {
         let Some(claim) = self.claim() else {
             return Ok(());
         };
-        if self.shared.registry.lock().outside().contains(&FOREIGN_ANCHOR) {
+        if !self.shared.registry.lock().outside().is_empty() {
             return Err(Error::new(
                 Code::GcRefused,
-                "checkpoints of the job refer to the claimed snapshot",
+                "checkpoints of the job refer to the claimed snapshot, or through it",
             )
             .in_file(claim.directory()));
         }

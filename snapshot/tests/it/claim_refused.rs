@@ -123,3 +123,36 @@ fn a_claim_that_cannot_be_read_refuses() {
         "the old job does not know what is its own"
     );
 }
+
+#[test]
+fn a_symbolic_link_to_a_snapshot_is_not_claimed_and_written_down_only_where_it_leads() {
+    use keybed_env::OsFs;
+    let (sim, _, _, savepoint, _) = disk();
+    let dir = tempfile::tempdir().unwrap();
+    let real = dir.path().join("real/inner");
+    std::fs::create_dir_all(&real).unwrap();
+    for entry in sim.list(&savepoint).unwrap() {
+        let bytes = sim.read(&savepoint.join(&entry.name), 1 << 20).unwrap();
+        std::fs::write(real.join(&entry.name), bytes).unwrap();
+    }
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let fs: Arc<dyn Fs> = Arc::new(OsFs);
+    let start = |path: &Path, mode| {
+        let storage = LocalStorage::create(fs.clone(), dir.path(), NEW).unwrap();
+        let source = ForeignSnapshot::open(fs.clone(), path, Anchors::default())?;
+        let opened = OpenRoot::open(Arc::new(storage), NEW)?;
+        opened
+            .start_from_snapshot(source, mode, options(None, 1, 3))
+            .map(drop)
+    };
+    let error = start(&link, ClaimMode::Claim).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    assert!(!real.join("CLAIMED").exists());
+    start(&link, ClaimMode::Legacy).unwrap();
+    // `link/..` is `real`, not the directory in which the link lies.
+    let error = start(&link.join("../inner"), ClaimMode::Legacy).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    start(&real.join("../inner"), ClaimMode::Claim).unwrap();
+    assert!(real.join("CLAIMED").exists());
+}

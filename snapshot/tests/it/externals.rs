@@ -235,3 +235,49 @@ fn no_reference_leaves_its_anchor() {
         .unwrap_err();
     assert_eq!(error.code(), Code::SnapshotCorrupt, "{error}");
 }
+
+#[test]
+fn what_a_claimed_checkpoint_refers_to_stays_as_long_as_the_claimant_needs_it() {
+    let (_, fs, job, savepoint, path) = disk();
+    // The first owner has two checkpoints on a savepoint that cannot be linked; another job claims the older one.
+    job.root.cleanup();
+    drop(job);
+    let mut job = resume_job(&fs, NEW, 2, 3).unwrap();
+    job.checkpoint(0, 100).unwrap();
+    drop(job);
+    let mut third = start_from(&fs, THIRD, &path, ClaimMode::Claim, 1).unwrap();
+    third.checkpoint(0, 100).unwrap();
+    let own = |table: &keybed_snapshot::TableHandle| table.file.anchor == Anchor::Root;
+    assert!(third.tables.iter().any(own) && !third.tables.iter().all(own));
+    assert_eq!(third.root.cleanup().source, None);
+    // The first owner needs it no more, but keeps it for the sake of what was claimed.
+    let mut job = resume_job(&fs, NEW, 1, 4).unwrap();
+    for _ in 0..2 {
+        job.checkpoint(1, 1).unwrap();
+        let report = job.root.cleanup();
+        assert_eq!(
+            (report.source, report.error.is_none()),
+            (None, true),
+            "{report:?}"
+        );
+    }
+    check_snapshot(&fs, &savepoint).unwrap();
+    drop(job);
+    let claimed = ForeignSnapshot::open(fs.clone(), &path, Anchors::default()).unwrap();
+    let newest = third.root.completed()[0];
+    drop(third);
+    assert_eq!(
+        keybed_snapshot::claim::give_back(&claimed, false)
+            .unwrap_err()
+            .code(),
+        Code::GcRefused
+    );
+    let mut third = resume_job(&fs, THIRD, 1, 5).unwrap();
+    assert_eq!(third.root.completed(), [newest]);
+    third.checkpoint(1, 1).unwrap();
+    assert_eq!(third.root.cleanup().source, Some(Removed::Gone));
+    check_snapshot(&fs, &savepoint).unwrap();
+    let job = resume_job(&fs, NEW, 1, 6).unwrap();
+    assert_eq!(job.root.cleanup().source, Some(Removed::Gone));
+    assert_eq!(fs.facts(&savepoint).unwrap(), None);
+}
