@@ -4,6 +4,7 @@
 mod bad_input;
 mod control;
 mod corruption;
+mod flink;
 mod fold;
 mod kills;
 mod lifecycle;
