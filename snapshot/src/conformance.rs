@@ -26,11 +26,12 @@ type Case = fn(&Subject) -> Result;
 /// # Panics
 /// If the storage breaks a rule.
 pub fn check(factory: &dyn Fn() -> Subject) {
-    let cases: [(&str, Case); 8] = [
+    let cases: [(&str, Case); 9] = [
         ("what was put is read", put_then_read),
         ("nothing is replaced", nothing_is_replaced),
         ("a checkpoint is created once", a_checkpoint_is_created_once),
         ("files travel both ways", files_travel),
+        ("a file is linked whole or not at all", a_link_is_whole_or_nothing),
         ("a wrong length is refused", a_wrong_length_is_refused),
         ("deleting is idempotent", deleting_is_idempotent),
         ("the lock has one holder", the_lock_has_one_holder),
@@ -182,6 +183,26 @@ fn files_travel(s: &Subject) -> Result {
         s.storage
             .fetch(&ObjectPath::Shared(name(3)), &*s.fs, &s.local.join("x")),
     )
+}
+
+fn a_link_is_whole_or_nothing(s: &Subject) -> Result {
+    let local = write(s, "linked", b"content")?;
+    let path = ObjectPath::Shared(name(1));
+    // A storage may be unable to link; then nothing is there.
+    if s.storage.link_file(&path, &*s.fs, &local, 7)? {
+        assert_eq!(s.other.read(&path, 7)?, b"content");
+        refused(Code::TargetExists, s.storage.link_file(&path, &*s.fs, &local, 7))?;
+        refused(
+            Code::Malformed,
+            s.storage
+                .link_file(&ObjectPath::Shared(name(2)), &*s.fs, &local, 8),
+        )?;
+    } else {
+        refused(Code::NotFound, s.other.open(&path))?;
+    }
+    refused(Code::NotFound, s.other.open(&ObjectPath::Shared(name(2))))?;
+    assert_eq!(s.fs.read(&local, 7)?, b"content", "the file itself stays");
+    Ok(())
 }
 
 fn a_wrong_length_is_refused(s: &Subject) -> Result {

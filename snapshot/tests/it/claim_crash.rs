@@ -1,7 +1,7 @@
 //! If this fails, a power loss or a failing call while a snapshot is claimed, kept, deleted or given back loses state,
 //! deletes what somebody needs, or leaves files behind that nobody ever deletes.
 
-use crate::support::*;
+use crate::{mounts::*, support::*};
 use keybed_env::{
     FaultFs, Fs, Random, SimFs,
     fs::{Fault, FaultPlan, FsOp},
@@ -19,15 +19,16 @@ use std::{
 const NEW: JobId = JobId(0xef);
 const OTHER: JobId = JobId(0xee);
 
-/// Three checkpoints of a job that is gone, of which 2 and 3 share a table, and a savepoint; all durable.
-fn disk(sim: &SimFs) -> PathBuf {
+/// Three checkpoints of a job that is gone, of which 2 and 3 share a table, and a savepoint, here or on a file system
+/// from which nothing can be linked; all durable.
+fn disk(sim: &SimFs, target: &str) -> PathBuf {
     sim.create_dir_all(Path::new(WORK)).unwrap();
     let fs: Arc<dyn Fs> = Arc::new(sim.clone());
     let mut old = TinyJob::new(fs.clone(), resume(&fs, 3, 1).unwrap());
     for _ in 0..3 {
         old.checkpoint(1, 2).unwrap();
     }
-    let savepoint = old.savepoint(&SavepointTarget::new(fs, "/sp"), 41).unwrap();
+    let savepoint = old.savepoint(&SavepointTarget::new(fs, target), 41).unwrap();
     sim.settle();
     savepoint
 }
@@ -56,9 +57,10 @@ fn go_on(fs: &Arc<dyn Fs>, path: &Path) -> Result<TinyJob> {
 /// Claims, and takes two checkpoints with a cleanup after each, going on after failures as a coordinator does.
 fn job(fs: &Arc<dyn Fs>, path: &Path, acknowledged: &mut impl FnMut(CheckpointId)) -> Result {
     let mut job = go_on(fs, path)?;
-    for _ in 0..2 {
+    // What cannot be linked is referred to until the second drops it.
+    for keep in [100, if path.starts_with(FAR) { 1 } else { 100 }] {
         let tables = job.tables.clone();
-        match job.checkpoint(1, 100) {
+        match job.checkpoint(1, keep) {
             Ok(id) => acknowledged(id),
             Err(_) => job.tables = tables,
         }
@@ -77,7 +79,7 @@ fn below<'a>(tree: &'a BTreeMap<PathBuf, Vec<u8>>, root: &Path) -> BTreeMap<Path
 /// What must hold after a crash: the job goes on from what was acknowledged, the claimed snapshot goes in the end, and
 /// nothing else does.
 fn check(sim: &SimFs, path: &Path, acknowledged: Option<CheckpointId>, what: &str) {
-    let fs: Arc<dyn Fs> = Arc::new(sim.clone());
+    let fs = seen(sim);
     for sibling in [1, 2] {
         check_snapshot(&fs, &job_root().join(format!("chk-{sibling}")))
             .unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -96,7 +98,8 @@ fn check(sim: &SimFs, path: &Path, acknowledged: Option<CheckpointId>, what: &st
     }
     let report = job.root.cleanup();
     assert!(report.error.is_none(), "{what}: {report:?}");
-    job.checkpoint(1, 100).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let keep = if path.starts_with(FAR) { 1 } else { 100 };
+    job.checkpoint(1, keep).unwrap_or_else(|e| panic!("{what}: {e}"));
     let report = job.root.cleanup();
     assert!(
         report.error.is_none() && report.backlog == 0,
@@ -109,8 +112,8 @@ fn check(sim: &SimFs, path: &Path, acknowledged: Option<CheckpointId>, what: &st
         let tree = below(&tree, &root);
         assert_eq!(kept(&tree), needed(&tree), "{what}");
     }
-    let savepoints: BTreeSet<_> = below(&tree, Path::new("/sp")).into_keys().collect();
-    assert_eq!(savepoints.is_empty(), path.starts_with("/sp"), "{what}");
+    let here = below(&tree, Path::new("/sp")).len() + below(&tree, Path::new(FAR)).len();
+    assert_eq!(here == 0, path != claimed_chk(), "{what}");
     let again = job.root.cleanup();
     assert_eq!(
         (again.objects, again.checkpoints.len(), again.source),
@@ -131,8 +134,16 @@ fn check(sim: &SimFs, path: &Path, acknowledged: Option<CheckpointId>, what: &st
     }
 }
 
-fn sources(savepoint: PathBuf) -> [PathBuf; 2] {
-    [savepoint, claimed_chk()]
+/// A disk and what is claimed on it: a savepoint, a checkpoint, or a savepoint on another file system.
+fn scene(which: usize) -> (SimFs, PathBuf) {
+    let sim = SimFs::new();
+    let savepoint = disk(&sim, if which == 2 { FAR } else { "/sp" });
+    (sim, if which == 1 { claimed_chk() } else { savepoint })
+}
+
+/// The file system as a process sees it.
+fn seen(sim: &SimFs) -> Arc<dyn Fs> {
+    Arc::new(Mounts(Arc::new(sim.clone())))
 }
 
 #[test]
@@ -142,10 +153,9 @@ fn a_power_loss_at_any_step_is_rolled_forward_or_back() {
     } else {
         8
     };
-    for which in [0, 1] {
-        let sim = SimFs::new();
-        let path = sources(disk(&sim))[which].clone();
-        let fs: Arc<dyn Fs> = Arc::new(sim.clone());
+    for which in [0, 1, 2] {
+        let (sim, path) = scene(which);
+        let fs = seen(&sim);
         let mut acknowledged = Vec::new();
         let start = sim.op_count();
         job(&fs, &path, &mut |id| acknowledged.push((sim.op_count(), id))).unwrap();
@@ -169,10 +179,9 @@ fn a_power_loss_at_any_step_is_rolled_forward_or_back() {
 
 #[test]
 fn a_killed_process_is_gone_on_with_at_any_step() {
-    for which in [0, 1] {
-        let sim = SimFs::new();
-        let path = sources(disk(&sim))[which].clone();
-        let fs: Arc<dyn Fs> = Arc::new(sim.clone());
+    for which in [0, 1, 2] {
+        let (sim, path) = scene(which);
+        let fs = seen(&sim);
         let start = sim.op_count();
         let mut acknowledged = Vec::new();
         job(&fs, &path, &mut |id| acknowledged.push((sim.op_count(), id))).unwrap();
@@ -191,9 +200,8 @@ fn a_killed_process_is_gone_on_with_at_any_step() {
 /// Fails the n-th call for every n until the run does not reach it any more.
 fn sweep(fault: Fault, forever: bool, which: usize) -> u64 {
     for nth in 1.. {
-        let sim = SimFs::new();
-        let path = sources(disk(&sim))[which].clone();
-        let faulty = FaultFs::new(Arc::new(sim.clone()));
+        let (sim, path) = scene(which);
+        let faulty = FaultFs::new(seen(&sim));
         let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
         let plan = FaultPlan::new(fault, nth);
         faulty.arm(if forever { plan.forever() } else { plan });
@@ -206,7 +214,7 @@ fn sweep(fault: Fault, forever: bool, which: usize) -> u64 {
             && !forever
         {
             // A failed submission leaves no claim: whoever comes next gets the snapshot.
-            let healthy: Arc<dyn Fs> = Arc::new(sim.live_image());
+            let healthy = seen(&sim.live_image());
             let source = ForeignSnapshot::open(healthy.clone(), &path, Anchors::default()).unwrap();
             let claim = source.claimed_by().unwrap();
             assert!(claim.is_none(), "{what}: {error}");
@@ -234,7 +242,7 @@ fn any_failing_call_costs_no_state_and_leaks_nothing() {
         for forever in [false, true] {
             // Every call can fail with an error of the medium; the other faults are those of single calls.
             if full || !forever || *fault == Fault::Eio {
-                runs += sweep(*fault, forever, 0) + sweep(*fault, forever, 1);
+                runs += (0..3).map(|which| sweep(*fault, forever, which)).sum::<u64>();
             }
         }
     }
@@ -243,12 +251,11 @@ fn any_failing_call_costs_no_state_and_leaks_nothing() {
 
 #[test]
 fn a_release_is_whole_or_can_be_repeated() {
-    for which in [0, 1] {
+    for which in [0, 1, 2] {
         for fault in [Fault::Eio, Fault::FailedSync, Fault::Erofs] {
             for nth in 1.. {
-                let sim = SimFs::new();
-                let path = sources(disk(&sim))[which].clone();
-                let faulty = FaultFs::new(Arc::new(sim.clone()));
+                let (sim, path) = scene(which);
+                let faulty = FaultFs::new(seen(&sim));
                 let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
                 let job = start_from(&fs, NEW, &path, ClaimMode::Claim, 1).unwrap();
                 faulty.arm(FaultPlan::new(fault, nth));
@@ -260,7 +267,7 @@ fn a_release_is_whole_or_can_be_repeated() {
                 }
                 drop(job);
                 for image in [sim.strict_image(sim.op_count()), sim.live_image()] {
-                    let fs: Arc<dyn Fs> = Arc::new(image);
+                    let fs = seen(&image);
                     check_snapshot(&fs, &path).unwrap();
                     start_from(&fs, OTHER, &path, ClaimMode::Claim, 1).unwrap();
                 }
@@ -275,10 +282,9 @@ fn a_release_is_whole_or_can_be_repeated() {
 #[test]
 fn files_are_never_unlinked_before_the_metadata_is_hidden_for_good() {
     // Independent of what is left: by the order of calls.
-    for which in [0, 1] {
-        let sim = SimFs::new();
-        let path = sources(disk(&sim))[which].clone();
-        let faulty = FaultFs::new(Arc::new(sim.clone()));
+    for which in [0, 1, 2] {
+        let (sim, path) = scene(which);
+        let faulty = FaultFs::new(seen(&sim));
         let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
         job(&fs, &path, &mut |_| {}).unwrap();
         let of_source = |p: &Path| p.starts_with(&path) || p.starts_with(job_root().join("shared"));
