@@ -12,6 +12,7 @@ mod relocation;
 mod rescale;
 mod restart;
 mod restore;
+mod retention;
 mod savepoint;
 mod source;
 mod stop;
