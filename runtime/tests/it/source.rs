@@ -4,7 +4,9 @@ use crate::savepoint::{FORMATS, LSM, options, orders, outcome, remove, until_che
 use crate::world::{Bomb, Input, Machine, expected_output, pipeline_in};
 use keybed_env::{Fs, Random, fs::SimFs};
 use keybed_format::Code;
-use keybed_runtime::{Backend, ClaimMode, Job, JobOptions, Outcome, Restore, SavepointFormat};
+use keybed_runtime::{
+    Backend, CheckpointScope, ClaimMode, Job, JobOptions, JobState, Outcome, Restore, SavepointFormat,
+};
 use keybed_snapshot::{JobId, SnapshotDir};
 use std::{
     collections::BTreeMap,
@@ -400,4 +402,87 @@ fn a_legacy_source_that_is_deleted_too_early_is_missed_by_name() {
     assert_eq!(error.code(), Code::SnapshotIncomplete, "{error}");
     assert!(error.to_string().contains(&JobId(7).to_string()), "{error}");
     assert_eq!(released(&machine), 0);
+}
+
+#[test]
+fn a_later_process_releases_what_an_earlier_one_refers_to() {
+    let half = half_way(82, LSM, None);
+    let machine = half.machine(282);
+    let restore = Restore::from(&half.path).claim(ClaimMode::Legacy);
+    let job = half.start(
+        &Bomb::default(),
+        job_options(&machine, JobId(8), LSM, Some(restore)),
+    );
+    until_checkpoints(&machine, &job, 1);
+    assert!(job.status().depends_on_restored_snapshot);
+    job.cancel();
+    machine.finish(&job).unwrap();
+    assert_eq!(released(&machine), 0);
+    let machine = half.machine(283);
+    let job = half.start(&Bomb::default(), job_options(&machine, JobId(8), LSM, None));
+    assert!(job.status().depends_on_restored_snapshot);
+    assert_eq!(job.status().restored_from.as_deref(), Some(&*half.path));
+    let running = || job.status().state == JobState::Running;
+    assert!(machine.scheduler.run_until(running, 1_000_000));
+    // Two are kept. The first full one is not the last that refers to nothing.
+    for _ in 0..2 {
+        assert_eq!(released(&machine), 0);
+        let ticket = job.request_checkpoint(CheckpointScope::Full);
+        assert!(
+            machine
+                .scheduler
+                .run_until(|| ticket.outcome().is_some(), 1_000_000)
+        );
+        ticket.outcome().unwrap().unwrap();
+    }
+    assert!(machine.scheduler.run_until(|| released(&machine) > 0, 1_000));
+    assert!(!job.status().depends_on_restored_snapshot && !job.is_ended());
+    half.poison();
+    assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
+    assert_eq!(released(&machine), 1);
+    half.check_output();
+}
+
+#[test]
+fn a_source_that_was_moved_is_found_by_the_number_of_its_anchor() {
+    let half = half_way(82, LSM, Some(FORMATS[0]));
+    let machine = half.machine(282);
+    let restore = Restore::from(&half.path).claim(ClaimMode::Legacy);
+    let job = half.start(
+        &Bomb::default(),
+        job_options(&machine, JobId(8), LSM, Some(restore)),
+    );
+    until_checkpoints(&machine, &job, 1);
+    let last = job.status().last_checkpoint.unwrap();
+    job.cancel();
+    machine.finish(&job).unwrap();
+    let checkpoint = place("ckpt")
+        .join(JobId(8).to_string())
+        .join(format!("chk-{last}"));
+    let opened = SnapshotDir::open(Arc::new(half.disk.clone()), &checkpoint).unwrap();
+    let anchor = opened.metadata().externals[0].id;
+    half.disk.create_dir_all(&place("elsewhere")).unwrap();
+    let moved = place("elsewhere").join("moved sp");
+    half.disk.rename(&half.path, &moved).unwrap();
+
+    let lost = half.machine(283);
+    let job = half.start(&Bomb::default(), job_options(&lost, JobId(8), LSM, None));
+    assert_eq!(lost.finish(&job).unwrap_err().code(), Code::SnapshotIncomplete);
+    // Another job starts from the checkpoint that refers to it.
+    let machine = half.machine(284);
+    let options = |restore| job_options(&machine, JobId(9), LSM, Some(restore));
+    let program = || pipeline_in(&half.input, &Bomb::default(), &place("out"));
+    let report = program().check(&options(Restore::from(&checkpoint))).unwrap();
+    assert_eq!(report.problems[0].code(), Code::SnapshotIncomplete);
+    let restore = Restore::from(&checkpoint).anchor(anchor, &moved);
+    assert!(program().check(&options(restore)).unwrap().is_compatible());
+    // And the job itself goes on.
+    let machine = half.machine(285);
+    let options = JobOptions {
+        anchors: BTreeMap::from([(anchor, moved)]),
+        ..job_options(&machine, JobId(8), LSM, None)
+    };
+    let job = half.start(&Bomb::default(), options);
+    assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
+    half.check_output();
 }

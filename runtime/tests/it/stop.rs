@@ -166,7 +166,7 @@ fn a_stop_without_drain_is_gone_on_with_and_one_with_drain_is_complete() {
             "no record after the barrier"
         );
         if drain {
-            // What comes after the end of time is late for windows, as the drained warning says.
+            // Windows that were open gave their first part; those who go on get the second, as the warning says.
             assert_eq!(stopped, expected_output(&read));
         } else {
             assert_eq!(stopped, BTreeMap::new(), "no window fired, nothing was merged");

@@ -435,23 +435,69 @@ fn damage_of_the_snapshot_is_found_by_the_check() {
 }
 
 #[test]
+fn a_drained_job_goes_on_without_calling_its_records_late() {
+    for (seed, (backend, other, kind)) in (1..).zip(every_kind()) {
+        let Some(format) = kind else { continue };
+        let disk = SimFs::without_history();
+        let machine = Machine::new(seed, Arc::new(disk.clone()));
+        let job = windows(400)
+            .start(options(&machine, backend, INTERVAL, 0))
+            .unwrap();
+        let some = || job.status().source_records > 100;
+        assert!(machine.scheduler.run_until(some, 1_000_000));
+        let ticket = job
+            .request_stop_with_savepoint(format, Some(Path::new("/sp")), true)
+            .unwrap();
+        let savepoint = outcome(&machine, &ticket).unwrap().location;
+        let read = machine.finish(&job).unwrap().source_records;
+        assert!(read < 400, "stopped in the middle");
+        let machine = Machine::new(seed + 100, Arc::new(disk.clone()));
+        let job = windows(400)
+            .start(starting(&machine, other, Restore::from(&savepoint)))
+            .unwrap();
+        let report = machine.finish(&job).unwrap();
+        assert_eq!(report.source_records, 400 - read);
+        assert_eq!(report.nodes.iter().map(|n| n.late).sum::<u64>(), 0, "{report:?}");
+        let events = machine.events.lock().unwrap();
+        assert_eq!(events.iter().filter(|e| e.contains("Drained")).count(), 1);
+        // Nothing is lost or doubled: only windows that were open give two parts.
+        let mut sum = 0;
+        for line in parts(&disk).lines() {
+            sum += line.rsplit(',').next().unwrap().parse::<u64>().unwrap();
+        }
+        assert_eq!(sum, (0..400).sum::<u64>());
+    }
+}
+
+/// All committed lines.
+fn parts(disk: &SimFs) -> String {
+    let mut text = String::new();
+    for entry in disk.list(Path::new("out/parts")).unwrap() {
+        let part = disk
+            .read(&Path::new("out/parts").join(entry.name), 1 << 20)
+            .unwrap();
+        text += std::str::from_utf8(&part).unwrap();
+    }
+    text
+}
+
+/// Sums by key and window.
+fn windows(count: u64) -> Pipeline {
+    let mut pipeline = Pipeline::new("windows");
+    let sink = FileSink::new("out", |line: &String| line.clone());
+    let windows = keybed_runtime::Tumbling::of(Duration::from_millis(10));
+    let numbers = pipeline.source("in", Numbers(count));
+    numbers
+        .key_by(|n| n % 3)
+        .window("windows", windows, Sum)
+        .sink("windows-out", sink);
+    pipeline
+}
+
+#[test]
 fn records_after_a_job_that_had_ended_are_not_late() {
     for (backend, other, _) in every_kind().filter(|(_, _, kind)| kind.is_none()) {
         let disk = SimFs::without_history();
-        let windows = |count| {
-            let mut pipeline = Pipeline::new("windows");
-            let sink = FileSink::new("out", |line: &String| line.clone());
-            pipeline
-                .source("in", Numbers(count))
-                .key_by(|n| n % 3)
-                .window(
-                    "windows",
-                    keybed_runtime::Tumbling::of(Duration::from_millis(10)),
-                    Sum,
-                )
-                .sink("windows-out", sink);
-            pipeline
-        };
         let machine = Machine::new(3, Arc::new(disk.clone()));
         let job = windows(200)
             .start(options(&machine, backend, INTERVAL, 0))
@@ -468,13 +514,7 @@ fn records_after_a_job_that_had_ended_are_not_late() {
         let report = machine.finish(&job).unwrap();
         assert_eq!(report.source_records, 200);
         assert_eq!(report.nodes.iter().map(|n| n.late).sum::<u64>(), 0, "{report:?}");
-        let mut lines = 0;
-        for entry in disk.list(Path::new("out/parts")).unwrap() {
-            let text = disk
-                .read(&Path::new("out/parts").join(entry.name), 1 << 20)
-                .unwrap();
-            lines += text.iter().filter(|b| **b == b'\n').count();
-        }
+        let lines = parts(&disk).lines().count();
         assert_eq!(lines, 3 * 40, "every window of every key once");
     }
 }
