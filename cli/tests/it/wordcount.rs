@@ -157,6 +157,53 @@ fn a_moved_snapshot_goes_on_at_another_parallelism_on_the_other_backend() {
 }
 
 #[test]
+fn savepoints_of_a_running_job_outlive_it_with_the_parts_they_name() {
+    let text = text(LINES);
+    let expected = fold(&text);
+    let place = place_with(&text);
+    let words = [&FILES[..], SLOW, &["-p", "2", "--control-port", "0"]].concat();
+    let mut child = wordcount(&place, &words).spawn().unwrap();
+    let mut savepoints = Vec::new();
+    // Pages are over from about the thousandth line on: no split may hold event time back.
+    for (lines, format) in [(1_500, "native"), (3_000, "canonical")] {
+        place.wait_for(&mut child, "a checkpoint behind some pages", |events| {
+            let last = events.iter().rfind(|e| e["event"] == "completed");
+            last.is_some_and(|e| e["offset"].as_u64() > Some(lines))
+        });
+        let words = ["savepoint", "wordcount", "taken", "--type", format];
+        let run = Run::of(place.command(&words).output().unwrap());
+        assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+        savepoints.push(run.stdout.lines().last().unwrap().to_owned());
+    }
+    Run::of(child.wait_with_output().unwrap()).summary();
+    assert_output(&place, &expected);
+
+    let holds = || {
+        let ls = obey(&place, &["sink", "ls", "out"]).summary();
+        let histories = ls["histories"].as_array().unwrap().clone();
+        histories
+            .iter()
+            .map(|h| h["holds"].as_array().unwrap().len())
+            .sum::<usize>()
+    };
+    assert!(holds() >= 2);
+    for (savepoint, parallelism, backend) in [(&savepoints[0], "3", "heap"), (&savepoints[1], "1", "lsm")] {
+        for name in ["words.csv", "top.csv"] {
+            fs::remove_file(place.path("out").join(name)).unwrap();
+        }
+        let words = ["-s", savepoint, "-p", parallelism, "--backend", backend];
+        run(&place, &[&FILES[..], &words].concat()).summary();
+        assert_output(&place, &expected);
+    }
+    for savepoint in &savepoints {
+        let name = savepoint.rsplit('/').next().unwrap();
+        obey(&place, &["sink", "release", "out", "--savepoint", name]).summary();
+    }
+    let left = fs::read_dir(place.path("out")).unwrap().count();
+    assert_eq!((holds(), left), (0, 2), "nothing but the output stays");
+}
+
+#[test]
 fn standard_input_is_counted_and_what_cannot_be_promised_is_said() {
     let text = text(2_000);
     let place = Place::new();
