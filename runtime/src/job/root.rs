@@ -234,6 +234,13 @@ impl Storage for RootStorage {
         Ok((checkpoint, directory))
     }
 
+    fn may_exist(&self, savepoint: CheckpointId) -> bool {
+        let current = self.savepoint.lock();
+        current
+            .as_ref()
+            .is_some_and(|(id, writer)| *id == savepoint && writer.is_unknown())
+    }
+
     fn abandon_savepoint(&self, checkpoint: CheckpointId) {
         if let Some(writer) = self.take_savepoint(checkpoint) {
             // What cannot be removed is no savepoint: it has no metadata.
@@ -277,7 +284,11 @@ impl Storage for RootStorage {
             SnapshotOwner::Job => self.root.publish(&metadata).map(drop),
             SnapshotOwner::User => match self.take_savepoint(checkpoint) {
                 Some(writer) if self.stop.is_of(checkpoint) => self.publish_stop(&writer, &metadata),
-                Some(writer) => writer.publish(&metadata),
+                Some(writer) => writer.publish(&metadata).inspect_err(|_| {
+                    if writer.is_unknown() {
+                        *self.savepoint.lock() = Some((checkpoint, writer.clone()));
+                    }
+                }),
                 None => Err(Error::new(Code::CheckpointDeclined, "the savepoint was given up")),
             },
         }

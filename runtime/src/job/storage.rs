@@ -105,6 +105,9 @@ pub(crate) trait Storage: Send + Sync {
     /// Whether nobody knows, after an error of [`Storage::publish`], if the savepoint exists that ends the job. No I/O.
     fn is_stop_open(&self) -> bool;
 
+    /// Whether nobody knows, after an error of [`Storage::publish`], if the savepoint exists. No I/O.
+    fn may_exist(&self, savepoint: CheckpointId) -> bool;
+
     /// Gives the savepoint under way up and removes its directory, at the latest when the last task puts nothing into
     /// it any more.
     fn abandon_savepoint(&self, checkpoint: CheckpointId);
@@ -179,6 +182,10 @@ impl Storage for NoStorage {
     }
 
     fn is_stop_open(&self) -> bool {
+        false
+    }
+
+    fn may_exist(&self, _savepoint: CheckpointId) -> bool {
         false
     }
 

@@ -317,3 +317,44 @@ fn after_a_power_loss_at_any_moment_the_savepoint_is_restored_and_its_job_goes_o
     println!("{images} images of {seed} runs, the savepoint restored in {restored_images}");
     assert!(restored_images * 5 > images);
 }
+
+#[test]
+fn a_savepoint_of_which_nobody_knows_whether_it_exists_keeps_its_parts() {
+    let input = orders(5);
+    let mut existing = 0;
+    for (fault, kind) in [Fault::FailedSync, Fault::Eio]
+        .into_iter()
+        .flat_map(|f| kinds().map(move |k| (f, k)))
+    {
+        for n in 1.. {
+            let faulty = FaultFs::new(Arc::new(SimFs::without_history()));
+            let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+            let machine = Machine::new(n, fs.clone());
+            let job = pipeline(&input, &Bomb::default())
+                .start(options(&machine, kind.0, INTERVAL, 0))
+                .unwrap();
+            machine
+                .scheduler
+                .run_until(|| job.status().source_records > 100, 1_000_000);
+            // The target is gone for good from some call on; the job's own files are not touched by that.
+            let plan = FaultPlan::new(fault, n).forever();
+            faulty.arm(plan.on_path(|path| path.starts_with("backup")));
+            let taken = outcome(&machine, &ask(&job, kind.1));
+            let met = faulty.triggered() > 0;
+            faulty.heal();
+            assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
+            assert_eq!(results(&*fs), expected_output(&input), "{fault:?} {n}");
+            let directories = fs.list(Path::new(TARGET)).unwrap_or_default();
+            let found = directories.iter().map(|e| Path::new(TARGET).join(&e.name));
+            for savepoint in found.filter(|s| fs.facts(&s.join("_metadata")).unwrap().is_some()) {
+                existing += u64::from(taken.is_err());
+                let case = format!("{fault:?} {n} {kind:?}: {taken:?}");
+                restore(&fs, &input, n, &savepoint).unwrap_or_else(|e| panic!("{case}: {e}"));
+            }
+            if !met {
+                break;
+            }
+        }
+    }
+    assert!(existing > 0, "no outcome was unknown");
+}

@@ -184,10 +184,17 @@ impl Driver {
             current.error.get_or_insert_with(why);
         }
         self.savepoints.removing = true;
-        if let Some(id) = id
-            && let Phase::Running(attempt) = &self.phase
-        {
-            attempt.tell(|| Mail::Aborted(id));
+        let purpose = self
+            .savepoints
+            .current
+            .as_ref()
+            .map(|current| current.ask.purpose);
+        if let (Some(id), Phase::Running(attempt)) = (id, &self.phase) {
+            match purpose.filter(|_| self.storage.may_exist(id)) {
+                // Whoever finds it may start from it: what was made for it stays, as if it were certain.
+                Some(purpose) => attempt.tell(|| Mail::Complete(id, purpose)),
+                None => attempt.tell(|| Mail::Aborted(id)),
+            }
         }
         let remove = move |storage: &dyn Storage| {
             if let Some(id) = id {
