@@ -1,5 +1,6 @@
 //! What can be said to running jobs, and about how a run can be spoken to.
 
+use super::location::location;
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr};
 
@@ -92,11 +93,12 @@ pub(crate) struct SavepointArgs {
     #[arg(required_unless_present = "dispose")]
     pub(crate) job: Option<String>,
     /// Directory in which the savepoint's directory is created [default: the job's savepoint directory].
+    #[arg(value_parser = location())]
     pub(crate) target: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) how: TakeArgs,
     /// Remove the savepoint at PATH instead; every running job is asked whether it needs it.
-    #[arg(short, long, value_name = "PATH", conflicts_with_all = ["job", "detached"])]
+    #[arg(short, long, value_name = "PATH", value_parser = location(), conflicts_with_all = ["job", "detached"])]
     pub(crate) dispose: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
@@ -147,7 +149,7 @@ pub(crate) struct StopArgs {
         short = 'p',
         long = "savepointPath",
         visible_alias = "savepoint-path",
-        value_name = "DIR"
+        value_name = "DIR", value_parser = location()
     )]
     pub(crate) target: Option<PathBuf>,
     /// End the input first: timers and windows fire, and the result is complete. Not for a job that is to go on.
@@ -166,7 +168,7 @@ pub(crate) struct CancelArgs {
     #[arg(required_unless_present = "savepoint")]
     pub(crate) job: Option<String>,
     /// Take a savepoint first: the same as `keybed stop`, which is to be preferred.
-    #[arg(short = 's', long = "withSavepoint", visible_alias = "with-savepoint", value_name = "DIR", num_args = 0..=1)]
+    #[arg(short = 's', long = "withSavepoint", visible_alias = "with-savepoint", value_name = "DIR", num_args = 0..=1, value_parser = location())]
     pub(crate) savepoint: Option<Option<PathBuf>>,
     /// How the savepoint's state is written.
     #[arg(long = "type", value_enum, ignore_case = true, default_value_t = FormatName::Native)]
@@ -228,7 +230,7 @@ mod tests {
         let Command::Savepoint(args) = read("savepoint -d file:/sp/a").unwrap() else {
             panic!("no savepoint");
         };
-        assert_eq!((args.job, args.dispose), (None, Some("file:/sp/a".into())));
+        assert_eq!((args.job, args.dispose), (None, Some("/sp/a".into())));
         for words in [
             "stop -p /sp -d flights",
             "stop --savepointPath /sp --drain flights",

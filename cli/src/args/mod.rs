@@ -4,6 +4,7 @@ mod claim;
 mod control;
 mod flink;
 mod gc;
+mod location;
 mod restore;
 mod run;
 mod sink;

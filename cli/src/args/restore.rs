@@ -1,5 +1,6 @@
 //! What can be said about the snapshot that `keybed run` starts from.
 
+use super::location::location;
 use clap::{Args, ValueEnum};
 use keybed::{
     Error, Result,
@@ -19,6 +20,7 @@ pub(crate) struct RestoreArgs {
         long,
         visible_alias = "fromSavepoint",
         value_name = "PATH",
+        value_parser = location(),
         conflicts_with = "resume"
     )]
     pub(crate) from: Option<PathBuf>,

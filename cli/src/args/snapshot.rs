@@ -1,6 +1,6 @@
 //! What can be said after `keybed snapshot`.
 
-use super::FormatName;
+use super::{FormatName, location::location};
 use clap::Subcommand;
 use std::path::PathBuf;
 
@@ -15,16 +15,19 @@ pub(crate) enum SnapshotCommand {
     /// Print what a snapshot holds and which directories it depends on.
     Inspect {
         /// The directory of the snapshot (`chk-<n>`), or its `_metadata`.
+        #[arg(value_parser = location())]
         path: PathBuf,
     },
     /// Read every byte that a snapshot consists of and compare it with what was written.
     Verify {
         /// The directory of the snapshot (`chk-<n>`), or its `_metadata`.
+        #[arg(value_parser = location())]
         path: PathBuf,
     },
     /// Copy a snapshot into a directory of its own that can be moved anywhere; the last line is that directory.
     Export {
         /// The directory of the snapshot (`chk-<n>` or a savepoint), or its `_metadata`.
+        #[arg(value_parser = location())]
         path: PathBuf,
         /// Where the copy's directory is created.
         #[arg(long, value_name = "DIR")]
@@ -37,6 +40,7 @@ pub(crate) enum SnapshotCommand {
     /// Write a snapshot of any kind as a savepoint in a format; the last line is the new directory.
     Convert {
         /// The directory of the snapshot (`chk-<n>` or a savepoint), or its `_metadata`.
+        #[arg(value_parser = location())]
         path: PathBuf,
         /// The format: native (tables as the store has them) or canonical (uniform, independent of the store).
         #[arg(long, value_enum, value_name = "FORMAT")]
@@ -48,6 +52,7 @@ pub(crate) enum SnapshotCommand {
     /// Remove a savepoint: its own files and nothing else. Checkpoints in the root of a job are refused.
     Dispose {
         /// The directory of the savepoint, or its `_metadata`.
+        #[arg(value_parser = location())]
         path: PathBuf,
         /// Only list what would go and what would stay.
         #[arg(long)]

@@ -34,7 +34,7 @@ pub(crate) fn run(path: &Path, server: &ServerArgs, json: bool) -> Result<ExitCo
         Err(e) if e.code() == Code::CannotClaim => return Err(e),
         Err(_) => Vec::new(),
     };
-    let local = plain(&spelled);
+    let local = PathBuf::from(&spelled);
     for record in &live {
         demand_unneeded(record, &local, &spelled)?;
     }
@@ -46,12 +46,6 @@ pub(crate) fn run(path: &Path, server: &ServerArgs, json: bool) -> Result<ExitCo
         }
     }
     snapshot::dispose::run(&local, false, json)
-}
-
-/// The path without `file:`.
-fn plain(spelled: &str) -> PathBuf {
-    let path = spelled.strip_prefix("file:").unwrap_or(spelled);
-    PathBuf::from(path.strip_prefix("//").unwrap_or(path))
 }
 
 fn demand_unneeded(record: &Record, local: &Path, spelled: &str) -> Result {
@@ -84,9 +78,9 @@ fn by_job(client: &Client, spelled: &str, json: bool) -> Result<ExitCode> {
     };
     wait(&target, &format!("/v1/savepoint-disposal/{request}"))?;
     if json {
-        say::out(json!({ "directory": plain(spelled).display().to_string(), "disposed": true }));
+        say::out(json!({ "directory": spelled, "disposed": true }));
     } else {
-        say::out(format!("disposed of {}", plain(spelled).display()));
+        say::out(format!("disposed of {spelled}"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -21,9 +21,6 @@ pub(super) fn fresh() -> Result<String> {
 /// # Errors
 /// `InvalidArgument` if the path is not UTF-8 or cannot be made absolute.
 pub(super) fn location(path: &Path) -> Result<String> {
-    if path.to_str().is_some_and(|text| text.starts_with("file:")) {
-        return Ok(path.display().to_string());
-    }
     let absolute = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
     absolute
         .to_str()

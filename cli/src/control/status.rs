@@ -5,12 +5,18 @@ use super::{
     records::{Record, Records},
 };
 use crate::{args::StatusArgs, say};
-use keybed::{Code, Error, Result, env::OsFs, runtime::server::recorded_request};
+use keybed::{
+    Code, Error, Result,
+    env::{Fs, OsFs},
+    runtime::server::recorded_request,
+};
 use serde_json::Value;
 use std::{path::Path, process::ExitCode};
 
 /// Directory of the requests in a state directory.
 pub(crate) const REQUESTS: &str = "requests";
+/// Held by the process that runs the job of a state directory.
+const LOCK: &str = "LOCK";
 
 /// Tells how a job or a request stands.
 ///
@@ -42,8 +48,19 @@ pub(crate) fn run(args: &StatusArgs, json: bool) -> Result<ExitCode> {
     tell_request(&found, json)
 }
 
+/// From disk. A request in progress whose process is gone has failed.
 fn recorded(state_dir: &Path, request: &str) -> Result<Value> {
-    recorded_request(&OsFs, &state_dir.join(REQUESTS), request)
+    let found = recorded_request(&OsFs, &state_dir.join(REQUESTS), request)?;
+    let in_progress = found["status"] == "in-progress";
+    if in_progress && OsFs.lock(&state_dir.join(LOCK)).is_ok() {
+        let what = "the process ended before the request did; what came of it is seen at its target only";
+        let error = Error::new(Code::Closed, what);
+        return Err(match found["target"].as_str() {
+            Some(target) => error.in_file(target),
+            None => error,
+        });
+    }
+    Ok(found)
 }
 
 fn tell_job(target: &Target, status: &Value, json: bool) {

@@ -11,7 +11,7 @@ use crate::{
     say,
 };
 use keybed::{
-    Error, Result,
+    Code, Error, Result,
     env::{Clock, SystemClock},
     runtime::{
         Job, JobReport,
@@ -37,7 +37,7 @@ impl Endpoint {
     /// Binds the socket.
     ///
     /// # Errors
-    /// `Busy` if the wanted port is taken; `InvalidArgument` if the token cannot be sent.
+    /// `Busy` if a wanted port is taken; `InvalidArgument` if the token cannot be sent.
     pub(super) fn bind(args: &EndpointArgs, record: &JobRecord, state_dir: &Path) -> Result<Endpoint> {
         let mut options = ServeOptions::new(&record.job);
         options.address = match args.control_port {
@@ -58,12 +58,22 @@ impl Endpoint {
             options.allowed_roots = args.allowed_root.clone();
         }
         options.requests_dir = Some(state_dir.join(REQUESTS));
-        let socket = ControlSocket::bind(options)
-            .map_err(|e| e.context("the control endpoint (choose another one with --control-port)"))?;
-        Ok(Endpoint {
-            socket: Some(socket),
-            token: args.token.clone(),
-        })
+        let token = options.token.clone();
+        match ControlSocket::bind(options) {
+            Ok(socket) => Ok(Endpoint {
+                socket: Some(socket),
+                token,
+            }),
+            // Nobody said that he needs it: the job is worth more.
+            Err(e) if args.control_port.is_none() && matches!(e.code(), Code::Busy | Code::IoFailed) => {
+                say::err(format!("the job runs without a control endpoint: {e}\n"));
+                Ok(Endpoint {
+                    socket: None,
+                    token: None,
+                })
+            }
+            Err(e) => Err(e.context("the control endpoint (choose another port with --control-port)")),
+        }
     }
 
     /// Serves the job, says where, and lets it be found.

@@ -260,6 +260,62 @@ fn a_job_is_stopped_with_a_savepoint_and_goes_on_from_it() {
 }
 
 #[test]
+fn a_job_that_is_over_waits_for_those_who_asked() {
+    // Flink's command line comes back a second later, finds nobody, and reports a failed stop.
+    let place = Place::new();
+    let mut running = Running::start(&place, &["--savepoint-dir", "sp"]);
+    let listed = running.listed();
+    let (address, id) = (
+        listed["address"].as_str().unwrap(),
+        listed["job_id"].as_str().unwrap(),
+    );
+    let head = format!("HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n");
+    let (status, body) = http(
+        address,
+        &format!("POST /v1/jobs/{id}/stop {head}content-length: 2\r\n\r\n{{}}"),
+    );
+    assert_eq!(status, 202, "{body}");
+    let request = body["request-id"].as_str().unwrap();
+    place.wait_for(&mut running.child, "the end", |events| {
+        events.iter().any(|e| e["event"] == "ended")
+    });
+    // The state directory is free meanwhile, the outcome on disk and the endpoint open.
+    let again = place.run(&["--resume"]).summary();
+    assert_eq!(again["state"], "already-finished");
+    let words = ["status", "--state-dir", "state", "--request", request];
+    let on_disk = obey(&place, &words).summary()["location"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (status, body) = http(
+        address,
+        &format!("GET /v1/jobs/{id}/savepoints/{request} {head}\r\n"),
+    );
+    assert_eq!(
+        (status, &body["operation"]["location"]),
+        (200, &json!(format!("file:{on_disk}")))
+    );
+    assert_eq!(running.end().summary()["state"], "finished");
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_request_that_its_process_did_not_survive_has_failed() {
+    let place = Place::new();
+    let directory = place.state_dir().join("requests");
+    fs::create_dir_all(&directory).unwrap();
+    let request = "0123456789abcdef0123456789abcdef";
+    let record = json!({
+        "format": 1, "request": request, "job_id": request, "kind": "savepoint", "target": "/sp",
+        "savepoint_format": "native", "drain": false, "full": false, "since_ms": 1, "status": "in-progress",
+    });
+    fs::write(directory.join(format!("{request}.json")), record.to_string()).unwrap();
+    let words = ["status", "--state-dir", "state", "--request", request];
+    let error = obey(&place, &words).error("Closed", 1);
+    assert_eq!(error["file"], "/sp");
+}
+
+#[test]
 fn a_stop_whose_commits_are_pending_is_no_success() {
     // The user would delete the state directory, and with it what is still to be committed.
     let place = Place::new();
