@@ -66,7 +66,7 @@ impl ForeignSnapshot {
         let again = ForeignSnapshot::open(fs, self.opened.directory(), self.anchors.clone());
         let gone = |sentence: &str| {
             let error = Error::new(Code::SnapshotIncomplete, sentence).in_file(&self.location);
-            match self.claimed_by() {
+            match claim::taken_by(&self.opened) {
                 Ok(Some(claim)) => error.with("claimed_by", claim.claimant.job),
                 _ => error,
             }

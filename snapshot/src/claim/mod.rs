@@ -119,6 +119,17 @@ pub(crate) fn claimed_by(snapshot: &SnapshotDir) -> Result<Option<ClaimRecord>> 
     marker::read(&**snapshot.fs(), snapshot.directory())
 }
 
+/// Who owns a snapshot, or owned and deleted it.
+pub(crate) fn taken_by(snapshot: &SnapshotDir) -> Result<Option<ClaimRecord>> {
+    if in_job_root(snapshot)? {
+        let list = list::newest_at(snapshot.fs(), &snapshot.root())?;
+        let checkpoint = snapshot.metadata().checkpoint;
+        let mut claims = list.iter().flat_map(|list| list.all_live().chain(list.removed()));
+        return Ok(claims.find(|record| record.checkpoint == checkpoint).cloned());
+    }
+    marker::read(&**snapshot.fs(), snapshot.directory())
+}
+
 /// Whether claims of the snapshot stand in the list of a job root around it, not in its own directory.
 fn in_job_root(snapshot: &SnapshotDir) -> Result<bool> {
     Ok(snapshot.metadata().kind.owner() == SnapshotOwner::Job && snapshot.owners()?.newest().is_some())

@@ -209,3 +209,18 @@ fn a_job_that_went_on_from_a_checkpoint_is_told_that_it_was_claimed_though_highe
         "{error}"
     );
 }
+
+#[test]
+fn a_job_that_only_reads_what_another_claimed_is_told_who_deleted_it() {
+    let (_, fs) = disk();
+    let reader = start_from(&fs, OTHER, &chk(3), ClaimMode::NoClaim, 1).unwrap();
+    let mut job = start_from(&fs, NEW, &chk(3), ClaimMode::Claim, 1).unwrap();
+    job.checkpoint(0, 100).unwrap();
+    assert_eq!(job.root.cleanup().source, Some(Removed::Gone));
+    let error = reader.root.open_source().map(drop).unwrap_err();
+    assert_eq!(error.code(), Code::SnapshotIncomplete, "{error}");
+    assert!(
+        error.fields().contains(&("claimed_by", NEW.to_string())),
+        "{error}"
+    );
+}

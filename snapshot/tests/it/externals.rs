@@ -281,3 +281,32 @@ fn what_a_claimed_checkpoint_refers_to_stays_as_long_as_the_claimant_needs_it() 
     assert_eq!(job.root.cleanup().source, Some(Removed::Gone));
     assert_eq!(fs.facts(&savepoint).unwrap(), None);
 }
+
+#[test]
+fn a_symbolic_link_in_place_of_a_referenced_file_is_not_followed() {
+    use keybed_env::OsFs;
+    let (sim, _, job, savepoint, path) = disk();
+    drop(job);
+    // The same disk in a real directory, addresses said by hand.
+    let dir = tempfile::tempdir().unwrap();
+    for (path, bytes) in sim.tree() {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let real = |path: &Path| dir.path().join(path.strip_prefix("/").unwrap());
+    let open = || {
+        let opened = SnapshotDir::open(Arc::new(OsFs), &real(&path)).unwrap();
+        opened
+            .with_anchors(anchors(1, &real(&savepoint)))
+            .check_complete()
+    };
+    open().unwrap();
+    let names = sim.list(&savepoint).unwrap().into_iter().map(|e| e.name);
+    let table = real(&savepoint).join(names.into_iter().find(|n| n.starts_with('g')).unwrap());
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::rename(&table, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &table).unwrap();
+    let error = open().unwrap_err();
+    assert_eq!(error.code(), Code::SnapshotCorrupt, "{error}");
+}
