@@ -296,24 +296,6 @@ impl OpenRoot {
         self.begin(restored, None, options)
     }
 
-    /// As [`OpenRoot::start`], for a job that starts from a snapshot elsewhere, which is recorded: until a checkpoint
-    /// of its own completes, [`OpenRoot::latest`] is an error, so that nobody goes on from nothing by mistake.
-    /// [`StartOptions::restore`] must be `None`.
-    ///
-    /// # Errors
-    /// As [`OpenRoot::start`]; `InvalidArgument`.
-    pub fn start_from(
-        self,
-        location: String,
-        mode: ClaimMode,
-        options: StartOptions,
-    ) -> Result<CheckpointRoot> {
-        if options.restore.is_some() {
-            return Err(Error::invalid("a job starts from one snapshot only"));
-        }
-        self.begin(RestoreSource::Snapshot { location, mode }, None, options)
-    }
-
     /// Whether the job was started from a snapshot elsewhere and completed no checkpoint since: only that snapshot
     /// can be gone on from.
     pub fn awaits_snapshot(&self) -> bool {
