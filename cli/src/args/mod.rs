@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// Look into output directories: parts that are in doubt, and what keeps them.
     #[command(subcommand)]
     Sink(SinkCommand),
-    /// Delete what no snapshot needs from the roots of jobs that do not run.
+    /// Delete what no snapshot needs from the roots of jobs; a running job is asked to do it itself.
     Gc(GcArgs),
     /// Tell who owns a file, which snapshots need it, and whether it may be deleted.
     Owners {

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   ROOT ─▶ scope: which job roots, which of them were given up ─▶ each swept alone ─▶ outcomes
+//!                                    │                              └ owned by a living job: asked to do it inside
 //!                                    └ named by --given-up: removed whole
 //! ```
-//! A root that is refused (a live process owns it, metadata that cannot be read) is left as it is; the others are swept
+//! A root that is refused (its owner cannot be asked, metadata that cannot be read) is left as it is; the others are swept
 //! and the refusal is the end of the command.
 
+mod inside;
 mod scope;
 
 use crate::{args::GcArgs, report, say, snapshot::bytes};
@@ -27,6 +29,8 @@ struct Outcome<'a> {
     root: &'a JobRoot,
     /// Whether the whole root was asked for.
     whole: bool,
+    /// Whether its living owner swept it.
+    inside: bool,
     report: Result<GcReport>,
 }
 
@@ -45,11 +49,24 @@ pub(crate) fn run(args: &GcArgs, json: bool) -> Result<ExitCode> {
     let mut outcomes = Vec::new();
     for root in &scope.roots {
         let whole = args.given_up.contains(&root.job);
-        let report = match whole {
+        let mut report = match whole {
             true => remove(&root.path, args.dry_run),
             false => gc(Arc::new(LocalStorage::at(fs(), &root.path)), &options),
         };
-        outcomes.push(Outcome { root, whole, report });
+        let is_refused = |report: &Result<GcReport>| matches!(report, Err(e) if inside::is_owned(e));
+        let asked = (!whole && is_refused(&report))
+            .then(|| inside::sweep(root.job, &options))
+            .flatten();
+        let inside = asked.is_some();
+        if let Some(told) = asked {
+            report = told;
+        }
+        outcomes.push(Outcome {
+            root,
+            whole,
+            inside,
+            report,
+        });
     }
     let left: Vec<&JobRoot> = scope
         .roots
@@ -125,6 +142,7 @@ fn outcome_object(outcome: &Outcome<'_>) -> Value {
             "root": root,
             "job_id": job,
             "whole": whole,
+            "by_owner": outcome.inside,
             "swept": list(&report.swept),
             "left": list(&report.left),
             "bytes": report.bytes(),
@@ -134,6 +152,7 @@ fn outcome_object(outcome: &Outcome<'_>) -> Value {
             "root": root,
             "job_id": job,
             "whole": whole,
+            "by_owner": outcome.inside,
             "swept": [],
             "left": [],
             "bytes": 0,

@@ -183,10 +183,43 @@ fn garbage_of_a_killed_run_goes_as_the_dry_run_said_and_the_job_goes_on() {
 }
 
 #[test]
+fn a_running_job_sweeps_its_own_root_when_asked() {
+    // The user would have to end the job to get space back, or the sweep would take what it is writing.
+    let place = Place::new();
+    let mut child = place.flights(SLOW).spawn().unwrap();
+    place.wait_for(&mut child, "two completed checkpoints", |events| {
+        events.iter().filter(|e| e["event"] == "completed").count() > 1
+    });
+    let root = place.job_root();
+    let orphan = "shared/g1-c1-000000000000000000000000000000aa";
+    fs::write(root.join(orphan), b"left").unwrap();
+    let has = |told: &Value| {
+        assert_eq!(told["roots"][0]["by_owner"], true, "{told}");
+        paths(&told["roots"][0]).iter().any(|path| path == orphan)
+    };
+    let dry = obey(&place, &["gc", "state", "--dry-run"]).summary();
+    assert!(has(&dry) && root.join(orphan).exists(), "{dry}");
+    let wet = obey(&place, &["gc", root.to_str().unwrap()]).summary();
+    assert!(has(&wet) && !root.join(orphan).exists(), "{wet}");
+    let id = root.file_name().unwrap().to_str().unwrap();
+    obey(&place, &["gc", "state/checkpoints", "--given-up", id]).error("GcRefused", 5);
+    place.wait_for(&mut child, "four completed checkpoints", |events| {
+        events.iter().filter(|e| e["event"] == "completed").count() > 3
+    });
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    place.run(&["--resume"]).summary();
+    place.assert_output(&fold::expected());
+}
+
+#[test]
 fn a_root_in_use_or_with_unreadable_metadata_is_refused_and_untouched() {
     // A sweep would take files from under a running job, or decide without knowing who needs them.
     let place = Place::new();
-    let mut child = place.flights(SLOW).spawn().unwrap();
+    let mut child = place
+        .flights(&[SLOW, &["--control-port", "off"]].concat())
+        .spawn()
+        .unwrap();
     place.wait_for(&mut child, "two completed checkpoints", |events| {
         events.iter().filter(|e| e["event"] == "completed").count() > 1
     });

@@ -11,7 +11,7 @@ use crate::{
 };
 use keybed_env::{Scheduler, TaskHandle, sched::TaskEnd};
 use keybed_format::{Code, Error, Result};
-use keybed_snapshot::{CheckpointId, JobId, savepoint::resolve_target};
+use keybed_snapshot::{CheckpointId, GcOptions, GcReport, JobId, savepoint::resolve_target};
 use std::{
     ops::Deref,
     path::{Path, PathBuf},
@@ -218,6 +218,17 @@ impl JobHandle {
             return Err(Error::invalid("a job without checkpoints takes no savepoints"));
         }
         Ok(self.ask_for_savepoint(format, Purpose::StopWithSavepoint { format, drain }, target))
+    }
+
+    /// Sweeps the job root inside of its owner: deletes what nobody needs any more, or in a dry run tells it. The job
+    /// goes on meanwhile. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Closed` if the job is over; `InvalidArgument` if it has no checkpoints; `GcRefused` if something in the root
+    /// cannot be read; errors of the storage.
+    pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
+        let over = || Error::new(Code::Closed, "the job is over: sweep its root without it");
+        self.shared.storage.upgrade().ok_or_else(over)?.gc(options)
     }
 
     /// What the job has done up to now.

@@ -34,7 +34,11 @@ use keybed_snapshot::{CheckpointId, ClaimMode, JobId};
 use parking_lot::Mutex;
 pub use savepoint::{SavepointReport, SavepointTicket};
 pub use state::JobState;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use storage::{NoStorage, Storage};
 
 /// What driver and handle share.
@@ -47,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) source: Option<(PathBuf, ClaimMode)>,
     /// What is to be known about it.
     pub(crate) warnings: Vec<RestoreWarning>,
+    /// Gone with the driver, so that no handle keeps the root locked.
+    pub(crate) storage: Weak<dyn Storage>,
     started: Duration,
 }
 
@@ -127,6 +133,7 @@ pub(crate) fn start(name: &str, nodes: Vec<Named>, mut options: JobOptions) -> R
         end,
         source: storage.origin(),
         warnings: report.warnings,
+        storage: Arc::downgrade(&storage),
         started: clock.monotonic(),
     });
     let inbox = Mailbox::new();

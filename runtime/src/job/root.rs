@@ -12,8 +12,9 @@ use crate::{
 use keybed_env::{Clock, Fs, random::Ids};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    Anchors, Birth, CheckpointId, CheckpointRoot, ClaimMode, JobId, LocalStorage, Metadata, OpenRoot,
-    PutFiles, SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, StopRecord, verify,
+    Anchors, Birth, CheckpointId, CheckpointRoot, ClaimMode, GcOptions, GcReport, JobId, LocalStorage,
+    Metadata, OpenRoot, PutFiles, SavepointWriter, SnapshotKind, SnapshotOwner, StartOptions, StopRecord,
+    verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -296,6 +297,10 @@ impl Storage for RootStorage {
 
     fn abort(&self, checkpoint: CheckpointId) {
         self.root.abort(checkpoint);
+    }
+
+    fn gc(&self, options: &GcOptions) -> Result<GcReport> {
+        self.root.gc(options)
     }
 
     fn clean(&self) -> Result {

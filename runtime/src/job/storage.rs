@@ -5,8 +5,8 @@ use crate::restore::Restore;
 use keybed_env::Fs;
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    CheckpointId, ClaimMode, ForeignSnapshot, Metadata, OpenFiles, OperatorSnapshot, PutFiles, SnapshotKind,
-    verify,
+    CheckpointId, ClaimMode, ForeignSnapshot, GcOptions, GcReport, Metadata, OpenFiles, OperatorSnapshot,
+    PutFiles, SnapshotKind, verify,
 };
 use parking_lot::Mutex;
 use std::{
@@ -123,6 +123,14 @@ pub(crate) trait Storage: Send + Sync {
 
     /// Removes what retention gives up and what nobody references any more.
     fn clean(&self) -> Result;
+
+    /// Sweeps the job root on request; whoever asks may be any thread.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there is none; those of [`keybed_snapshot::CheckpointRoot::gc`].
+    fn gc(&self, _options: &GcOptions) -> Result<GcReport> {
+        Err(Error::invalid("a job without checkpoints has no root to sweep"))
+    }
 
     /// Records that the job is finished, with its final checkpoint.
     fn finish(&self, checkpoint: Option<CheckpointId>) -> Result;

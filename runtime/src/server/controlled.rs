@@ -7,12 +7,13 @@ use crate::{
     job::{JobHandle, JobState},
 };
 use keybed_format::{Error, Result};
+use keybed_snapshot::{GcOptions, GcReport};
 use std::path::{Path, PathBuf};
 
 /// Asks what came of a request; `None` while nobody knows.
 pub(super) type Pending = Box<dyn Fn() -> Option<Result<Done>> + Send>;
 
-/// A job as the endpoint sees it. No verb waits.
+/// A job as the endpoint sees it. No verb waits unless it says so.
 pub(super) trait Controlled: Send + Sync + 'static {
     fn report(&self) -> JobReport;
     /// Why it failed, if it did.
@@ -23,6 +24,8 @@ pub(super) trait Controlled: Send + Sync + 'static {
     fn stop(&self, format: SavepointFormat, target: Option<&Path>, drain: bool) -> Result<Pending>;
     fn checkpoint(&self, scope: CheckpointScope) -> Result<Pending>;
     fn cancel(&self);
+    /// Waits for the disk.
+    fn gc(&self, options: &GcOptions) -> Result<GcReport>;
 }
 
 impl Controlled for JobHandle {
@@ -69,5 +72,9 @@ impl Controlled for JobHandle {
 
     fn cancel(&self) {
         JobHandle::cancel(self);
+    }
+
+    fn gc(&self, options: &GcOptions) -> Result<GcReport> {
+        JobHandle::gc(self, options)
     }
 }

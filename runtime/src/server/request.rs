@@ -87,6 +87,22 @@ pub(super) fn disposal(body: &[u8]) -> Result<(PathBuf, Option<TriggerId>)> {
     path.map(|path| (path, trigger)).ok_or_else(missing)
 }
 
+/// `POST /keybed/jobs/:id/gc`: whether it is a dry run, and the least age in milliseconds.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(super) fn gc(body: &[u8]) -> Result<(bool, u64)> {
+    let mut fields = Fields::read(body)?;
+    let dry_run = fields.flag("dryRun")?;
+    let min_age_ms = match fields.take("minAgeMs") {
+        None => 0,
+        Some(age) => age
+            .as_u64()
+            .ok_or_else(|| Error::invalid("minAgeMs must be a number of milliseconds"))?,
+    };
+    fields.end().map(|()| (dry_run, min_age_ms))
+}
+
 /// A body without fields, as `PATCH /jobs/:id` has.
 ///
 /// # Errors

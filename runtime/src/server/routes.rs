@@ -7,6 +7,7 @@
 //!  POST /savepoint-disposal                         ─▶ 200 {"request-id"}   GET /savepoint-disposal/:r
 //!  PATCH /jobs/:id?mode=cancel                      ─▶ 202 {}
 //!  ours: GET /keybed/jobs/:id   GET /keybed/requests/:r(?peek)   POST /keybed/disposal-check
+//!        POST /keybed/jobs/:id/gc
 //! ```
 
 use super::{
@@ -28,6 +29,7 @@ use axum::{
     routing::{get, patch, post},
 };
 use keybed_format::{Code, Error};
+use keybed_snapshot::GcOptions;
 use serde_json::json;
 use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
@@ -69,6 +71,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .nest("/v1", routes())
         .route("/keybed/jobs/{id}", get(report))
         .route("/keybed/requests/{request}", get(any_outcome))
+        .route("/keybed/jobs/{id}/gc", post(gc))
         .route("/keybed/disposal-check", post(disposal_check))
         .method_not_allowed_fallback(wrong_method)
         .fallback(nowhere)
@@ -227,6 +230,21 @@ async fn disposal_check(State(control): Shared, request: Request) -> Answer {
     let path = control.roots.here.join(path);
     control.demand_unneeded(&path.canonicalize().unwrap_or(path))?;
     Ok(json(StatusCode::OK, &json!({})))
+}
+
+/// Answers when it is done: its list is the answer, and asking again does no harm.
+async fn gc(State(control): Shared, id: Param, request: Request) -> Answer {
+    demand(&control, id)?;
+    let (dry_run, min_age_ms) = request::gc(&read(request.into_body()).await?)?;
+    let options = GcOptions {
+        dry_run,
+        min_age_ms,
+        now_ms: control.clock.wall_millis(),
+    };
+    let swept = tokio::task::spawn_blocking(move || control.job.gc(&options)).await;
+    let lost = || Error::new(Code::JobFailed, "the sweep ended without an outcome");
+    let report = swept.unwrap_or_else(|_| Err(lost()))?;
+    Ok(json(StatusCode::OK, &shapes::sweep(dry_run, &report)))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]

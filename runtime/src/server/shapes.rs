@@ -5,6 +5,7 @@ use super::{
     trigger::{Done, Trigger},
 };
 use crate::{event::JobReport, job::JobState, metrics::NodeMetrics};
+use keybed_snapshot::gc::{GcReport, Swept};
 use serde_json::{Value, json};
 
 /// What does not change while a job runs.
@@ -235,5 +236,30 @@ pub(super) fn report(facts: &Facts, report: &JobReport) -> Value {
         "depends_on_restored_snapshot": report.depends_on_restored_snapshot,
         "nodes": nodes,
         "pid": std::process::id(),
+    })
+}
+
+/// Entries of a sweep that are listed; further ones are counted.
+const SWEPT_LISTED_MAX: usize = 10_000;
+
+/// `POST /keybed/jobs/:id/gc`.
+pub(super) fn sweep(dry_run: bool, report: &GcReport) -> Value {
+    let list = |swept: &[Swept]| -> Vec<Value> {
+        swept
+            .iter()
+            .take(SWEPT_LISTED_MAX)
+            .map(|swept| json!({ "path": swept.path, "bytes": swept.bytes }))
+            .collect()
+    };
+    let beyond = |swept: &[Swept]| swept.len().saturating_sub(SWEPT_LISTED_MAX);
+    json!({
+        "dry_run": dry_run,
+        "swept": list(&report.swept),
+        "left": list(&report.left),
+        "not_listed": beyond(&report.swept) + beyond(&report.left),
+        "bytes": report.bytes(),
+        "error": report.error.as_ref().map(|error| {
+            json!({ "code": error.code().as_str(), "message": error.to_string() })
+        }),
     })
 }

@@ -88,6 +88,20 @@ impl Controlled for FakeJob {
         self.note(format!("stop {format:?} {target:?} drain={drain}"))
     }
 
+    fn gc(&self, options: &keybed_snapshot::GcOptions) -> Result<keybed_snapshot::GcReport> {
+        if options.min_age_ms == 7 {
+            return Err(Error::new(Code::GcRefused, "metadata cannot be read"));
+        }
+        let swept = keybed_snapshot::gc::Swept {
+            path: format!("shared/{}", options.dry_run),
+            bytes: options.min_age_ms,
+        };
+        Ok(keybed_snapshot::GcReport {
+            swept: vec![swept],
+            ..Default::default()
+        })
+    }
+
     fn checkpoint(&self, scope: CheckpointScope) -> Result<Pending> {
         self.note(format!("checkpoint {scope:?}"))
     }
@@ -230,6 +244,37 @@ fn request_id(body: &Value) -> String {
                 .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
     );
     id
+}
+
+#[test]
+fn a_sweep_is_answered_with_its_list_or_why_it_is_refused() {
+    let served = Served::new();
+    let path = format!("/keybed/jobs/{}/gc", JobId(10));
+    let (status, _, body) = served.ask("POST", &path, r#"{"dryRun":true,"minAgeMs":3}"#);
+    assert_eq!((status, &body["dry_run"]), (200, &true.into()));
+    assert_eq!(
+        body["swept"],
+        serde_json::json!([{ "path": "shared/true", "bytes": 3 }])
+    );
+    let (status, _, body) = served.ask("POST", &path, "");
+    assert_eq!((status, &body["swept"][0]["path"]), (200, &"shared/false".into()));
+    let (_, code, _) = served.ask("POST", &path, r#"{"minAgeMs":7}"#);
+    assert_eq!(code, "GcRefused");
+    for hostile in [
+        r#"{"minAgeMs":-1}"#,
+        r#"{"minAge":1}"#,
+        r#"{"dryRun":"yes"}"#,
+        "[]",
+    ] {
+        let (status, code, _) = served.ask("POST", &path, hostile);
+        assert_eq!((status, code.as_str()), (400, "InvalidArgument"), "{hostile}");
+    }
+    let (_, code, _) = served.ask("POST", &format!("/keybed/jobs/{}/gc", JobId(11)), "");
+    assert_eq!(code, "UnknownJob");
+    // From a web form.
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let (status, ..) = served.send("POST", &path, "dryRun=false", &form);
+    assert_eq!(status, 415);
 }
 
 #[test]
