@@ -176,12 +176,15 @@ pub(super) fn remove(claim: &Claim) -> Result<Removed> {
         Err(e) if e.code() == Code::NotFound => return Ok(Removed::Kept),
         other => other?,
     };
-    let survey = match locked.survey() {
+    let read = locked.survey().and_then(|survey| {
+        let list = locked.claims(&survey)?;
+        Ok((survey, list))
+    });
+    let (survey, list) = match read {
         // Records that cannot be read keep everything.
         Err(e) if is_damage(&e) => return Ok(Removed::Kept),
         other => other?,
     };
-    let list = locked.claims(&survey)?;
     let ours = list.live(claim.record.checkpoint);
     if !ours.is_some_and(|record| record.claimant.is(&claim.record.claimant)) {
         return Ok(Removed::Gone);

@@ -91,3 +91,86 @@ impl SharedRegistry {
         self.needed().flat_map(|r| &r.outside).copied().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Generation, registry::Standing};
+
+    fn references(outside: &[u32]) -> References {
+        References {
+            inside: BTreeSet::new(),
+            outside: outside.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn the_claimed_snapshot_counts_as_the_oldest_retained_checkpoint() {
+        for (retain, completed, goes) in [
+            (1, 0, false),
+            (1, 1, true),
+            (2, 1, false),
+            (2, 2, true),
+            (3, 5, true),
+        ] {
+            let mut registry = SharedRegistry::new(Generation(1), retain);
+            for id in 1..=completed {
+                registry.begin(CheckpointId(id));
+                registry
+                    .publish_begins(CheckpointId(id), references(&[]))
+                    .unwrap();
+                registry.published(CheckpointId(id));
+            }
+            assert_eq!(
+                registry.source_goes().unwrap(),
+                goes,
+                "{retain} retained, {completed} completed"
+            );
+            registry.retain_none();
+            assert!(
+                !registry.source_goes().unwrap(),
+                "the end of the job subsumes nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_may_still_need_the_claimed_snapshot_keeps_it() {
+        let fresh = || {
+            let mut registry = SharedRegistry::new(Generation(2), 1);
+            registry.found_checkpoint(CheckpointId(9), references(&[]), Standing::Timeline);
+            assert!(registry.source_goes().unwrap());
+            registry
+        };
+        for standing in [
+            Standing::Timeline,
+            Standing::Abandoned,
+            Standing::Void,
+            Standing::Uncertain,
+        ] {
+            for anchor in [FOREIGN, FOREIGN + 1] {
+                let mut registry = fresh();
+                registry.found_checkpoint(CheckpointId(3), references(&[anchor]), standing);
+                assert!(!registry.source_goes().unwrap(), "{standing:?} {anchor}");
+                registry.erased(CheckpointId(3));
+                assert!(registry.source_goes().unwrap());
+            }
+        }
+        let mut registry = fresh();
+        registry.begin(CheckpointId(10));
+        registry
+            .publish_begins(CheckpointId(10), references(&[FOREIGN]))
+            .unwrap();
+        assert!(!registry.source_goes().unwrap(), "it is being published");
+        registry.aborted(CheckpointId(10));
+        assert!(registry.source_goes().unwrap());
+        registry.source_reader_came();
+        assert!(!registry.source_goes().unwrap());
+        registry.source_reader_left();
+        assert!(registry.source_goes().unwrap());
+        registry.refuse("unreadable".into());
+        registry.source_goes().unwrap_err();
+    }
+
+    const FOREIGN: u32 = crate::foreign::FOREIGN_ANCHOR;
+}

@@ -154,6 +154,38 @@ fn claims_that_meet_nowhere_live_side_by_side() {
 }
 
 #[test]
+fn records_that_are_missing_or_cannot_be_read_keep_everything_there() {
+    for record in ["owner/1", "claims/1"] {
+        for missing in [true, false] {
+            let (sim, fs) = disk();
+            let mut job = start_from(&fs, NEW, &chk(3), ClaimMode::Claim, 1).unwrap();
+            job.checkpoint(1, 100).unwrap();
+            let record = job_root().join(record);
+            if missing {
+                sim.remove_file(&record).unwrap();
+            } else {
+                sim.corrupt(&record, |bytes| bytes[60] ^= 1).unwrap();
+            }
+            let before = sim.tree();
+            let report = job.root.cleanup();
+            assert!(report.error.is_none(), "{report:?}");
+            assert!(
+                matches!(report.source, Some(Removed::Kept | Removed::Gone)),
+                "{report:?}"
+            );
+            let old = job_root();
+            let old = old.strip_prefix("/").unwrap();
+            let there = |tree: std::collections::BTreeMap<PathBuf, Vec<u8>>| {
+                tree.into_iter()
+                    .filter(|(p, _)| p.starts_with(old) && !p.ends_with("LOCK"))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(there(sim.tree()), there(before));
+        }
+    }
+}
+
+#[test]
 fn unreadable_metadata_in_the_root_keeps_everything_there() {
     let (sim, fs) = disk();
     let mut job = start_from(&fs, NEW, &chk(3), ClaimMode::Claim, 1).unwrap();
