@@ -75,6 +75,9 @@
 //! The complete program, with its source and with checkpoints, is `examples/word_totals.rs`; a larger one is the job
 //! `flights` of the command line.
 //!
+//! # Snapshots
+//! Checkpoints, savepoints, and who owns their files: [`snapshots`].
+//!
 //! # Errors
 //! Every fallible call returns [`Error`](crate::Error): a stable [`Code`](crate::Code) that names the case, a
 //! [`kind`](crate::Error::kind) that says what can be done, and, where bytes are wrong, file and offset.
@@ -92,3 +95,5 @@
 //! # owner.close()
 //! # }
 //! ```
+
+pub mod snapshots;

@@ -4,7 +4,7 @@ pub use keybed_format::{Code, Error, ErrorKind, Result};
 pub use keybed_lsm::{Family, Store, StoreOptions, Update};
 pub use keybed_runtime::{
     Aggregate, AllowNonRestored, Backend, Checkpoints, ClaimMode, Context, FileSink, Job, JobOptions,
-    JobReport, KeyedOperator, OperatorUid, Outcome, Pipeline, Polled, Restore, Source, SourceReader,
-    SplitStart, Tumbling, Window,
+    JobReport, KeyedOperator, OperatorUid, Outcome, Pipeline, Polled, Restore, SavepointFormat, Source,
+    SourceReader, SplitStart, Tumbling, Window,
 };
 pub use keybed_state::{Codec, KeyCodec, ListState, MapState, StateRegistry, ValueState};
