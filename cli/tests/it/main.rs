@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 mod bad_input;
+mod bad_snapshots;
 mod control;
 mod corruption;
 mod flink;
