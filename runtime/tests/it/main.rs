@@ -16,5 +16,8 @@ mod retention;
 mod savepoint;
 mod source;
 mod stop;
+mod stop_crash;
+mod stop_process;
+mod stop_random;
 mod upgrade;
 mod world;

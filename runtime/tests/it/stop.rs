@@ -13,7 +13,7 @@ use keybed_format::{Code, Result};
 use keybed_runtime::{
     Backend, Checkpoints, Job, JobOptions, JobState, Outcome, Restore, SavepointFormat, SavepointTicket,
 };
-use keybed_snapshot::{JobId, SnapshotDir, SnapshotKind, verify};
+use keybed_snapshot::{JobId, LocalStorage, OpenRoot, SnapshotDir, SnapshotKind, StopRecord, verify};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -79,6 +79,13 @@ pub(crate) fn go_on(machine: &Machine, backend: Backend, input: &Arc<Input>, fro
     let events = machine.events.lock().unwrap();
     let started = events.iter().rev().find(|event| event.starts_with("Started"));
     read_up_to(input, started.unwrap())
+}
+
+/// The stop that is recorded in the root of job 7.
+pub(crate) fn record(fs: &Arc<dyn Fs>) -> Option<StopRecord> {
+    let storage = LocalStorage::create(fs.clone(), Path::new("ckpt"), JobId(7)).unwrap();
+    let open = OpenRoot::open(Arc::new(storage), JobId(7)).unwrap();
+    open.stop().map(|found| found.record.clone())
 }
 
 /// Names in the job root that are not its frame. An empty folder of a checkpoint only keeps its number.
