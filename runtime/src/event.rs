@@ -167,6 +167,8 @@ pub struct JobReport {
     pub last_checkpoint: Option<CheckpointId>,
     /// The savepoint that the job ended with, or ends with: it exists.
     pub stopped_with: Option<PathBuf>,
+    /// The input was ended ahead of that savepoint, so the result is complete.
+    pub drained: bool,
     /// The directory of the snapshot that the job was started from, in this run or an earlier one.
     pub restored_from: Option<PathBuf>,
     /// Whether that snapshot must stay where it is: a recovery would go back to it, or a checkpoint that is kept refers

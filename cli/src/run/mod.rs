@@ -31,10 +31,10 @@ use keybed::{
     Code, Error, Result,
     env::{Clock, Fs, OsFs, SystemClock, fs::FileLock, random::Ids},
     runtime::{
-        Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Outcome, Pipeline,
-        RestartStrategy, Restore,
+        Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Pipeline, RestartStrategy,
+        Restore,
     },
-    snapshot::JobId,
+    snapshot::{JobId, StopRecord},
 };
 use places::Places;
 pub(crate) use record::JobRecord;
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     }
     // Asked before anything is locked or written, so that a finished job is left as it is.
     if let Ok(Start::AlreadyFinished(record)) = places.found(&*fs).and_then(decided) {
-        say_already_finished(&record, json);
+        say_already_finished(&record, places.stopped_with(record.id)?.as_ref(), json);
         return Ok(ExitCode::SUCCESS);
     }
 
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     let found = places.found(&*fs)?;
     let plan = match decided(found.clone())? {
         Start::AlreadyFinished(record) => {
-            say_already_finished(&record, json);
+            say_already_finished(&record, places.stopped_with(record.id)?.as_ref(), json);
             return Ok(ExitCode::SUCCESS);
         }
         Start::Resume(record) => {
@@ -215,9 +215,9 @@ fn tell((job, record): (JobName, &JobRecord), report: &JobReport, places: &Place
     } else {
         say::out(summary.text());
     }
-    match report.outcome {
-        Some(Outcome::Finished) => ExitCode::SUCCESS,
-        _ => ExitCode::from(INCOMPLETE),
+    match summary::is_complete(report) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(INCOMPLETE),
     }
 }
 
@@ -378,14 +378,23 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))
 }
 
-fn say_already_finished(record: &JobRecord, json: bool) {
+fn say_already_finished(record: &JobRecord, stopped: Option<&StopRecord>, json: bool) {
+    let savepoint = stopped.map(|stop| stop.directory.display().to_string());
+    let drained = stopped.is_none_or(|stop| stop.drained);
     if json {
         say::out(json!({
             "job": record.job,
             "job_id": record.id.to_string(),
             "state": "already-finished",
             "out": record.out.display().to_string(),
+            "stopped_with": savepoint,
         }));
+    } else if let (Some(savepoint), false) = (&savepoint, drained) {
+        let job = &record.job;
+        say::out(format!(
+            "{job} was stopped with the savepoint {savepoint}; go on with: keybed run {job} --restart -s {savepoint}. \
+             Nothing was changed."
+        ));
     } else {
         let (job, out) = (&record.job, record.out.display());
         say::out(format!(

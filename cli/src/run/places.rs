@@ -6,7 +6,7 @@ use keybed::{
     env::{Fs, OsFs},
     snapshot::{
         CandidateStanding, CheckpointStorage, FinishedRecord, JobId, LocalStorage, ObjectPath, OpenRoot,
-        finished::FINISHED_BYTES_MAX,
+        StopRecord, finished::FINISHED_BYTES_MAX, stop::STOP_BYTES_MAX,
     },
 };
 use std::{
@@ -59,6 +59,26 @@ impl Places {
         Ok(candidates
             .iter()
             .any(|candidate| candidate.standing != CandidateStanding::Void))
+    }
+
+    /// The savepoint that a finished job ended with, if it ended so.
+    ///
+    /// # Errors
+    /// `SnapshotCorrupt` if a record is damaged.
+    pub(super) fn stopped_with(&self, job: JobId) -> Result<Option<StopRecord>> {
+        let storage = LocalStorage::at(Arc::new(OsFs), self.job_root(job));
+        let read = |path: ObjectPath, bytes_max| match storage.read(&path, bytes_max) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.code() == Code::NotFound => Ok(None),
+            Err(e) => Err(e),
+        };
+        let finished = read(ObjectPath::Finished, FINISHED_BYTES_MAX)?;
+        let stop = read(ObjectPath::Stop, STOP_BYTES_MAX)?;
+        let (Some(finished), Some(stop)) = (finished, stop) else {
+            return Ok(None);
+        };
+        let (finished, stop) = (FinishedRecord::decode(&finished)?, StopRecord::decode(&stop)?);
+        Ok((finished.checkpoint == Some(stop.checkpoint)).then_some(stop))
     }
 
     /// What an earlier run left.

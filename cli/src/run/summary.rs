@@ -34,8 +34,7 @@ impl<'a> Summary<'a> {
         report: &'a JobReport,
         job_root: &'a Path,
     ) -> Summary<'a> {
-        let finished = report.outcome == Some(Outcome::Finished);
-        let names = job.outputs().iter().filter(|_| finished);
+        let names = job.outputs().iter().filter(|_| is_complete(report));
         let outputs = names
             .filter_map(|name| OutputFile::look(record.out.join(name)))
             .collect();
@@ -131,6 +130,15 @@ impl<'a> Summary<'a> {
             };
             line("go on with", &go_on);
         }
+        if let (Some(Outcome::Finished), Some(savepoint)) = (report.outcome, &report.stopped_with) {
+            line("savepoint", &shown(savepoint));
+            if !report.drained {
+                line(
+                    "go on with",
+                    &format_args!("keybed run {} --restart -s {}", record.job, shown(savepoint)),
+                );
+            }
+        }
         if let (true, Some(from)) = (report.depends_on_restored_snapshot, &report.restored_from) {
             line("needs", &format_args!("{}, which must stay", shown(from)));
         }
@@ -170,6 +178,8 @@ impl<'a> Summary<'a> {
             "last_checkpoint": report.last_checkpoint.map(|c| c.0),
             "restored_from": report.restored_from.as_ref().map(|path| path.display().to_string()),
             "depends_on_restored_snapshot": report.depends_on_restored_snapshot,
+            "stopped_with": report.stopped_with.as_ref().map(|path| path.display().to_string()),
+            "drained": report.drained,
             "job_root": self.job_root.display().to_string(),
             "store": {
                 "flushes": store.flushes,
@@ -194,6 +204,11 @@ impl OutputFile {
             rows: lines.saturating_sub(1),
         })
     }
+}
+
+/// Whether the output is that of the whole input, or of what was read before a drained stop.
+pub(crate) fn is_complete(report: &JobReport) -> bool {
+    report.outcome == Some(Outcome::Finished) && (report.stopped_with.is_none() || report.drained)
 }
 
 /// A path as the user would write it from here.

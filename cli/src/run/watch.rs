@@ -106,6 +106,9 @@ fn text(event: &JobEvent) -> Option<String> {
         JobEvent::TransactionsInDoubt { uid, parts } => {
             format!("{uid}: {parts} parts of other jobs are left alone; `keybed sink ls` lists them")
         }
+        JobEvent::Concluding { location, .. } => {
+            format!("committing what the savepoint {} names", location.display())
+        }
         JobEvent::CleanupFailed { error } => format!("cleaning up will be tried again: {error}"),
         JobEvent::Restarting { reason, pause } => format!("restarting in {}: {reason}", millis(*pause)),
         JobEvent::Ended {

@@ -249,7 +249,14 @@ fn a_job_is_stopped_with_a_savepoint_and_goes_on_from_it() {
             .count();
         assert_eq!(state, n + 1);
         let run = running.end();
-        assert_eq!(run.summary()["state"], "finished");
+        assert_eq!(run.status, i32::from(!drained), "{}", run.stderr);
+        let summary: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(
+            (&summary["state"], &summary["stopped_with"], &summary["drained"]),
+            (&json!("finished"), &json!(savepoint), &json!(drained))
+        );
+        let again = place.run(&["--resume"]).summary();
+        assert_eq!(again["stopped_with"], json!(savepoint), "{again}");
         assert_eq!(
             place.path("out/aircraft.csv").exists(),
             drained,

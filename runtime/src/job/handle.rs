@@ -261,6 +261,7 @@ impl JobHandle {
             checkpoints: progress.checkpoints,
             last_checkpoint: progress.last_checkpoint,
             stopped_with: progress.stopped_with,
+            drained: progress.drained,
             restored_from: self.shared.source.as_ref().map(|(path, _)| path.clone()),
             depends_on_restored_snapshot: progress.needs_source,
             source_records,

@@ -64,6 +64,7 @@ pub(crate) struct Progress {
     pub(crate) checkpoints: u64,
     pub(crate) last_checkpoint: Option<CheckpointId>,
     pub(crate) stopped_with: Option<PathBuf>,
+    pub(crate) drained: bool,
     pub(crate) ended: Option<(Outcome, Duration)>,
     /// Whether the snapshot that the job was started from must stay.
     pub(crate) needs_source: bool,

@@ -61,6 +61,7 @@ impl Controlled for FakeJob {
             checkpoints: 3,
             last_checkpoint: Some(CheckpointId(3)),
             stopped_with: None,
+            drained: false,
             nodes: Vec::new(),
             source_records: 99,
             depends_on_restored_snapshot: false,

@@ -275,7 +275,7 @@ fn what_cannot_be_committed_stays_pending_and_only_that_is_done_by_the_next_run(
                 savepoint: location.clone()
             }
         );
-        assert_eq!(status.attempts, 2 + u64::from(restarts));
+        assert_eq!(status.attempts, 1 + u64::from(restarts));
         assert!(fs.triggered() > 0);
         drop(job);
         fs.heal();

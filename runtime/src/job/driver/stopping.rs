@@ -53,7 +53,12 @@ impl Driver {
     /// Does what the savepoint asks of the outside, and records the end of the job.
     pub(super) fn begin_conclusion(&mut self, stopped: Stopped) {
         self.attempts += 1;
-        self.shared.progress.lock().attempts = self.attempts;
+        {
+            let mut progress = self.shared.progress.lock();
+            // Where tasks ran before, the first try belongs to their end.
+            progress.attempts = self.attempts - u64::from(self.coordinator.is_some());
+            progress.drained = stopped.drained;
+        }
         let attempt = (self.shared.place.generation << 24) | self.attempts;
         let (checkpoint, location) = (stopped.metadata.checkpoint, stopped.directory.clone());
         self.note_stop(location.clone());
