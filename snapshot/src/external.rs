@@ -38,9 +38,9 @@ impl From<BTreeMap<u32, PathBuf>> for Anchors {
     }
 }
 
-/// The absolute form of a path, without `.` and `..`; the file system is not asked.
-pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
-    let path = std::path::absolute(path).map_err(|e| Error::io("make absolute", path, e))?;
+/// The absolute form of a path as the file system has it, without `.` and `..`; nothing is looked up.
+pub(crate) fn absolute(fs: &dyn Fs, path: &Path) -> Result<PathBuf> {
+    let path = fs.absolute(path)?;
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
@@ -119,7 +119,7 @@ impl Externals {
             .anchors
             .given
             .get(&id)
-            .and_then(|path| url_of(&absolute(path).ok()?).ok())
+            .and_then(|path| url_of(&absolute(&*self.fs, path).ok()?).ok())
         {
             row.url = url;
         }
@@ -236,6 +236,7 @@ fn guess(directory: &Path, handle: &FileHandle) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keybed_env::OsFs;
 
     #[test]
     fn addresses_are_plain_absolute_paths() {
@@ -255,6 +256,7 @@ mod tests {
             assert_eq!(path_of(bad).unwrap_err().code(), Code::SnapshotCorrupt, "{bad}");
         }
         assert_eq!(path_of("s3://a/b").unwrap_err().code(), Code::SnapshotIncomplete);
-        assert_eq!(absolute(Path::new("/a/b/../c/./d")).unwrap(), Path::new("/a/c/d"));
+        let clean = |path: &str| absolute(&OsFs, Path::new(path)).unwrap();
+        assert_eq!(clean("/a/b/../c/./d"), Path::new("/a/c/d"));
     }
 }

@@ -44,7 +44,7 @@ impl ForeignSnapshot {
     pub fn open(fs: Arc<dyn Fs>, path: &Path, anchors: impl Into<Anchors>) -> Result<ForeignSnapshot> {
         let anchors = anchors.into();
         let opened = SnapshotDir::open(fs, path)?.with_anchors(anchors.clone());
-        let location = absolute(opened.directory())?;
+        let location = absolute(&**opened.fs(), opened.directory())?;
         demand_same(&opened, &location)?;
         let (metadata, numbers) = translated(&opened, &location)?;
         Ok(ForeignSnapshot {

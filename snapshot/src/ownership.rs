@@ -120,7 +120,7 @@ impl Verdict {
 /// `NotASnapshot` if it lies neither in a job root nor in the directory of a savepoint; the errors of metadata and records
 /// that cannot be read; errors of the file system.
 pub fn ownership(fs: &Arc<dyn Fs>, path: &Path) -> Result<FileOwnership> {
-    let mut path = absolute(path)?;
+    let mut path = absolute(&**fs, path)?;
     let is_dir = |path: &Path| -> Result<bool> {
         Ok(fs.facts(path)?.is_some_and(|facts| facts.kind == FileKind::Dir))
     };

@@ -17,7 +17,7 @@ use crate::{
 };
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    ClaimMode, ClaimRecord, ForeignSnapshot, Metadata, check_parallelism, inspect::sizes,
+    ClaimMode, ClaimRecord, ForeignSnapshot, Metadata, OpenFiles, check_parallelism, inspect::sizes,
     key_group::MAX_PARALLELISM_MAX, verify,
 };
 use std::{
@@ -60,13 +60,15 @@ pub(crate) fn check(nodes: &[Named], options: &JobOptions, depth: Depth) -> (Che
             .problems
             .extend(unknown_targets(&restore.renames, &program));
     }
+    let files = source.as_ref().map(|source| &source.snapshot as &dyn OpenFiles);
+    let dealt = renamed.as_ref().zip(files);
     // A snapshot that cannot be read says nothing about the program's states.
     let Deal {
         operators,
         warnings,
         problems,
         ..
-    } = restore::deal(nodes, &Wanted::of(options), renamed.as_ref());
+    } = restore::deal(nodes, &Wanted::of(options), dealt);
     let said: BTreeSet<_> = problems.iter().map(Error::code).collect();
     let widest = options.max_parallelism.unwrap_or(MAX_PARALLELISM_MAX);
     let width = check_parallelism(widest, options.parallelism).err();

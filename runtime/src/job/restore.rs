@@ -13,9 +13,10 @@ use crate::{
 };
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    KeyedHandle, Metadata, OperatorSnapshot, StateCatalogue, SubtaskState, check_parallelism,
-    handle::total_bytes, max_parallelism_default, rescale,
+    KeyedHandle, Metadata, OpenFiles, OperatorSnapshot, OperatorStateHandle, StateCatalogue,
+    check_parallelism, handle::total_bytes, max_parallelism_default, rescale,
 };
+use keybed_state::processor::read_entries;
 use std::sync::Arc;
 
 /// What one node starts from.
@@ -72,8 +73,12 @@ pub(crate) struct Deal {
 /// # Errors
 /// The first problem, with the others as its fields: `UnmappedOperatorState`, `MaxParallelismMismatch`,
 /// `ParallelismExceedsMax`, whatever the catalogue of a state says.
-pub(crate) fn plan(nodes: &[Named], wanted: &Wanted, metadata: Option<&Metadata>) -> Result<Vec<NodeStart>> {
-    let Deal { starts, problems, .. } = deal(nodes, wanted, metadata);
+pub(crate) fn plan(
+    nodes: &[Named],
+    wanted: &Wanted,
+    snapshot: Option<(&Metadata, &dyn OpenFiles)>,
+) -> Result<Vec<NodeStart>> {
+    let Deal { starts, problems, .. } = deal(nodes, wanted, snapshot);
     let mut problems = problems.into_iter();
     match problems.next() {
         None => Ok(starts),
@@ -81,17 +86,19 @@ pub(crate) fn plan(nodes: &[Named], wanted: &Wanted, metadata: Option<&Metadata>
     }
 }
 
-/// Deals a snapshot to the nodes of a program, and says everything that is wrong with that.
-pub(crate) fn deal(nodes: &[Named], wanted: &Wanted, metadata: Option<&Metadata>) -> Deal {
+/// Deals a snapshot to the nodes of a program, and says everything that is wrong with that. Files are opened only to find
+/// out whether an operator that the program lacks holds anything.
+pub(crate) fn deal(nodes: &[Named], wanted: &Wanted, snapshot: Option<(&Metadata, &dyn OpenFiles)>) -> Deal {
     let mut deal = Deal::default();
-    let operators = metadata.map(|m| m.operators.as_slice()).unwrap_or_default();
+    let operators = snapshot.map(|(m, _)| m.operators.as_slice()).unwrap_or_default();
     let mut others = Vec::new();
     for operator in operators {
         let known = nodes
             .iter()
             .any(|n| n.uid == operator.uid && n.node.role() != Role::Stateless);
         if !known {
-            others.push(deal.leave_out(operator, &wanted.allow_non_restored));
+            let holds = snapshot.is_some_and(|(_, files)| has_state(operator, files));
+            others.push(deal.leave_out(operator, holds, &wanted.allow_non_restored));
         }
     }
     for Named { uid, node } in nodes {
@@ -128,8 +135,13 @@ pub(crate) fn deal(nodes: &[Named], wanted: &Wanted, metadata: Option<&Metadata>
 
 impl Deal {
     /// An operator that the program lacks.
-    fn leave_out(&mut self, operator: &OperatorSnapshot, allowed: &AllowNonRestored) -> OperatorCheck {
-        let standing = if !operator.subtasks.iter().any(has_state) {
+    fn leave_out(
+        &mut self,
+        operator: &OperatorSnapshot,
+        holds: bool,
+        allowed: &AllowNonRestored,
+    ) -> OperatorCheck {
+        let standing = if !holds {
             OperatorStanding::Gone
         } else if allowed.allows(&operator.uid) {
             OperatorStanding::LeftOut
@@ -225,11 +237,18 @@ fn start(
     })
 }
 
-/// Whether something is lost with it.
-fn has_state(subtask: &SubtaskState) -> bool {
-    let entries = |keyed: &KeyedHandle| keyed.tables().any(|table| table.entries > 0 && !table.is_empty());
-    let items = |name: &str, items: &[Vec<u8>]| !is_bookkeeping(name) && !items.is_empty();
-    subtask.keyed.as_ref().is_some_and(entries) || subtask.operator.iter().any(|o| items(&o.name, &o.items))
+/// Whether something is lost with it. What was all removed again is nothing, though tables tell of the removal.
+fn has_state(operator: &OperatorSnapshot, files: &dyn OpenFiles) -> bool {
+    let items = |o: &OperatorStateHandle| !is_bookkeeping(&o.name) && !o.items.is_empty();
+    if operator.subtasks.iter().flat_map(|s| &s.operator).any(items) {
+        return true;
+    }
+    let entries = |keyed: &&KeyedHandle| keyed.tables().any(|table| table.entries > 0 && !table.is_empty());
+    let keyed = operator.subtasks.iter().filter_map(|s| s.keyed.as_ref());
+    let keyed: Vec<KeyedHandle> = keyed.filter(entries).cloned().collect();
+    // The first entry that lives is enough. What cannot be read is not known to be nothing.
+    let mut found = |_| Err(Error::invalid("an entry lives"));
+    read_entries(&operator.catalogue, &keyed, files, &mut found).is_err()
 }
 
 /// Operator state by which the runtime remembers how far an operator was; without other state it says nothing.

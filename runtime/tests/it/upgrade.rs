@@ -118,6 +118,21 @@ impl KeyedOperator for Lists {
     }
 }
 
+/// Sets and clears.
+struct Fleeting(ValueState<u64>);
+
+impl KeyedOperator for Fleeting {
+    type Key = u64;
+    type In = u64;
+    type Out = ();
+    fn process(&mut self, _key: &u64, value: u64, ctx: &mut Context<'_, ()>) -> Result {
+        self.0.set(ctx, &value)?;
+        ctx.register_event_timer(i64::MAX)?;
+        self.0.clear(ctx)?;
+        ctx.delete_event_timer(i64::MAX)
+    }
+}
+
 /// The version of the program that snapshots are taken of.
 fn old(count: u64) -> Pipeline {
     let mut pipeline = Pipeline::new("upgrade");
@@ -129,6 +144,10 @@ fn old(count: u64) -> Pipeline {
     // Has states and never gets a record.
     let none = numbers.filter(|_| false).key_by(|n| *n);
     none.operator("idle", memory::<u64, u64, u64>(|n| (n, n)));
+    // Its states are empty whenever somebody looks.
+    keyed.operator("fleeting", |states: &mut StateRegistry| {
+        Ok(Fleeting(states.value("fleeting")?))
+    });
     pipeline
 }
 
@@ -257,6 +276,7 @@ fn state_without_an_operator_is_refused_unless_it_is_named_or_all_is_allowed() {
         assert_eq!(standing("memory"), OperatorStanding::LeftOut);
         assert_eq!(standing("lists"), OperatorStanding::Unmapped);
         assert_eq!(standing("idle"), OperatorStanding::Gone);
+        assert_eq!(standing("fleeting"), OperatorStanding::Gone);
         let allowed = match kind {
             None => AllowNonRestored::All,
             Some(_) => AllowNonRestored::Uids([uid("memory"), uid("lists")].into()),

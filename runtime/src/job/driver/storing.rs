@@ -67,7 +67,8 @@ impl Driver {
             let own = restored.as_ref().is_none_or(|r| !r.foreign);
             let wanted = if own { wanted.of_own() } else { wanted };
             let metadata = restored.as_ref().map(|r| &r.metadata);
-            let starts = restore::plan(&nodes, &wanted, metadata)?;
+            let snapshot = restored.as_ref().map(|r| (&r.metadata, &*r.files));
+            let starts = restore::plan(&nodes, &wanted, snapshot)?;
             if own || !accepts_lost {
                 let operators = metadata.map(|m| m.operators.as_slice()).unwrap_or_default();
                 outside::check(&*outputs, &nodes, operators)?;
