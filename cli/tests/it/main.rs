@@ -11,6 +11,7 @@ mod kills;
 mod lifecycle;
 mod offline;
 mod place;
+mod relocation;
 mod restores;
 mod retention;
 mod savepoints;
