@@ -144,7 +144,7 @@ pub enum Outcome {
     Stopped,
     /// It was cancelled; a resume goes on from the newest checkpoint.
     Cancelled,
-    /// It failed; [`Job::wait`](crate::Job::wait) gives the error.
+    /// It failed; [`JobHandle::wait`](crate::JobHandle::wait) gives the error.
     Failed,
 }
 

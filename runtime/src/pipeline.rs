@@ -63,7 +63,7 @@ impl Pipeline {
     /// # Errors
     /// Everything that can be known before: `DuplicateUid`, `MissingUid`, `InvalidArgument`, `DuplicateStateName`,
     /// `OutputUnwritable`; `Locked` and `Fenced` if somebody else has the job's checkpoint root. What the newest
-    /// checkpoint says is found out by the job itself: see [`Job::wait`].
+    /// checkpoint says is found out by the job itself: see [`JobHandle::wait`](crate::JobHandle::wait).
     pub fn start(&self, options: JobOptions) -> Result<Job> {
         let (nodes, problems) = self.nodes();
         let mut problems = problems.into_iter();

@@ -5,6 +5,7 @@ mod bad_input;
 mod bad_snapshots;
 mod control;
 mod corruption;
+mod endpoint;
 mod flink;
 mod fold;
 mod kills;
