@@ -127,7 +127,7 @@ impl ForeignSnapshot {
 
 /// Checks that the path without `.` and `..`, which is what is written down, means the same directory.
 fn demand_same(opened: &SnapshotDir, location: &Path) -> Result {
-    // Nothing else can lead elsewhere: it is made absolute by where this process stands, whatever file system it is of.
+    // Without `..` in it, a path that is made absolute cannot lead elsewhere.
     let goes_back = opened.directory().components().any(|c| c == Component::ParentDir);
     if !goes_back || location == opened.directory() {
         return Ok(());
