@@ -28,29 +28,37 @@ impl CheckpointRoot {
         let shared = &self.shared;
         shared.demand_newest()?;
         resolve_uncertain(shared)?;
-        self.find_strangers()?;
+        let strangers = self.strangers()?;
         let mut registry = shared.registry.lock().clone();
+        for path in strangers {
+            registry.found_object(path);
+        }
         spare_young(&mut registry, &*shared.storage, options)?;
-        carry_out(shared, &plan(&registry)?, options)
+        let garbage = plan(&registry)?;
+        if !options.dry_run {
+            // Not before: what the registry knows goes with the next cleanup, asked for or not.
+            let mut registry = shared.registry.lock();
+            let planned = garbage.objects.iter().cloned();
+            planned.for_each(|path| registry.found_object(path));
+        }
+        carry_out(shared, &garbage, options)
     }
 
-    /// Objects that the registry does not know: documents that a failed write left, and what was put here by hand.
-    fn find_strangers(&self) -> Result {
-        let shared = &self.shared;
+    /// Objects that lie in the root; the registry may not know documents that a failed write left, and what was put
+    /// here by hand. What is being put is known to it already; what is being written belongs to a pending checkpoint.
+    fn strangers(&self) -> Result<Vec<ObjectPath>> {
+        let storage = &self.shared.storage;
         let mut places = vec![Place::Shared];
-        for listed in shared.storage.list(Place::Root)? {
+        for listed in storage.list(Place::Root)? {
             places.extend(Place::checkpoint_of(&listed.name).map(Place::Checkpoint));
         }
+        let mut found = Vec::new();
         for place in places {
-            let listed = shared.storage.list(place)?;
+            let listed = storage.list(place)?;
             let objects = listed.iter().filter_map(|listed| place.object(&listed.name));
-            let mut registry = shared.registry.lock();
-            // What is being put is known already; what is being written belongs to a pending checkpoint.
-            objects
-                .filter(|path| path.birth().is_some())
-                .for_each(|path| registry.found_object(path));
+            found.extend(objects.filter(|path| path.birth().is_some()));
         }
-        Ok(())
+        Ok(found)
     }
 }
 

@@ -223,6 +223,11 @@ fn a_live_owner_is_never_swept_from_outside_and_sweeps_itself() {
     let table = job.put(pending, Scope::Shared).unwrap();
     let stray = "shared/g1-c1-000000000000000000000000000000cc";
     drop(sim.create(&job_root().join(stray)).unwrap());
+    assert_eq!(paths(&job.root.gc(&DRY).unwrap().swept), [stray]);
+    assert!(
+        job.root.cleanup().deleted.is_empty(),
+        "a dry run has no consequence"
+    );
     assert_eq!(paths(&job.root.gc(&WET).unwrap().swept), [stray]);
     let metadata = job.metadata(pending, vec![table]);
     job.root.publish(&metadata).unwrap();
