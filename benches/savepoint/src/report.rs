@@ -41,7 +41,7 @@ impl Report {
             out,
             "# Savepoints of a generator job\n\nMade by `{}`: {} bytes of keys and values in {} entries ({}), one subtask, \
              one thread; {} rounds, of which the medians count, ratios being medians of the rounds' ratios. What is equal \
-             and what is not: [README.md](README.md).\n\nMachine: {}. Load average at the start {}, now {}: what waits \
+             and what is not: [savepoint/README.md](savepoint/README.md).\n\nMachine: {}. Load average at the start {}, now {}: what waits \
              for a processor beside us makes wall time longer, CPU hardly.\n",
             self.command,
             self.content.logical_bytes(),
