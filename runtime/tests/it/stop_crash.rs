@@ -246,6 +246,18 @@ fn every_failing_call_of_a_stop_goes_back_or_forward_exactly() {
     }
 }
 
+/// A job that ended with the stop that failed kept parts for its savepoint, for ever.
+#[test]
+fn a_job_that_ends_while_its_stop_fails_keeps_nothing_for_it() {
+    let way = Way {
+        backend: BACKENDS[1],
+        format: FORMATS[1],
+        drain: false,
+    };
+    let (met, fate) = fail(way, FaultPlan::new(Fault::Erofs, 64), 64, "call 64");
+    assert_eq!((met, &*fate), (true, "Undone by the next run"));
+}
+
 /// One stop on a disk that fails once, then whatever is to follow on a healed one.
 fn fail(way: Way, plan: FaultPlan, seed: u64, what: &str) -> (bool, String) {
     let input = orders(seed);

@@ -49,6 +49,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use storing::release_undone;
 
 /// What the driver is told.
 pub(crate) enum DriverMail {
@@ -330,10 +331,13 @@ impl Driver {
                     self.wiped = true;
                     let options = &self.shared.place.options;
                     let (fs, dir) = (options.fs.clone(), options.work_dir.clone());
+                    let (nodes, job) = (self.nodes.clone(), self.shared.place.job);
                     // The next start tries again.
                     self.store(
                         move |storage| {
                             let _ = work_dir::wipe(&*fs, &dir);
+                            // No task is left that could still keep something for them.
+                            release_undone(storage, &nodes, (&*fs, job));
                             // Late parts of checkpoints that were given up.
                             let _ = storage.clean();
                             Ok(())

@@ -224,7 +224,7 @@ impl Driver {
 }
 
 /// Lets go what sinks keep for savepoints of stops that came to nothing. What stays keeps parts that need not be.
-fn release_undone(storage: &dyn Storage, nodes: &[Named], (fs, job): (&dyn Fs, JobId)) {
+pub(super) fn release_undone(storage: &dyn Storage, nodes: &[Named], (fs, job): (&dyn Fs, JobId)) {
     for undone in storage.take_undone() {
         for Named { node, .. } in nodes {
             let _ = node.release(fs, job, undone);
