@@ -119,7 +119,9 @@ mod wiring;
 pub use check::{CheckReport, CheckedSnapshot, OperatorCheck, OperatorStanding, RestoreWarning};
 pub use element::{CheckpointScope, Data, Purpose, Record, SavepointFormat};
 pub use event::{JobEvent, JobReport, Outcome, SplitOffset};
-pub use job::{CheckpointTicket, Job, JobHandle, JobState, SavepointReport, SavepointTicket};
+pub use job::{
+    CheckpointTicket, Job, JobHandle, JobState, SavepointOptions, SavepointReport, SavepointTicket,
+};
 pub use keybed_snapshot::{ClaimMode, OperatorUid};
 pub use metrics::NodeMetrics;
 pub use operator::{Context, KeyedOperator};

@@ -110,6 +110,10 @@ pub(crate) struct TakeArgs {
     /// How its state is written.
     #[arg(long = "type", value_enum, ignore_case = true, default_value_t = FormatName::Native)]
     pub(crate) format: FormatName,
+    /// Link the files of a native savepoint where the file system is the same, instead of copying them: it survives the
+    /// deletion of the job's files, not damage to them.
+    #[arg(long)]
+    pub(crate) hard_links: bool,
     /// Do not wait; print the request's id, by which `keybed status` tells the outcome.
     #[arg(long)]
     pub(crate) detached: bool,

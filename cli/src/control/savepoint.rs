@@ -45,6 +45,9 @@ pub(super) fn begin_and_tell(
 ) -> Result<ExitCode> {
     let request = fresh()?;
     body["triggerId"] = request.as_str().into();
+    if how.hard_links {
+        body["hardLinks"] = true.into();
+    }
     body["formatType"] = match how.format {
         FormatName::Native => "NATIVE".into(),
         FormatName::Canonical => "CANONICAL".into(),

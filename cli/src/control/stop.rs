@@ -42,6 +42,7 @@ pub(crate) fn cancel(args: &CancelArgs, json: bool) -> Result<ExitCode> {
         });
         let how = TakeArgs {
             format: args.format,
+            hard_links: false,
             detached: false,
         };
         return begin_and_tell(&target, "/savepoints", body, &how, json, true);

@@ -157,6 +157,35 @@ fn a_running_job_is_found_asked_and_cancelled_by_its_name() {
     place.assert_output(&fold::expected());
 }
 
+/// A savepoint by links names what it shares storage with, holds the same state, and outlives the job's files.
+#[test]
+fn a_savepoint_by_links_says_what_it_shares_and_outlives_the_job() {
+    let place = Place::new();
+    let running = Running::start(&place, &["--memtable", "64KiB"]);
+    let refused = obey(
+        &place,
+        &[
+            "savepoint",
+            "flights",
+            "sp",
+            "--type",
+            "canonical",
+            "--hard-links",
+        ],
+    );
+    refused.error("InvalidArgument", 2);
+    let taken = obey(&place, &["savepoint", "flights", "sp", "--hard-links"]).summary();
+    let location = taken["location"].as_str().unwrap();
+    obey(&place, &["cancel", "flights"]);
+    running.end();
+    let inspected = obey(&place, &["snapshot", "inspect", location]).summary();
+    let shares = inspected["shares_storage_with"].as_array().unwrap();
+    assert!(!shares.is_empty(), "{inspected}");
+    fs::remove_dir_all(place.state_dir()).unwrap();
+    let verified = obey(&place, &["snapshot", "verify", location]);
+    verified.summary();
+}
+
 #[test]
 fn a_detached_request_is_told_later_and_after_the_end_of_the_job() {
     // Whoever asked and went away would never learn where the savepoint is (D47).

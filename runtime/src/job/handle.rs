@@ -1,6 +1,6 @@
 //! The handle by which a running job is watched and stopped, from any thread.
 
-use super::{SavepointReport, SavepointTicket, Shared, savepoint::closed};
+use super::{SavepointOptions, SavepointReport, SavepointTicket, Shared, savepoint::closed};
 use crate::{
     element::{CheckpointScope, Purpose, SavepointFormat},
     event::{JobReport, Outcome},
@@ -12,11 +12,7 @@ use crate::{
 use keybed_env::{Scheduler, TaskHandle, sched::TaskEnd};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{CheckpointId, GcOptions, GcReport, JobId, savepoint::resolve_target};
-use std::{
-    ops::Deref,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{ops::Deref, path::Path, sync::Arc};
 
 /// A running job, as [`Pipeline::start`](crate::Pipeline::start) gives it. Dropping it leaves the job running. Its verbs
 /// are those of [`JobHandle`].
@@ -165,29 +161,39 @@ impl JobHandle {
         format: SavepointFormat,
         target: Option<&Path>,
     ) -> Result<SavepointTicket> {
+        self.request_savepoint_with(&SavepointOptions::new(format, target))
+    }
+
+    /// As [`JobHandle::request_savepoint`], with all there is to say.
+    ///
+    /// # Errors
+    /// Those of [`JobHandle::request_savepoint`]; `InvalidArgument` for links of a canonical savepoint.
+    pub fn request_savepoint_with(&self, how: &SavepointOptions) -> Result<SavepointTicket> {
+        self.ask_for_savepoint(how, Purpose::Savepoint(how.format))
+    }
+
+    fn ask_for_savepoint(&self, how: &SavepointOptions, purpose: Purpose) -> Result<SavepointTicket> {
         let options = &self.shared.place.options;
-        let target = resolve_target(target, options.savepoint_dir.as_deref())?;
+        let target = resolve_target(how.target.as_deref(), options.savepoint_dir.as_deref())?;
         if options.checkpoints.is_none() {
             return Err(Error::invalid("a job without checkpoints takes no savepoints"));
         }
-        Ok(self.ask_for_savepoint(format, Purpose::Savepoint(format), target))
-    }
-
-    fn ask_for_savepoint(
-        &self,
-        format: SavepointFormat,
-        purpose: Purpose,
-        target: PathBuf,
-    ) -> SavepointTicket {
+        if how.hard_links && how.format == SavepointFormat::Canonical {
+            return Err(Error::invalid(
+                "a canonical savepoint is written anew: there is nothing to link",
+            ));
+        }
         let answer = Promise::new();
         let ask = SavepointAsk {
-            format,
+            format: how.format,
             purpose,
             target,
+            hard_links: how.hard_links,
             answer: answer.clone(),
         };
         self.inbox.post(DriverMail::Request(Request::Savepoint(ask)));
-        SavepointTicket::new(answer, self.scheduler.clone(), self.driver.clone())
+        let (scheduler, driver) = (self.scheduler.clone(), self.driver.clone());
+        Ok(SavepointTicket::new(answer, scheduler, driver))
     }
 
     /// Takes a savepoint and waits for it. For threads that are not the scheduler's.
@@ -212,12 +218,16 @@ impl JobHandle {
         target: Option<&Path>,
         drain: bool,
     ) -> Result<SavepointTicket> {
-        let options = &self.shared.place.options;
-        let target = resolve_target(target, options.savepoint_dir.as_deref())?;
-        if options.checkpoints.is_none() {
-            return Err(Error::invalid("a job without checkpoints takes no savepoints"));
-        }
-        Ok(self.ask_for_savepoint(format, Purpose::StopWithSavepoint { format, drain }, target))
+        self.request_stop_with(&SavepointOptions::new(format, target), drain)
+    }
+
+    /// As [`JobHandle::request_stop_with_savepoint`], with all there is to say.
+    ///
+    /// # Errors
+    /// Those of [`JobHandle::request_stop_with_savepoint`]; `InvalidArgument` for links of a canonical savepoint.
+    pub fn request_stop_with(&self, how: &SavepointOptions, drain: bool) -> Result<SavepointTicket> {
+        let format = how.format;
+        self.ask_for_savepoint(how, Purpose::StopWithSavepoint { format, drain })
     }
 
     /// Sweeps the job root inside of its owner: deletes what nobody needs any more, or in a dry run tells it. The job

@@ -32,7 +32,7 @@ use keybed_env::ThreadScheduler;
 use keybed_format::{Error, Result};
 use keybed_snapshot::{CheckpointId, ClaimMode, JobId};
 use parking_lot::Mutex;
-pub use savepoint::{SavepointReport, SavepointTicket};
+pub use savepoint::{SavepointOptions, SavepointReport, SavepointTicket};
 pub use state::JobState;
 use std::{
     path::PathBuf,

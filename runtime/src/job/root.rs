@@ -193,7 +193,12 @@ impl Storage for RootStorage {
         Ok(request.checkpoint)
     }
 
-    fn allot_savepoint(&self, target: &Path, stop: Option<StopAsk>) -> Result<(CheckpointId, PathBuf)> {
+    fn allot_savepoint(
+        &self,
+        target: &Path,
+        hard_links: bool,
+        stop: Option<StopAsk>,
+    ) -> Result<(CheckpointId, PathBuf)> {
         let checkpoint = self.allot()?;
         // The root keeps the number from being given again, and nothing else of a savepoint.
         self.root.abort(checkpoint);
@@ -203,11 +208,16 @@ impl Storage for RootStorage {
         };
         let ids = self.ids.lock().fork();
         let job = self.root.job();
+        let target_at = |directory: &Path| {
+            let target = self.root.savepoint_target(self.fs.clone(), directory);
+            if hard_links {
+                target.with_hard_links()
+            } else {
+                target
+            }
+        };
         let writer = match stop {
-            None => self
-                .root
-                .savepoint_target(self.fs.clone(), target)
-                .begin(job, birth, ids)?,
+            None => target_at(target).begin(job, birth, ids)?,
             Some(StopAsk { attempt, drained }) => {
                 let record = |directory: &Path| StopRecord {
                     job,
@@ -220,9 +230,7 @@ impl Storage for RootStorage {
                     directory: directory.to_path_buf(),
                 };
                 // Another process must find it.
-                let target = self
-                    .root
-                    .savepoint_target(self.fs.clone(), &self.fs.absolute(target)?);
+                let target = target_at(&self.fs.absolute(target)?);
                 target
                     .begin_announced(job, birth, ids, &mut |directory| {
                         self.stop.begin(&self.root, &record(directory))

@@ -4,7 +4,43 @@ use crate::{element::SavepointFormat, promise::Promise};
 use keybed_env::{Scheduler, TaskHandle};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::CheckpointId;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How a savepoint is taken, and where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavepointOptions {
+    /// How its state is written.
+    pub format: SavepointFormat,
+    /// In this directory its own is created. Default: [`JobOptions::savepoint_dir`](crate::JobOptions::savepoint_dir).
+    pub target: Option<PathBuf>,
+    /// Whether files of the same file system are linked instead of copied. The savepoint then survives the deletion of
+    /// the job's files, not damage to them; it says what it shares storage with. For native ones. Default: no.
+    pub hard_links: bool,
+}
+
+impl SavepointOptions {
+    /// A copy of everything, below `target`.
+    pub fn new(format: SavepointFormat, target: Option<&Path>) -> Self {
+        SavepointOptions {
+            format,
+            target: target.map(Path::to_path_buf),
+            hard_links: false,
+        }
+    }
+
+    /// Links files where that is possible.
+    #[must_use]
+    pub fn hard_links(self) -> Self {
+        SavepointOptions {
+            hard_links: true,
+            ..self
+        }
+    }
+}
 
 /// A published savepoint.
 #[derive(Clone, Debug, PartialEq, Eq)]

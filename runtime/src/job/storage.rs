@@ -93,7 +93,12 @@ pub(crate) trait Storage: Send + Sync {
 
     /// Creates the next id and the directory of a savepoint under it, below `target`. One that ends the job is
     /// recorded first.
-    fn allot_savepoint(&self, target: &Path, stop: Option<StopAsk>) -> Result<(CheckpointId, PathBuf)>;
+    fn allot_savepoint(
+        &self,
+        target: &Path,
+        hard_links: bool,
+        stop: Option<StopAsk>,
+    ) -> Result<(CheckpointId, PathBuf)>;
 
     /// The savepoint that ended the job, if there is one; it is recorded that sinks may commit for it. To be asked before
     /// [`Storage::latest`]: what was begun of one that never came to be is removed.
@@ -177,7 +182,7 @@ impl Storage for NoStorage {
         Ok(CheckpointId(*last))
     }
 
-    fn allot_savepoint(&self, _target: &Path, _stop: Option<StopAsk>) -> Result<(CheckpointId, PathBuf)> {
+    fn allot_savepoint(&self, _: &Path, _: bool, _: Option<StopAsk>) -> Result<(CheckpointId, PathBuf)> {
         Err(no_storage())
     }
 

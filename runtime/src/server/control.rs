@@ -112,12 +112,11 @@ impl Control {
     fn start(&self, asked: &Asked) -> Result<Pending> {
         match asked {
             Asked::Savepoint {
-                target,
-                format,
+                how,
                 stop: true,
                 drain,
-            } => self.job.stop(*format, target.as_deref(), *drain),
-            Asked::Savepoint { target, format, .. } => self.job.savepoint(*format, target.as_deref()),
+            } => self.job.stop(how, *drain),
+            Asked::Savepoint { how, .. } => self.job.savepoint(how),
             Asked::Checkpoint(scope) => self.job.checkpoint(*scope),
             Asked::Disposal(path) => {
                 self.demand_unneeded(path)?;

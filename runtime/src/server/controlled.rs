@@ -2,13 +2,13 @@
 
 use super::trigger::Done;
 use crate::{
-    element::{CheckpointScope, SavepointFormat},
+    element::CheckpointScope,
     event::JobReport,
-    job::{JobHandle, JobState},
+    job::{JobHandle, JobState, SavepointOptions},
 };
 use keybed_format::{Error, Result};
 use keybed_snapshot::{GcOptions, GcReport};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Asks what came of a request; `None` while nobody knows.
 pub(super) type Pending = Box<dyn Fn() -> Option<Result<Done>> + Send>;
@@ -20,8 +20,8 @@ pub(super) trait Controlled: Send + Sync + 'static {
     fn failure(&self) -> Option<Error>;
     /// Directories of snapshots that it needs though they are not its own.
     fn needs(&self) -> Vec<PathBuf>;
-    fn savepoint(&self, format: SavepointFormat, target: Option<&Path>) -> Result<Pending>;
-    fn stop(&self, format: SavepointFormat, target: Option<&Path>, drain: bool) -> Result<Pending>;
+    fn savepoint(&self, how: &SavepointOptions) -> Result<Pending>;
+    fn stop(&self, how: &SavepointOptions, drain: bool) -> Result<Pending>;
     fn checkpoint(&self, scope: CheckpointScope) -> Result<Pending>;
     fn cancel(&self);
     /// Waits for the disk.
@@ -49,16 +49,16 @@ impl Controlled for JobHandle {
         restored.into_iter().chain(stopped).collect()
     }
 
-    fn savepoint(&self, format: SavepointFormat, target: Option<&Path>) -> Result<Pending> {
-        let ticket = self.request_savepoint(format, target)?;
+    fn savepoint(&self, how: &SavepointOptions) -> Result<Pending> {
+        let ticket = self.request_savepoint_with(how)?;
         Ok(Box::new(move || {
             let outcome = ticket.outcome()?;
             Some(outcome.map(|report| Done::Savepoint(report.location)))
         }))
     }
 
-    fn stop(&self, format: SavepointFormat, target: Option<&Path>, drain: bool) -> Result<Pending> {
-        let ticket = self.request_stop_with_savepoint(format, target, drain)?;
+    fn stop(&self, how: &SavepointOptions, drain: bool) -> Result<Pending> {
+        let ticket = self.request_stop_with(how, drain)?;
         Ok(Box::new(move || {
             let outcome = ticket.outcome()?;
             Some(outcome.map(|report| Done::Savepoint(report.location)))

@@ -7,7 +7,10 @@
 //! A request that is in progress in a file whose process is gone has no outcome: what it left is for whoever looks.
 
 use super::trigger::{Asked, Done, Failure, KEPT_MAX, KEPT_MS, Trigger, TriggerId};
-use crate::element::{CheckpointScope, SavepointFormat};
+use crate::{
+    element::{CheckpointScope, SavepointFormat},
+    job::SavepointOptions,
+};
 use keybed_env::Fs;
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{CheckpointId, JobId};
@@ -111,15 +114,10 @@ fn file(directory: &Path, id: TriggerId) -> PathBuf {
 
 /// A request as it is recorded, and as keybed's own route tells it.
 pub(super) fn object(id: TriggerId, job: JobId, trigger: &Trigger) -> Value {
-    let (kind, target, format, drain, full) = match &trigger.asked {
-        Asked::Savepoint {
-            target,
-            format,
-            stop,
-            drain,
-        } => {
+    let (kind, target, how, drain, full) = match &trigger.asked {
+        Asked::Savepoint { how, stop, drain } => {
             let kind = if *stop { "stop" } else { "savepoint" };
-            (kind, target.as_ref(), Some(format_name(*format)), *drain, false)
+            (kind, how.target.as_ref(), Some(how), *drain, false)
         }
         Asked::Checkpoint(scope) => ("checkpoint", None, None, false, *scope == CheckpointScope::Full),
         Asked::Disposal(path) => ("disposal", Some(path), None, false, false),
@@ -136,7 +134,8 @@ pub(super) fn object(id: TriggerId, job: JobId, trigger: &Trigger) -> Value {
         "job_id": job.to_string(),
         "kind": kind,
         "target": target.map(|path| path.display().to_string()),
-        "savepoint_format": format,
+        "savepoint_format": how.map(|how| format_name(how.format)),
+        "hard_links": how.is_some_and(|how| how.hard_links),
         "drain": drain,
         "full": full,
         "since_ms": trigger.since_ms,
@@ -176,11 +175,14 @@ fn parse(bytes: &[u8]) -> Result<(JobId, Trigger)> {
     let target = text("target").map(PathBuf::from);
     let asked = match text("kind") {
         Some(kind @ ("savepoint" | "stop")) => Asked::Savepoint {
-            target,
-            format: match text("savepoint_format") {
-                Some("native") => SavepointFormat::Native,
-                Some("canonical") => SavepointFormat::Canonical,
-                _ => return Err(damaged("savepoint_format")),
+            how: SavepointOptions {
+                target,
+                format: match text("savepoint_format") {
+                    Some("native") => SavepointFormat::Native,
+                    Some("canonical") => SavepointFormat::Canonical,
+                    _ => return Err(damaged("savepoint_format")),
+                },
+                hard_links: value["hard_links"] == true,
             },
             stop: kind == "stop",
             drain: value["drain"] == true,
@@ -230,8 +232,11 @@ mod tests {
 
     fn triggers() -> Vec<Trigger> {
         let savepoint = |stop| Asked::Savepoint {
-            target: Some("/sp/ä".into()),
-            format: SavepointFormat::Canonical,
+            how: SavepointOptions {
+                target: Some("/sp/ä".into()),
+                format: SavepointFormat::Native,
+                hard_links: stop,
+            },
             stop,
             drain: stop,
         };

@@ -19,6 +19,8 @@ pub(super) struct SavepointRequest {
     /// As given; `None` means the configured directory.
     pub(super) target: Option<PathBuf>,
     pub(super) format: SavepointFormat,
+    /// Files are linked where that is possible; a word that Flink does not have.
+    pub(super) hard_links: bool,
     /// The job is to end with it.
     pub(super) stop: bool,
     pub(super) drain: bool,
@@ -35,6 +37,7 @@ impl SavepointRequest {
             stop: fields.flag("cancel-job")?,
             drain: false,
             format: fields.format()?,
+            hard_links: fields.flag("hardLinks")?,
             trigger: fields.trigger()?,
         };
         fields.end().map(|()| request)
@@ -49,6 +52,7 @@ impl SavepointRequest {
             stop: true,
             drain: fields.flag("drain")?,
             format: fields.format()?,
+            hard_links: fields.flag("hardLinks")?,
             trigger: fields.trigger()?,
         };
         fields.end().map(|()| request)
@@ -216,6 +220,7 @@ mod tests {
             SavepointRequest {
                 target: None,
                 format: SavepointFormat::Canonical,
+                hard_links: false,
                 stop: false,
                 drain: false,
                 trigger: None
@@ -229,6 +234,7 @@ mod tests {
             SavepointRequest {
                 target: Some("/sp".into()),
                 format: SavepointFormat::Native,
+                hard_links: false,
                 stop: true,
                 drain: true,
                 trigger: Some(TriggerId(255))

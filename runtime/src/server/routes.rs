@@ -19,6 +19,7 @@ use super::{
     shapes,
     trigger::{Asked, TriggerId},
 };
+use crate::job::SavepointOptions;
 use axum::{
     Router,
     body::{Body, HttpBody},
@@ -199,8 +200,11 @@ async fn stop(State(control): Shared, id: Param, request: Request) -> Answer {
 async fn begin_savepoint(control: Arc<Control>, request: SavepointRequest) -> Answer {
     let target = request.target.map(|path| control.roots.admit(&path)).transpose();
     let asked = Asked::Savepoint {
-        target: target.map_err(outside)?,
-        format: request.format,
+        how: SavepointOptions {
+            target: target.map_err(outside)?,
+            format: request.format,
+            hard_links: request.hard_links,
+        },
         stop: request.stop,
         drain: request.drain,
     };

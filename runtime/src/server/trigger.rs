@@ -6,7 +6,7 @@
 //!     `─ the id is known: the same request again, answered by the first; another one is refused
 //! ```
 
-use crate::element::{CheckpointScope, SavepointFormat};
+use crate::{element::CheckpointScope, job::SavepointOptions};
 use keybed_format::{Code, Error, Result, hex};
 use keybed_snapshot::CheckpointId;
 use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
@@ -46,8 +46,7 @@ impl FromStr for TriggerId {
 pub(super) enum Asked {
     /// A savepoint, with which the job is to end if `stop`.
     Savepoint {
-        target: Option<PathBuf>,
-        format: SavepointFormat,
+        how: SavepointOptions,
         stop: bool,
         drain: bool,
     },
@@ -199,11 +198,11 @@ impl Triggers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::SavepointFormat;
 
     fn asked(drain: bool) -> Asked {
         Asked::Savepoint {
-            target: None,
-            format: SavepointFormat::Native,
+            how: SavepointOptions::new(SavepointFormat::Native, None),
             stop: drain,
             drain,
         }

@@ -31,6 +31,8 @@ pub(crate) struct SavepointAsk {
     /// [`Purpose::Savepoint`] or [`Purpose::StopWithSavepoint`].
     pub(crate) purpose: Purpose,
     pub(crate) target: PathBuf,
+    /// Files of the same file system are linked.
+    pub(crate) hard_links: bool,
     pub(crate) answer: Promise<Result<SavepointReport>>,
 }
 
@@ -122,10 +124,11 @@ impl Driver {
     }
 
     pub(super) fn allot_savepoint(&mut self) {
-        let (target, purpose) = match &mut self.savepoints.current {
+        let (target, hard_links, purpose) = match &mut self.savepoints.current {
             Some(current) => {
                 current.begun = true;
-                (current.ask.target.clone(), current.ask.purpose)
+                let ask = &current.ask;
+                (ask.target.clone(), ask.hard_links, ask.purpose)
             }
             None => return, // only an ask makes the coordinator allot one
         };
@@ -134,7 +137,7 @@ impl Driver {
             drained: purpose.drains(),
         });
         self.store(
-            move |s| s.allot_savepoint(&target, stop),
+            move |s| s.allot_savepoint(&target, hard_links, stop),
             Stored::SavepointAllotted,
         );
     }

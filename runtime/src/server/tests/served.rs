@@ -10,9 +10,9 @@ use super::super::{
     trigger::{Done, Triggers},
 };
 use crate::{
-    element::{CheckpointScope, SavepointFormat},
+    element::CheckpointScope,
     event::JobReport,
-    job::JobState,
+    job::{JobState, SavepointOptions},
 };
 use axum::{Router, body::Body, http::Request};
 use keybed_env::{ManualClock, OsFs, random::Ids};
@@ -78,14 +78,22 @@ impl Controlled for FakeJob {
         self.needs.lock().clone()
     }
 
-    fn savepoint(&self, format: SavepointFormat, target: Option<&Path>) -> Result<Pending> {
+    fn savepoint(&self, how: &SavepointOptions) -> Result<Pending> {
+        let SavepointOptions {
+            format,
+            target,
+            hard_links,
+        } = how;
         if target.is_none() {
             return Err(Error::new(Code::NoTargetDirectory, "name one"));
         }
-        self.note(format!("savepoint {format:?} {}", target.unwrap().display()))
+        let target = target.as_deref().unwrap_or(Path::new("")).display();
+        let links = if *hard_links { " by links" } else { "" };
+        self.note(format!("savepoint {format:?} {target}{links}"))
     }
 
-    fn stop(&self, format: SavepointFormat, target: Option<&Path>, drain: bool) -> Result<Pending> {
+    fn stop(&self, how: &SavepointOptions, drain: bool) -> Result<Pending> {
+        let SavepointOptions { format, target, .. } = how;
         self.note(format!("stop {format:?} {target:?} drain={drain}"))
     }
 
