@@ -1,8 +1,8 @@
 //! Removing the whole root of a history that was given up, asked for by name.
 //!
 //! ```text
-//!   metadata, each synced ─ objects, chk-<n>/ ─ sync ─ FINISHED ─ owner records, newest first, each synced ─ folders, LOCK
-//!   └ nothing can be restored from here                           └ what is left reads as the root of fewer generations
+//!   metadata, each synced ─ objects, chk-<n>/ ─ sync ─ STOPPED, STOP ─ FINISHED ─ owner records, newest first, each synced
+//!   └ no checkpoint can be restored from here          ─ folders, LOCK; what is left reads as the root of fewer generations
 //! ```
 //! A crash anywhere leaves a root that the same call goes on with. What is not ours stays, and its folder with it.
 
@@ -194,8 +194,11 @@ impl Retirement {
         for place in occupied.chain([Place::Shared, Place::TaskOwned, Place::Root]) {
             self.sync(place);
         }
-        if storage.facts(&ObjectPath::Finished)?.is_some() {
-            self.file(&ObjectPath::Finished, What::Record, storage)?;
+        // A stop counts as begun without its confirmation, and as over while FINISHED is there.
+        for record in [ObjectPath::Stopped, ObjectPath::Stop, ObjectPath::Finished] {
+            if storage.facts(&record)?.is_some() {
+                self.file(&record, What::Record, storage)?;
+            }
         }
         // Oldest first: an older list may name claims as living that have ended since.
         let names = storage.list(Place::Claims)?;

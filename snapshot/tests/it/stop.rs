@@ -1,10 +1,14 @@
 //! If this fails, a job that ended with a savepoint goes on from an older checkpoint, or one that did not never does.
 
-use keybed_env::{Fs, Random, fs::SimFs, random::Ids};
+use keybed_env::{
+    Fs, Random,
+    fs::{Fault, FaultFs, FaultPlan, SimFs},
+    random::Ids,
+};
 use keybed_format::{Code, Result};
 use keybed_snapshot::{
     Birth, CheckpointId, CheckpointRoot, Generation, JobId, LocalStorage, Metadata, ObjectPath, OpenRoot,
-    SavepointTarget, SnapshotKind, StartOptions, StopRecord, savepoint, storage::CheckpointStorage,
+    SavepointTarget, SnapshotKind, StartOptions, StopRecord, gc, savepoint, storage::CheckpointStorage,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -210,4 +214,49 @@ fn nothing_is_decided_while_the_target_is_missing_and_nothing_foreign_is_removed
         savepoint::published(&fs, &moved).unwrap_err().code(),
         Code::SnapshotCorrupt
     );
+}
+
+/// A finished root that its job left by a stop, and the root's directory.
+fn stopped_for_good() -> (SimFs, std::path::PathBuf) {
+    let fs = SimFs::new();
+    let root = open(&fs).start(options(1)).unwrap();
+    let record = stop(&fs, &root).unwrap();
+    root.finish(Some(record.checkpoint), 0).unwrap();
+    drop(root);
+    fs.settle();
+    (fs, Path::new("ckpt").join(JOB.to_string()))
+}
+
+#[test]
+fn the_root_of_a_stopped_job_that_was_given_up_goes_whole_and_its_savepoint_stays() {
+    let (before, root) = stopped_for_good();
+    let savepoints = |fs: &SimFs| {
+        let mut tree = fs.tree();
+        tree.retain(|path, _| path.components().any(|part| part.as_os_str() == "backup"));
+        tree
+    };
+    for nth in 1.. {
+        let fs = before.live_image();
+        let faulty = Arc::new(FaultFs::new(Arc::new(fs.clone())));
+        faulty.arm(FaultPlan::new(Fault::Eio, nth));
+        let faulted: Arc<dyn Fs> = faulty.clone();
+        let report = gc::retire(&faulted, &root).map(|planned| planned.execute());
+        if faulty.triggered() == 0 {
+            let report = report.unwrap();
+            assert!(report.error.is_none(), "{report:?}");
+            let names: Vec<&str> = report.swept.iter().map(|swept| &*swept.path).collect();
+            let at = |name: &str| names.iter().position(|other| *other == name).unwrap();
+            assert!(at("STOPPED") < at("STOP") && at("STOP") < at("FINISHED"));
+        } else if fs.facts(&root).unwrap().is_some() {
+            drop(report);
+            let plain: Arc<dyn Fs> = Arc::new(fs.clone());
+            let again = gc::retire(&plain, &root).unwrap().execute();
+            assert!(again.error.is_none(), "call {nth}: {again:?}");
+        }
+        assert_eq!(fs.facts(&root).unwrap(), None, "call {nth}");
+        assert_eq!(savepoints(&fs), savepoints(&before));
+        if faulty.triggered() == 0 {
+            return;
+        }
+    }
 }
