@@ -486,3 +486,47 @@ fn a_source_that_was_moved_is_found_by_the_number_of_its_anchor() {
     assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
     half.check_output();
 }
+
+#[test]
+fn a_job_that_ended_for_good_needs_its_source_no_more_and_says_so_once() {
+    for (seed, mode) in [(90, ClaimMode::NoClaim), (91, ClaimMode::Legacy)] {
+        let half = half_way(seed, LSM, Some(FORMATS[0]));
+        let restore = || Some(Restore::from(&half.path).claim(mode));
+        let slow = |machine: &Machine, job, keep| {
+            let mut options = job_options(machine, job, LSM, restore());
+            let checkpoints = options.checkpoints.as_mut().unwrap();
+            (checkpoints.interval, checkpoints.keep_when_finished) = (Duration::from_secs(3600), keep);
+            options
+        };
+        // Stopped before its first checkpoint: the savepoint is whole without it.
+        let machine = half.machine(seed + 100);
+        let job = half.start(&Bomb::default(), slow(&machine, JobId(8), false));
+        let some = || job.status().source_records > 10;
+        assert!(machine.scheduler.run_until(some, 1_000_000));
+        assert!(job.status().depends_on_restored_snapshot);
+        job.request_stop_with_savepoint(FORMATS[0], Some(&place("sp-8")), false)
+            .unwrap();
+        let report = machine.finish(&job).unwrap();
+        assert_eq!(report.outcome, Some(Outcome::Finished));
+        assert_eq!(
+            (report.depends_on_restored_snapshot, released(&machine)),
+            (false, 1),
+            "{mode:?}"
+        );
+        // At the end of its input: its checkpoints go, and what they refer to with them.
+        for keep in [false, true] {
+            let machine = half.machine(seed + 200);
+            let job = half.start(
+                &Bomb::default(),
+                slow(&machine, JobId(9 + u128::from(keep)), keep),
+            );
+            let report = machine.finish(&job).unwrap();
+            let needs = keep && mode == ClaimMode::Legacy;
+            assert_eq!(
+                (report.depends_on_restored_snapshot, released(&machine)),
+                (needs, usize::from(!needs)),
+                "{mode:?} {keep}"
+            );
+        }
+    }
+}

@@ -118,6 +118,7 @@ impl OpenRoot {
             next_id: Mutex::new(self.survey.next_id()),
             registry: Mutex::new(registry),
             cleaning: Mutex::new(()),
+            finished: Default::default(),
             _lock: self.lock,
         };
         carry_out(&shared, &garbage, options)

@@ -39,7 +39,13 @@ use crate::{
 use keybed_env::{Fs, fs::FileLock, random::Ids};
 use keybed_format::{Code, Error, Result};
 use parking_lot::Mutex;
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// Folders of other hands that one allocation steps over before it gives up.
 const ALLOCATE_TRIES_MAX: u32 = 1000;
@@ -63,6 +69,8 @@ struct Shared {
     registry: Mutex<SharedRegistry>,
     /// One cleanup at a time.
     cleaning: Mutex<()>,
+    /// The FINISHED record is durable: nobody goes on. Relaxed: nothing else hangs on it.
+    finished: AtomicBool,
     _lock: Box<dyn FileLock>,
 }
 
@@ -128,11 +136,13 @@ impl CheckpointRoot {
     }
 
     /// Whether the job still needs a snapshot that it did not write: no checkpoint of its own completed since it
-    /// started from one, or one that is kept refers to it. While it does, the user must not delete that.
+    /// started from one and it is not finished, or one that is kept refers to it. While it does, the user must not
+    /// delete that.
     pub fn depends_on_source(&self) -> bool {
         let registry = self.shared.registry.lock();
-        let awaits =
-            matches!(self.shared.restored, RestoreSource::Snapshot { .. }) && registry.timeline().is_empty();
+        let awaits = !self.shared.finished.load(Ordering::Relaxed)
+            && matches!(self.shared.restored, RestoreSource::Snapshot { .. })
+            && registry.timeline().is_empty();
         awaits || !registry.outside().is_empty()
     }
 
@@ -268,6 +278,7 @@ impl CheckpointRoot {
         let written = self.shared.write_finished(record)?;
         // Whoever took over meanwhile does not count the record: it is of an older generation.
         self.shared.demand_newest()?;
+        self.shared.finished.store(true, Ordering::Relaxed);
         Ok(written)
     }
 

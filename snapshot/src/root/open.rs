@@ -394,6 +394,7 @@ impl OpenRoot {
                 next_id: Mutex::new(record.first_checkpoint),
                 registry: Mutex::new(registry),
                 cleaning: Mutex::new(()),
+                finished: Default::default(),
                 _lock: lock,
             }),
         })

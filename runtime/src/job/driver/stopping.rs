@@ -98,7 +98,10 @@ impl Driver {
 
     pub(super) fn concluded(&mut self, outcome: Result) {
         match outcome {
-            Ok(()) => self.phase = Phase::Closing(Next::End(Ok(Outcome::Finished))),
+            Ok(()) => {
+                self.release_source();
+                self.phase = Phase::Closing(Next::End(Ok(Outcome::Finished)));
+            }
             Err(error) => self.fail(error),
         }
     }

@@ -212,6 +212,7 @@ impl Driver {
             Stored::Cleaned(Ok(())) => self.release_source(),
             Stored::Cleaned(Err(error)) => self.event(&JobEvent::CleanupFailed { error }),
             Stored::Recorded(Ok(())) => {
+                self.release_source();
                 if let Phase::Recording(attempt) = &self.phase {
                     attempt.tell(|| Mail::CleanUp);
                 }
