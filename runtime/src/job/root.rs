@@ -128,15 +128,17 @@ impl RootStorage {
             Ok(()) => self
                 .root
                 .demand_owner()
-                .inspect_err(|_| self.stop.published(false))?,
+                .inspect_err(|_| self.stop.in_question())?,
             Err(error) => {
                 if writer.is_unknown() {
-                    self.stop.published(false);
+                    self.stop.in_question();
                 }
                 return Err(error);
             }
         }
-        self.stop.published(true);
+        self.stop.published();
+        // Before anybody is told where it lies, and may move it. What fails here is tried again before sinks commit.
+        let _ = self.stop.confirm(&self.root);
         Ok(())
     }
 

@@ -92,11 +92,7 @@ impl Stop {
     pub(super) fn settle(&self, root: &CheckpointRoot) -> Result<Option<Stopped>> {
         match self.look()? {
             Some(stopped) => {
-                let record = self.open.lock().as_ref().map(|open| open.record.clone());
-                if let Some(record) = record {
-                    root.confirm_stop(&record)?;
-                }
-                self.change(|open| (open.standing, open.confirmed) = (Standing::Published, true));
+                self.confirm(root)?;
                 Ok(Some(stopped))
             }
             None => {
@@ -139,13 +135,27 @@ impl Stop {
             .is_some_and(|open| open.record.checkpoint == checkpoint && open.standing == Standing::Begun)
     }
 
-    /// It was published; or nobody knows.
-    pub(super) fn published(&self, certain: bool) {
-        let standing = match certain {
-            true => Standing::Published,
-            false => Standing::Uncertain,
-        };
-        self.change(|open| open.standing = standing);
+    /// The savepoint exists: records it, so that a process that does not find it any more knows that it did.
+    ///
+    /// # Errors
+    /// As [`CheckpointRoot::confirm_stop`].
+    pub(super) fn confirm(&self, root: &CheckpointRoot) -> Result {
+        let record = self.open.lock().as_ref().map(|open| open.record.clone());
+        if let Some(record) = record {
+            root.confirm_stop(&record)?;
+        }
+        self.change(|open| (open.standing, open.confirmed) = (Standing::Published, true));
+        Ok(())
+    }
+
+    /// It was published.
+    pub(super) fn published(&self) {
+        self.change(|open| open.standing = Standing::Published);
+    }
+
+    /// Nobody knows whether it was published.
+    pub(super) fn in_question(&self) {
+        self.change(|open| open.standing = Standing::Uncertain);
     }
 
     /// Whether nobody knows.

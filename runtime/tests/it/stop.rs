@@ -344,3 +344,29 @@ fn a_cancellation_while_commits_are_retried_ends_the_job_with_them_pending() {
     go_on(&machine, LSM, &input, &savepoint.location);
     assert_eq!(results(&fs), expected_output(&input));
 }
+
+#[test]
+fn a_savepoint_that_the_user_was_told_of_and_moved_is_asked_for_and_nothing_older_is_taken() {
+    for (backend, format) in BACKENDS.into_iter().flat_map(|b| FORMATS.map(|f| (b, f))) {
+        let input = orders(31);
+        let disk = SimFs::without_history();
+        let machine = Machine::new(31, Arc::new(disk.clone()));
+        let job = resume(&machine, backend, &input).unwrap();
+        until_checkpoints(&machine, &job, 2);
+        let savepoint = outcome(&machine, &stop(&job, format, false)).unwrap().location;
+        // The process dies with its answer, before its sinks committed anything.
+        let after = disk.live_image();
+        let moved = Path::new("backup/moved");
+        after.rename(&savepoint, moved).unwrap();
+        let machine = Machine::new(32, Arc::new(after.clone()));
+        let error = resume(&machine, backend, &input).map(drop).unwrap_err();
+        assert_eq!(error.code(), Code::StopCommitPending, "{error}");
+        after.rename(moved, &savepoint).unwrap();
+        let job = resume(&machine, backend, &input).unwrap();
+        let report = machine.finish(&job).unwrap();
+        assert_eq!(report.outcome, Some(Outcome::Finished));
+        assert_eq!(report.stopped_with.as_deref(), Some(&*savepoint));
+        go_on(&machine, backend, &input, &savepoint);
+        assert_eq!(results(&after), expected_output(&input));
+    }
+}
