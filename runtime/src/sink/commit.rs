@@ -36,7 +36,7 @@ pub(super) fn commit(fs: &dyn Fs, place: &SinkPlace, parts: &[Part]) -> Result {
             }
             (true, false) => {
                 verify(fs, &from, part)?;
-                if link_or_rename(fs, &from, &to)? {
+                if link_or_rename(fs, place, (&from, &to))? {
                     linked.push(from);
                 }
             }
@@ -94,8 +94,8 @@ fn facts(fs: &dyn Fs, path: &Path) -> Result<bool> {
 }
 
 /// True if the old name is still there.
-fn link_or_rename(fs: &dyn Fs, from: &Path, to: &Path) -> Result<bool> {
-    match fs.link(from, to) {
+fn link_or_rename(fs: &dyn Fs, place: &SinkPlace, (from, to): (&Path, &Path)) -> Result<bool> {
+    match place.in_folders(fs, || fs.link(from, to)) {
         Ok(()) => Ok(true),
         Err(e)
             if matches!(
@@ -103,7 +103,9 @@ fn link_or_rename(fs: &dyn Fs, from: &Path, to: &Path) -> Result<bool> {
                 Some(ErrorKind::Unsupported | ErrorKind::PermissionDenied)
             ) =>
         {
-            fs.rename(from, to).map_err(|e| unwritable(e, to))?;
+            place
+                .in_folders(fs, || fs.rename(from, to))
+                .map_err(|e| unwritable(e, to))?;
             Ok(false)
         }
         Err(e) => Err(unwritable(e, to)),

@@ -37,7 +37,8 @@ pub(super) fn merge(
     let temporary = place.pending().join(lineage.name(0, attempt, "merged"));
     let target = place.dir.join(&sorted.name);
     super::commit::remove(fs, Path::new(""), temporary.to_str())?;
-    let mut file = fs.create(&temporary).map_err(|e| unwritable(e, &temporary))?;
+    let created = place.in_folders(fs, || fs.create(&temporary));
+    let mut file = created.map_err(|e| unwritable(e, &temporary))?;
     let mut out = format!("{}\n", sorted.header).into_bytes();
     merge_lines(fs, &place.parts(), sorted, parts, |line| {
         out.extend_from_slice(line.as_bytes());

@@ -117,6 +117,23 @@ impl SinkPlace {
         self.dir.join(".holds")
     }
 
+    fn make_folders(&self, fs: &dyn Fs) -> Result {
+        fs.create_dir_all(&self.pending())?;
+        fs.create_dir_all(&self.parts())
+    }
+
+    /// Does a step, once more if a folder was missing: a sink of another job, or a release, found it empty and removed
+    /// it.
+    pub(crate) fn in_folders<T>(&self, fs: &dyn Fs, step: impl Fn() -> Result<T>) -> Result<T> {
+        match step() {
+            Err(e) if e.code() == Code::NotFound => {
+                self.make_folders(fs)?;
+                step()
+            }
+            done => done,
+        }
+    }
+
     /// Makes the directories, and finds out whether something can be written there.
     ///
     /// # Errors
@@ -136,9 +153,7 @@ impl SinkPlace {
                 return Err(Error::new(Code::OutputUnwritable, what).in_file(self.dir.join(&sorted.name)));
             }
         }
-        for dir in [self.pending(), self.parts()] {
-            fs.create_dir_all(&dir).map_err(|e| unwritable(e, &dir))?;
-        }
+        self.make_folders(fs).map_err(|e| unwritable(e, &self.dir))?;
         // A name that the committer's sweep removes if this process dies right here.
         let probe = self
             .pending()

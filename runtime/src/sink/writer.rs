@@ -126,7 +126,7 @@ impl Closed {
     fn store(&self, fs: &dyn Fs, place: &SinkPlace) -> Result {
         let path = place.pending().join(&self.part.name);
         let write = || {
-            let mut file = fs.create(&path)?;
+            let mut file = place.in_folders(fs, || fs.create(&path))?;
             file.append(&self.content)?;
             file.sync()?;
             drop(file);

@@ -358,3 +358,23 @@ fn a_savepoint_of_which_nobody_knows_whether_it_exists_keeps_its_parts() {
     }
     assert!(existing > 0, "no outcome was unknown");
 }
+
+#[test]
+fn folders_that_somebody_else_found_empty_and_removed_harm_no_running_job() {
+    for seed in 0..6 {
+        let input = orders(seed);
+        let fs: Arc<dyn Fs> = Arc::new(SimFs::without_history());
+        let machine = Machine::new(seed, fs.clone());
+        let job = pipeline(&input, &Bomb::default())
+            .start(options(&machine, Backend::Heap, INTERVAL, 0))
+            .unwrap();
+        while !job.is_ended() {
+            let steps = machine.scheduler.steps();
+            let some = || machine.scheduler.steps() > steps + 20 || job.is_ended();
+            assert!(machine.scheduler.run_until(some, 1_000_000));
+            release(&*fs, Path::new(OUT), &ReleaseOf::All, false).unwrap();
+        }
+        assert_eq!(machine.finish(&job).unwrap().outcome, Some(Outcome::Finished));
+        only_results_stay(&*fs, &input);
+    }
+}
