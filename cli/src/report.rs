@@ -11,6 +11,7 @@
 
 use keybed::{Code, Error};
 use serde_json::{Map, Value, json};
+use std::path::Path;
 
 /// The block for people: code, sentence, file, offset, further facts, hint.
 pub(crate) fn block(error: &Error) -> String {
@@ -18,7 +19,7 @@ pub(crate) fn block(error: &Error) -> String {
     let mut fact = |name: &str, value: &dyn std::fmt::Display| {
         out += &format!("  {name:<9} {value}\n");
     };
-    if let Some(file) = error.file() {
+    if let Some(file) = named_file(error) {
         fact("file", &file.display());
     }
     if let Some(offset) = error.offset() {
@@ -43,12 +44,17 @@ pub(crate) fn object(error: &Error) -> Value {
     json!({ "error": {
         "code": error.code().as_str(),
         "message": sentence(error),
-        "file": error.file().map(|f| f.display().to_string()),
+        "file": named_file(error).map(|f| f.display().to_string()),
         "offset": error.offset(),
         "fields": fields,
         "hint": hint(error.code()),
         "exit_code": error.exit_code(),
     }})
+}
+
+/// The file, if the error is about one; what a network says is not.
+fn named_file(error: &Error) -> Option<&Path> {
+    error.file().filter(|file| !file.as_os_str().is_empty())
 }
 
 /// What was going on, outermost first, and what was wrong with it.
@@ -82,6 +88,19 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::InputUnreadable => "give a readable CSV file, plain or zstd, with --input",
         Code::OutputUnwritable => "give a directory that can be written with --out",
         Code::UnsupportedFormatVersion => "read it with the keybed that wrote it, or a newer one",
+        Code::TransactionLost => {
+            "--out must be the directory that the run wrote to (`keybed sink ls DIR` tells what it holds); \
+             --accept-lost-transactions starts without those lines"
+        }
+        Code::UnmappedOperatorState => {
+            "--map OLD=NEW gives the state to an operator of another uid, -n leaves it out; --check looks first"
+        }
+        Code::StopCommitPending => {
+            "remove what the sinks met, then `keybed run JOB --resume` commits; the savepoint stays"
+        }
+        Code::NoTargetDirectory => {
+            "`keybed savepoint JOB DIR`, `keybed stop JOB -p DIR`, or start the job with --savepoint-dir DIR"
+        }
         Code::ParallelismExceedsMax => "choose -p no larger than the max parallelism of the snapshot",
         _ => return None,
     })

@@ -198,7 +198,7 @@ pub(crate) struct StatusArgs {
     #[arg(required_unless_present = "state_dir")]
     pub(crate) job: Option<String>,
     /// Tell what came of this request instead, also when the job is over.
-    #[arg(long, value_name = "ID", required_unless_present = "job")]
+    #[arg(long, value_name = "ID")]
     pub(crate) request: Option<String>,
     /// Look up the request in this state directory, for jobs that are over.
     #[arg(long, value_name = "DIR", requires = "request", conflicts_with = "server")]

@@ -32,7 +32,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// State directory: job record, event log, local stores, checkpoints.
-    #[arg(long, value_name = "DIR", default_value = "keybed-state")]
+    #[arg(long, value_name = "DIR", default_value = crate::run::STATE_DIR)]
     pub(crate) state_dir: PathBuf,
     /// Time from one checkpoint to the next, for example 200ms or 2s.
     #[arg(long, value_name = "TIME", default_value = "2s")]

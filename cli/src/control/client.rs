@@ -105,11 +105,16 @@ impl Client {
                 .iter()
                 .find(|known| known.as_str().as_bytes() == code.as_bytes())
         });
+        let unauthorized = response.status().as_u16() == 401;
         let said = value.as_ref().and_then(|value| value["errors"][0].as_str());
         Err(match (code, said) {
             (Some(code), Some(said)) => {
                 let sentence = said.strip_prefix(&format!("{code}: ")).unwrap_or(said);
-                Error::new(*code, sentence)
+                let error = Error::new(*code, sentence);
+                match unauthorized {
+                    true => error.context("say --token WORD, or set KEYBED_CONTROL_TOKEN"),
+                    false => error,
+                }
             }
             _ => {
                 let what = format!("the endpoint answered {}", response.status());

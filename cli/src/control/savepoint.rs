@@ -1,6 +1,7 @@
 //! `keybed savepoint`, `keybed checkpoint`: snapshots of a running job.
 
 use super::{
+    client::is_unreachable,
     find::{self, Target},
     requests::{fresh, location, wait, wait_for_the_stop},
 };
@@ -57,11 +58,13 @@ pub(super) fn begin_and_tell(
         tell_request(target, &request, json);
         return Ok(ExitCode::SUCCESS);
     }
+    let untold = |error| process_gone(error, &request);
     let state = match ends {
-        true => wait_for_the_stop(target, &request)?,
+        true => wait_for_the_stop(target, &request).map_err(untold)?,
         false => String::new(),
     };
-    let operation = wait(target, &target.path(&format!("/savepoints/{request}")))?;
+    let route = target.path(&format!("/savepoints/{request}"));
+    let operation = wait(target, &route).map_err(untold)?;
     let location = operation["location"].as_str().unwrap_or_default();
     let directory = location.strip_prefix("file:").unwrap_or(location);
     if state == "StopCommitPending" {
@@ -80,6 +83,16 @@ pub(super) fn begin_and_tell(
         say::out(directory);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Of a job whose process has gone since it was asked: what to do then.
+fn process_gone(error: Error, request: &str) -> Error {
+    if !is_unreachable(&error) {
+        return error;
+    }
+    let what = "the job was asked, and its process has gone since; `keybed run JOB --resume` goes back to its last \
+                checkpoint, or forward from the savepoint if that was to end it and is taken";
+    error.context(what).with("request", request)
 }
 
 fn tell_request(target: &Target, request: &str, json: bool) {
@@ -110,7 +123,8 @@ pub(crate) fn checkpoint(args: &CheckpointArgs, json: bool) -> Result<ExitCode> 
         tell_request(&target, &request, json);
         return Ok(ExitCode::SUCCESS);
     }
-    let operation = wait(&target, &target.path(&format!("/checkpoints/{request}")))?;
+    let route = target.path(&format!("/checkpoints/{request}"));
+    let operation = wait(&target, &route).map_err(|error| process_gone(error, &request))?;
     let id = &operation["checkpointId"];
     if json {
         say::out(json!({

@@ -50,6 +50,29 @@ impl EventLog {
             JobEvent::CheckpointDeclined { checkpoint, reason } => {
                 self.append("failed", &json!({ "checkpoint": checkpoint.map(|c| c.0), "error": reason }))
             }
+            JobEvent::SavepointCompleted { checkpoint, location, duration } => self.append(
+                "savepoint",
+                &json!({
+                    "checkpoint": checkpoint.0,
+                    "location": location.display().to_string(),
+                    "duration_ms": duration.as_secs_f64() * 1e3,
+                }),
+            ),
+            JobEvent::SavepointFailed { checkpoint, reason } => self.append(
+                "savepoint-failed",
+                &json!({ "checkpoint": checkpoint.map(|c| c.0), "error": reason }),
+            ),
+            JobEvent::Concluding { checkpoint, location, drained } => self.append(
+                "concluding",
+                &json!({
+                    "checkpoint": checkpoint.0,
+                    "location": location.display().to_string(),
+                    "drained": drained,
+                }),
+            ),
+            JobEvent::CleanupFailed { error } => {
+                self.append("cleanup-failed", &json!({ "error": error.to_string() }))
+            }
             JobEvent::Restarting { reason, pause } => {
                 let delay_ms = pause.as_secs_f64() * 1e3;
                 self.append("restarting", &json!({ "error": reason.to_string(), "delay_ms": delay_ms }))

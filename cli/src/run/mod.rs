@@ -11,6 +11,7 @@ mod control;
 mod decide;
 mod events;
 mod log;
+mod next_run;
 mod places;
 mod record;
 mod restore_record;
@@ -34,7 +35,7 @@ use keybed::{
         Backend, Checkpoints, Job, JobEvent, JobOptions, JobReport, OnEvent, Pipeline, RestartStrategy,
         Restore,
     },
-    snapshot::{JobId, StopRecord},
+    snapshot::JobId,
 };
 use places::Places;
 pub(crate) use record::JobRecord;
@@ -62,6 +63,8 @@ const NOT_REPLAYABLE: &str = "standard input cannot be read again: a failure end
                               whoever starts from that";
 /// Output directory of a run that names none.
 const OUT: &str = "out";
+/// State directory of a run that names none.
+pub(crate) const STATE_DIR: &str = "keybed-state";
 
 /// Runs a job to its end, or until it is stopped.
 ///
@@ -89,7 +92,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     }
     // Asked before anything is locked or written, so that a finished job is left as it is.
     if let Ok(Start::AlreadyFinished(record)) = places.found(&*fs).and_then(decided) {
-        say_already_finished(&record, places.stopped_with(record.id)?.as_ref(), json);
+        say_already_finished(job, &record, (&places, json))?;
         return Ok(ExitCode::SUCCESS);
     }
 
@@ -103,7 +106,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     let found = places.found(&*fs)?;
     let plan = match decided(found.clone())? {
         Start::AlreadyFinished(record) => {
-            say_already_finished(&record, places.stopped_with(record.id)?.as_ref(), json);
+            say_already_finished(job, &record, (&places, json))?;
             return Ok(ExitCode::SUCCESS);
         }
         Start::Resume(record) => {
@@ -189,11 +192,16 @@ fn start_and_watch(
             &json!({ "name": "not-replayable", "text": NOT_REPLAYABLE }),
         )?;
     }
-    options.on_event = Some(listener(log, watch.clone(), notes));
+    options.on_event = Some(listener(log.clone(), watch.clone(), notes));
     let running = match start(&pipeline, options, args.take_over) {
         Ok(running) => running,
         Err(error) => {
             undo_record(plan, &**fs, places.state_dir());
+            // Of both errors the first one is told.
+            let _ = log.append(
+                "refused",
+                &json!({ "code": error.code().as_str(), "error": error.to_string() }),
+            );
             return Err(error);
         }
     };
@@ -209,7 +217,7 @@ fn start_and_watch(
 /// Sums up.
 fn tell((job, record): (JobName, &JobRecord), report: &JobReport, places: &Places, json: bool) -> ExitCode {
     let job_root = places.job_root(record.id);
-    let summary = Summary::of((job, record), report, &job_root);
+    let summary = Summary::of((job, record), report, (places.state_dir(), &job_root));
     if json {
         say::out(summary.object());
     } else {
@@ -378,7 +386,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))
 }
 
-fn say_already_finished(record: &JobRecord, stopped: Option<&StopRecord>, json: bool) {
+fn say_already_finished(job: JobName, record: &JobRecord, (places, json): (&Places, bool)) -> Result {
+    let stopped = places.stopped_with(record.id)?;
+    let stopped = stopped.as_ref();
     let savepoint = stopped.map(|stop| stop.directory.display().to_string());
     let drained = stopped.is_none_or(|stop| stop.drained);
     if json {
@@ -390,10 +400,12 @@ fn say_already_finished(record: &JobRecord, stopped: Option<&StopRecord>, json: 
             "stopped_with": savepoint,
         }));
     } else if let (Some(savepoint), false) = (&savepoint, drained) {
-        let job = &record.job;
+        let (name, again) = (
+            &record.job,
+            next_run::from((job, record), places.state_dir(), Path::new(savepoint)),
+        );
         say::out(format!(
-            "{job} was stopped with the savepoint {savepoint}; go on with: keybed run {job} --restart -s {savepoint}. \
-             Nothing was changed."
+            "{name} was stopped with the savepoint {savepoint}; go on with: {again}\nNothing was changed."
         ));
     } else {
         let (job, out) = (&record.job, record.out.display());
@@ -401,4 +413,5 @@ fn say_already_finished(record: &JobRecord, stopped: Option<&StopRecord>, json: 
             "{job} has finished already; its output is in {out}. Nothing was changed."
         ));
     }
+    Ok(())
 }

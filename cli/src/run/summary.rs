@@ -1,6 +1,6 @@
 //! What a run has done, at its end.
 
-use super::{log::outcome_name, record::JobRecord};
+use super::{log::outcome_name, next_run, record::JobRecord};
 use crate::{inputs::Inputs, jobs::JobName, snapshot::bytes};
 use keybed::{
     runtime::{JobReport, Outcome},
@@ -15,8 +15,10 @@ use std::{
 
 /// The facts of a summary.
 pub(crate) struct Summary<'a> {
+    job: JobName,
     record: &'a JobRecord,
     report: &'a JobReport,
+    state_dir: &'a Path,
     job_root: &'a Path,
     outputs: Vec<OutputFile>,
 }
@@ -32,15 +34,17 @@ impl<'a> Summary<'a> {
     pub(crate) fn of(
         (job, record): (JobName, &'a JobRecord),
         report: &'a JobReport,
-        job_root: &'a Path,
+        (state_dir, job_root): (&'a Path, &'a Path),
     ) -> Summary<'a> {
         let names = job.outputs().iter().filter(|_| is_complete(report));
         let outputs = names
             .filter_map(|name| OutputFile::look(record.out.join(name)))
             .collect();
         Summary {
+            job,
             record,
             report,
+            state_dir,
             job_root,
             outputs,
         }
@@ -88,7 +92,7 @@ impl<'a> Summary<'a> {
                 name,
                 &format_args!(
                     "{} ({} rows, {})",
-                    shown(&file.path),
+                    shown(&file.path).display(),
                     file.rows,
                     bytes(file.bytes)
                 ),
@@ -118,31 +122,37 @@ impl<'a> Summary<'a> {
                 line(name, &count);
             }
         }
-        if let (Some(Outcome::Stopped), Some(last)) = (report.outcome, report.last_checkpoint) {
-            line("stopped at", &format_args!("{}/chk-{last}", shown(self.job_root)));
-            let go_on = match record.input {
-                Inputs::Files(_) => format!("keybed run {} --resume", record.job),
-                Inputs::Standard => format!(
-                    "the rest of the text: keybed run {} --restart -s {}/chk-{last}",
-                    record.job,
-                    shown(self.job_root)
-                ),
+        let is_interrupted = matches!(report.outcome, Some(Outcome::Stopped | Outcome::Cancelled));
+        if let (true, Some(last)) = (is_interrupted, report.last_checkpoint) {
+            let last = self.job_root.join(format!("chk-{last}"));
+            line("stopped at", &shown(&last).display());
+            let again = match record.input {
+                Inputs::Files(_) => next_run::resume(record, self.state_dir),
+                Inputs::Standard => {
+                    let again = next_run::from((self.job, record), self.state_dir, shown(&last));
+                    format!("the rest of the text: {again}")
+                }
             };
-            line("go on with", &go_on);
+            line("go on with", &again);
         }
         if let (Some(Outcome::Finished), Some(savepoint)) = (report.outcome, &report.stopped_with) {
-            line("savepoint", &shown(savepoint));
+            line("savepoint", &shown(savepoint).display());
             if !report.drained {
-                line(
-                    "go on with",
-                    &format_args!("keybed run {} --restart -s {}", record.job, shown(savepoint)),
-                );
+                let again = next_run::from((self.job, record), self.state_dir, shown(savepoint));
+                line("go on with", &again);
             }
         }
         if let (true, Some(from)) = (report.depends_on_restored_snapshot, &report.restored_from) {
-            line("needs", &format_args!("{}, which must stay", shown(from)));
+            line(
+                "needs",
+                &format_args!("{}, which must stay", shown(from).display()),
+            );
         }
-        let head = format!("{} {} in {seconds:.2} s", record.job, self.outcome());
+        let outcome = match &report.stopped_with {
+            Some(_) if !report.drained => "stopped with a savepoint",
+            _ => self.outcome(),
+        };
+        let head = format!("{} {outcome} in {seconds:.2} s", record.job);
         format!(
             "{head}: {} records, {:.0} records/s{out}",
             report.source_records, rate
@@ -212,7 +222,7 @@ pub(crate) fn is_complete(report: &JobReport) -> bool {
 }
 
 /// A path as the user would write it from here.
-fn shown(path: &Path) -> std::path::Display<'_> {
+pub(super) fn shown(path: &Path) -> &Path {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here).unwrap_or(path).display()
+    path.strip_prefix(here).unwrap_or(path)
 }

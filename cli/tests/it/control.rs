@@ -296,6 +296,55 @@ fn a_job_is_stopped_with_a_savepoint_and_goes_on_from_it() {
 }
 
 #[test]
+fn what_a_stop_says_is_true_and_can_be_pasted() {
+    // "finished", with half of the output; a command that read the default input from positions in another file; no word
+    // of savepoints in the event log.
+    let place = Place::new();
+    let words = [
+        "run",
+        "flights",
+        "--state-dir",
+        "my state",
+        "--out",
+        "my out",
+        "--input",
+    ];
+    let mut run = place.command(&[&words[..], &[fold::input().to_str().unwrap()], SLOW].concat());
+    let child = run.spawn().unwrap();
+    while obey(&place, &["savepoint", "flights", "sp"]).status != 0 {}
+    let savepoint = say(&place, &["stop", "flights", "-p", "sp"])
+        .stdout
+        .trim()
+        .to_owned();
+    let said = Run::of(child.wait_with_output().unwrap()).stdout;
+    assert!(said.contains("\nflights stopped with a savepoint in "), "{said}");
+
+    let log = fs::read_to_string(place.path("my state/events.jsonl")).unwrap();
+    let events: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of = |name: &str| -> Vec<&Value> { events.iter().filter(|e| e["event"] == name).collect() };
+    assert_eq!(of("savepoint").len(), 2, "{log}");
+    for event in [of("savepoint")[1], of("concluding")[0]] {
+        assert_eq!(event["location"], json!(savepoint));
+    }
+
+    let (_, again) = said.rsplit_once("go on with   keybed ").unwrap();
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .arg("-c")
+        .arg(format!("{} {again}", env!("CARGO_BIN_EXE_keybed")));
+    let template = place.command(&[]);
+    shell.current_dir(template.get_current_dir().unwrap());
+    shell.env("XDG_RUNTIME_DIR", place.path("runtime"));
+    let run = Run::of(shell.output().unwrap());
+    assert_eq!(run.status, 0, "{again}{}", run.stderr);
+    fs::rename(place.path("my out"), place.path("out")).unwrap();
+    place.assert_output(&fold::expected());
+}
+
+#[test]
 fn a_job_that_is_over_waits_for_those_who_asked() {
     // Flink's command line comes back a second later, finds nobody, and reports a failed stop.
     let place = Place::new();
