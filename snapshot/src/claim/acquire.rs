@@ -36,19 +36,23 @@ pub fn acquire(source: &ForeignSnapshot, claimant: &Claimant, since_ms: u64) -> 
         record,
         place: ClaimPlace::Marker,
     };
-    if in_job_root(snapshot)? {
+    let marked = if in_job_root(snapshot)? {
         demand_at_home(snapshot, source.location())?;
         claim.place = ClaimPlace::List;
         in_root::acquire(&mut claim, snapshot.metadata())?;
+        false
     } else {
-        marker::acquire(&mut claim, snapshot.metadata())?;
-    }
+        marker::acquire(&mut claim, snapshot.metadata())?
+    };
     // Whoever disposes of it hides it first and looks for a claim then, so one of the two sees the other.
     match source.reopen() {
         Ok(_) => Ok(claim),
         Err(error) => {
             // The failure is what the caller must hear of; a claim that is left resumes with the same job.
-            let _ = claim.release();
+            let _ = match marked {
+                true => marker::take_back(&claim),
+                false => claim.release(),
+            };
             Err(error)
         }
     }

@@ -28,9 +28,12 @@ pub(super) fn read(fs: &dyn Fs, directory: &Path) -> Result<Option<ClaimRecord>>
     }
 }
 
-pub(super) fn acquire(claim: &mut Claim, metadata: &Metadata) -> Result {
+/// Makes the marker, or finds that of this claimant; true if it was made here.
+pub(super) fn acquire(claim: &mut Claim, metadata: &Metadata) -> Result<bool> {
     let (fs, directory) = (claim.fs.clone(), claim.directory.clone());
+    let mut made = false;
     if !is_ours(claim)? {
+        made = true;
         let temporary = temporary(claim, metadata);
         if let Err(error) = write(&*fs, &directory, &temporary, &claim.record.encode()) {
             if error.code() != Code::TargetExists {
@@ -41,13 +44,30 @@ pub(super) fn acquire(claim: &mut Claim, metadata: &Metadata) -> Result {
             if !is_ours(claim)? {
                 return Err(error.recode(Code::SnapshotClaimedByOther));
             }
+            made = false;
         }
     }
     // Also for a claim that was found: its name may not be durable yet.
     fs.sync_dir(&directory).map_err(|e| {
         undo(claim);
         cannot_write(e, &directory)
-    })
+    })?;
+    Ok(made)
+}
+
+/// Takes a marker back that was just made, also where the snapshot is hidden by now: not for this claim's sake, so
+/// somebody disposes of it, who is refused as long as the marker is there.
+pub(super) fn take_back(claim: &Claim) -> Result {
+    match read(&*claim.fs, &claim.directory)? {
+        Some(record) if record == claim.record => {
+            remove_if_there(
+                &*claim.fs,
+                &layout::document(&claim.directory, layout::CLAIMED_NAME),
+            )?;
+            claim.fs.sync_dir(&claim.directory)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the claim is this claimant's; then its record is taken over.

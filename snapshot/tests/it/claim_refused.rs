@@ -6,7 +6,9 @@ use keybed_env::{
     fs::{Fault, FaultPlan},
 };
 use keybed_format::Code;
-use keybed_snapshot::{Anchors, ClaimMode, ForeignSnapshot, JobId, LocalStorage, OpenRoot, SavepointTarget};
+use keybed_snapshot::{
+    Anchors, ClaimMode, ForeignSnapshot, JobId, LocalStorage, OpenRoot, SavepointTarget, savepoint::Disposal,
+};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -155,4 +157,21 @@ fn a_symbolic_link_to_a_snapshot_is_not_claimed_and_written_down_only_where_it_l
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     start(&real.join("../inner"), ClaimMode::Claim).unwrap();
     assert!(real.join("CLAIMED").exists());
+}
+
+#[test]
+fn a_savepoint_that_is_being_disposed_of_is_not_claimed_and_goes_all_the_same() {
+    let (sim, _, fs, path, _) = disk();
+    let source = ForeignSnapshot::open(fs.clone(), &path, Anchors::default()).unwrap();
+    let planned = Disposal::plan(fs.clone(), &path).unwrap();
+    // The disposal has hidden it when the claimer, who had opened it before, makes its mark.
+    sim.rename(&path.join("_metadata"), &path.join("_disposing"))
+        .unwrap();
+    let storage = LocalStorage::create(fs.clone(), Path::new(CHECKPOINTS), NEW).unwrap();
+    let open = OpenRoot::open(Arc::new(storage), NEW).unwrap();
+    let refused = open.start_from_snapshot(source, ClaimMode::Claim, options(None, 1, 1));
+    assert_eq!(refused.map(drop).unwrap_err().code(), Code::SnapshotIncomplete);
+    assert_eq!(sim.facts(&path.join("CLAIMED")).unwrap(), None);
+    assert!(planned.execute().unwrap().directory);
+    assert_eq!(sim.facts(&path).unwrap(), None);
 }
