@@ -90,7 +90,7 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::UnsupportedFormatVersion => "read it with the keybed that wrote it, or a newer one",
         Code::TransactionLost => {
             "--out must be the directory that the run wrote to (`keybed sink ls DIR` tells what it holds); \
-             --accept-lost-transactions starts without those lines"
+             with -s PATH, --accept-lost-transactions goes on without those lines"
         }
         Code::UnmappedOperatorState => {
             "--map OLD=NEW gives the state to an operator of another uid, -n leaves it out; --check looks first"

@@ -30,26 +30,27 @@ pub(crate) struct RestoreArgs {
         long,
         alias = "allowNonRestoredState",
         value_name = "UID,…",
-        requires = "from"
+        requires = "from",
+        conflicts_with = "resume"
     )]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "")]
     allow_non_restored_state: Option<String>,
     /// What the job may do with the snapshot: only read it, own it from now on, or (deprecated) refer to it for ever.
     /// Also -cm, -claimMode, -restoreMode.
-    #[arg(long, aliases = ["claimMode", "restoreMode"], value_name = "MODE", requires = "from")]
+    #[arg(long, aliases = ["claimMode", "restoreMode"], value_name = "MODE", requires = "from", conflicts_with = "resume")]
     #[arg(value_enum, ignore_case = true, default_value_t = Mode::NoClaim)]
     claim_mode: Mode,
     /// Give the state of the operator OLD of the snapshot to NEW of the program; may be repeated.
-    #[arg(long, value_name = "OLD=NEW", value_parser = rename, requires = "from")]
+    #[arg(long, value_name = "OLD=NEW", value_parser = rename, requires = "from", conflicts_with = "resume")]
     map: Vec<(OperatorUid, OperatorUid)>,
     /// Where a directory lies now that the snapshot refers to by number (see `snapshot inspect`); may be repeated.
     #[arg(long, value_name = "ID=PATH", value_parser = anchor)]
     anchor: Vec<(u32, PathBuf)>,
     /// Start although output that the snapshot counts on is gone: it is missing from the result.
-    #[arg(long, requires = "from")]
+    #[arg(long, requires = "from", conflicts_with = "resume")]
     accept_lost_transactions: bool,
     /// Only look whether the job would start, and print everything that is wrong; nothing is written.
-    #[arg(long, requires = "from")]
+    #[arg(long, requires = "from", conflicts_with = "resume")]
     pub(crate) check: bool,
 }
 
@@ -214,6 +215,11 @@ mod tests {
             "-s /sp --anchor x=/p",
             "-s /sp --anchor 1=",
             "-s /sp -yid application_1",
+            "--resume -n",
+            "--resume --map a=b",
+            "--resume -cm claim",
+            "--resume --check",
+            "--resume --accept-lost-transactions",
         ] {
             assert!(parse(words).is_err(), "{words}");
         }

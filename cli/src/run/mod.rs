@@ -263,6 +263,7 @@ fn look(
     met.extend(input.identities().err());
     let options = JobOptions {
         parallelism: args.parallelism.get(),
+        checkpoints: Some(checkpoints(args, &Places::new(args.state_dir.clone()))),
         restore,
         ..JobOptions::default()
     };
@@ -345,7 +346,6 @@ fn options(
     fs: Arc<dyn Fs>,
     clock: Arc<dyn Clock>,
 ) -> JobOptions {
-    let interval = *args.checkpoint_interval;
     let memtable = args
         .memtable
         .map(|m| usize::try_from(m.as_u64()).unwrap_or(usize::MAX));
@@ -358,12 +358,16 @@ fn options(
             (BackendName::Lsm, None) => Backend::lsm(),
         },
         work_dir: places.work(),
-        checkpoints: Some(Checkpoints::every(interval, places.checkpoints()).retain(args.retain.get())),
+        checkpoints: Some(checkpoints(args, places)),
         throttle: args.throttle.map(|t| u64::from(t.get())),
         fs,
         clock,
         ..JobOptions::default()
     }
+}
+
+fn checkpoints(args: &RunArgs, places: &Places) -> Checkpoints {
+    Checkpoints::every(*args.checkpoint_interval, places.checkpoints()).retain(args.retain.get())
 }
 
 fn fresh_record(job: JobName, wanted: &Wanted, restore: Option<Restore>) -> Result<JobRecord> {

@@ -49,7 +49,10 @@ impl JobRecord {
         let damaged = |what: String| {
             Error::new(
                 Code::ManifestCorrupt,
-                format!("the job record is damaged: {what}"),
+                format!(
+                    "the job record is damaged, so neither --resume nor --restart knows its job: start in another \
+                     --state-dir, from one of the checkpoints of this one with -s: {what}"
+                ),
             )
         };
         let value: Value = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;

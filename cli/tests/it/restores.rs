@@ -283,15 +283,17 @@ fn flinks_words_are_understood() {
     // Scripts written for Flink would have to be rewritten.
     let place = Place::new();
     savepoint(&place);
-    let words = [
-        "-claimMode",
-        "NO_CLAIM",
-        "--fromSavepoint",
-        "sp",
-        "--allowNonRestoredState",
-        "--check",
-    ];
-    assert_eq!(place.run(&words).summary()["compatible"], true);
+    for mode in ["NO_CLAIM", "CLAIM", "LEGACY"] {
+        let words = [
+            "-claimMode",
+            mode,
+            "--fromSavepoint",
+            "sp",
+            "--allowNonRestoredState",
+            "--check",
+        ];
+        assert_eq!(place.run(&words).summary()["compatible"], true, "{mode}");
+    }
     let refused = place.run(&["-yid", "application_1"]);
     assert_eq!(refused.status, 2);
     assert!(
