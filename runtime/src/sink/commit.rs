@@ -14,7 +14,8 @@ const PART_READ_BYTES_MAX: u64 = 1 << 30;
 
 /// Makes parts visible: after it returns, each lies durably under `parts/`, with the digest that was recorded.
 ///
-/// The name in `parts/` is made durable before the one in `.pending/` goes, so a crash leaves one or both.
+/// The name in `parts/` is made durable before the one in `.pending/` goes, so a crash leaves one or both. Jobs that
+/// started from one snapshot may do this at the same time.
 ///
 /// # Errors
 /// `TransactionLost` if a part is nowhere; `TargetExists` if its name is taken by other content;
@@ -35,9 +36,16 @@ pub(super) fn commit(fs: &dyn Fs, place: &SinkPlace, parts: &[Part]) -> Result {
                 }
             }
             (true, false) => {
-                verify(fs, &from, part)?;
-                if link_or_rename(fs, place, (&from, &to))? {
-                    linked.push(from);
+                let done = verify(fs, &from, part).and_then(|()| link_or_rename(fs, place, (&from, &to)));
+                match done {
+                    Ok(true) => linked.push(from),
+                    Ok(false) => {}
+                    // Another job that started from the same snapshot was faster.
+                    Err(_) if facts(fs, &to)? => {
+                        verify(fs, &to, part).map_err(|e| e.recode(Code::TargetExists))?;
+                        linked.push(from);
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             (false, false) => return Err(lost(place, part)),
@@ -46,7 +54,10 @@ pub(super) fn commit(fs: &dyn Fs, place: &SinkPlace, parts: &[Part]) -> Result {
     fs.sync_dir(&place.parts())
         .map_err(|e| unwritable(e, &place.parts()))?;
     for from in linked {
-        fs.remove_file(&from).map_err(|e| unwritable(e, &from))?;
+        match fs.remove_file(&from) {
+            Err(e) if e.code() != Code::NotFound => return Err(unwritable(e, &from)),
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -65,8 +76,9 @@ fn lost(place: &SinkPlace, part: &Part) -> Error {
 pub(super) fn missing<'a>(fs: &dyn Fs, place: &SinkPlace, parts: &'a [Part]) -> Result<Vec<&'a Part>> {
     let mut missing = Vec::new();
     for part in parts {
-        let visible = facts(fs, &place.parts().join(&part.name))?;
-        if !visible && !facts(fs, &place.pending().join(&part.name))? {
+        // In the order in which a commit moves it, or one under way would hide it.
+        let pending = facts(fs, &place.pending().join(&part.name))?;
+        if !pending && !facts(fs, &place.parts().join(&part.name))? {
             missing.push(part);
         }
     }
@@ -168,4 +180,59 @@ pub(super) fn remove<'a>(fs: &dyn Fs, folder: &Path, names: impl IntoIterator<It
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keybed_env::SimFs;
+    use keybed_snapshot::OperatorUid;
+    use std::sync::Barrier;
+
+    /// Parts as the writers of one history left them.
+    fn pending(fs: &SimFs, place: &SinkPlace) -> Vec<Part> {
+        let lineage = Lineage::new(7, &OperatorUid::new("totals").unwrap());
+        for dir in [place.pending(), place.parts()] {
+            fs.create_dir_all(&dir).unwrap();
+        }
+        let part = |n: u32| {
+            let (name, content) = (lineage.name(n, 1, 0), format!("{n}\n").into_bytes());
+            fs.create(&place.pending().join(&name))
+                .and_then(|mut file| file.append(&content))
+                .unwrap();
+            Part {
+                name,
+                length: content.len() as u64,
+                digest: checksum::hash(&content),
+                lines: 1,
+            }
+        };
+        (0..50).map(part).collect()
+    }
+
+    #[test]
+    fn jobs_that_start_from_one_snapshot_at_once_commit_its_parts_together() {
+        let place = SinkPlace {
+            dir: "out".into(),
+            sorted: None,
+        };
+        for round in 0..20 {
+            let fs = SimFs::without_history();
+            let parts = pending(&fs, &place);
+            let gate = Barrier::new(3);
+            let start = |fs: &SimFs| {
+                gate.wait();
+                demand_all(fs, &place, &parts).and_then(|()| commit(fs, &place, &parts))
+            };
+            std::thread::scope(|scope| {
+                let jobs: Vec<_> = (0..3).map(|_| scope.spawn(|| start(&fs))).collect();
+                for job in jobs {
+                    let done = job.join().unwrap();
+                    done.unwrap_or_else(|e| panic!("round {round}: {e}"));
+                }
+            });
+            assert!(fs.list(&place.pending()).unwrap().is_empty());
+            assert_eq!(fs.list(&place.parts()).unwrap().len(), parts.len());
+        }
+    }
 }
