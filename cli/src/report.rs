@@ -13,6 +13,9 @@ use keybed::{Code, Error};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
+/// Entries of a list that people are shown.
+const ENTRIES_SHOWN: usize = 8;
+
 /// The block for people: code, sentence, file, offset, further facts, hint.
 pub(crate) fn block(error: &Error) -> String {
     let mut out = format!("error: {}: {}\n", error.code(), sentence(error));
@@ -26,12 +29,24 @@ pub(crate) fn block(error: &Error) -> String {
         fact("offset", &offset);
     }
     for (name, value) in error.fields() {
-        fact(name, value);
+        match *name {
+            "missing" => fact(name, &first_of_list(value)),
+            _ => fact(name, value),
+        }
     }
     if let Some(hint) = hint(error.code()) {
         fact("hint", &hint);
     }
     out
+}
+
+/// The first entries of a long list; the object for programs has all.
+fn first_of_list(value: &str) -> String {
+    let entries: Vec<&str> = value.split(", ").collect();
+    match entries.len().checked_sub(ENTRIES_SHOWN) {
+        Some(more @ 1..) => format!("{}, and {more} more", entries[..ENTRIES_SHOWN].join(", ")),
+        _ => value.to_owned(),
+    }
 }
 
 /// The object for programs; field names are stable.
@@ -73,7 +88,7 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::InterruptedRun => {
             "`keybed run JOB --resume` goes on from the last checkpoint, `--restart` gives it up and starts anew"
         }
-        Code::Locked => "wait for the other process to end, or give this one a --state-dir of its own",
+        Code::Locked => "wait for the other process to end; a run may be given a --state-dir of its own",
         Code::SnapshotCorrupt => {
             "restore another checkpoint; `keybed snapshot verify PATH` tells which ones are whole"
         }
@@ -85,7 +100,7 @@ fn hint(code: Code) -> Option<&'static str> {
         }
         Code::NotASnapshot => "give the directory of a savepoint, or chk-<n> of a completed checkpoint",
         Code::BadRecord => "mend the line, or leave such lines out with --on-bad-record skip",
-        Code::InputUnreadable => "give a readable CSV file, plain or zstd, with --input",
+        Code::InputUnreadable => "give a readable file, plain or zstd, with --input",
         Code::OutputUnwritable => "give a directory that can be written with --out",
         Code::UnsupportedFormatVersion => "read it with the keybed that wrote it, or a newer one",
         Code::TransactionLost => {
@@ -129,6 +144,16 @@ mod tests {
              found     2\n  \
              hint      restore another checkpoint; `keybed snapshot verify PATH` tells which ones are whole\n"
         );
+    }
+
+    #[test]
+    fn of_a_long_list_people_see_the_beginning() {
+        // Hundreds of missing files scrolled the sentence away.
+        let all: Vec<String> = (1..=30).map(|n| format!("shared/{n}")).collect();
+        let error = sample().with("missing", all.join(", "));
+        let said = block(&error);
+        assert!(said.contains("shared/8, and 22 more\n"), "{said}");
+        assert!(object(&error).to_string().contains("shared/30"));
     }
 
     #[test]

@@ -25,7 +25,11 @@ pub(super) fn from((job, record): (JobName, &JobRecord), state_dir: &Path, snaps
     if shown(&record.out) != Path::new(OUT) {
         line.option("--out", &record.out);
     }
-    line.text
+    match record.input {
+        Inputs::Files(_) => line.text,
+        // What was read is gone.
+        Inputs::Standard => format!("the rest of the text: {}", line.text),
+    }
 }
 
 /// A command line that grows.
@@ -90,6 +94,24 @@ mod tests {
         assert_eq!(
             from((JobName::Flights, &record), state_dir, &here.join("sp/a")),
             "keybed run flights --restart -s sp/a"
+        );
+    }
+
+    #[test]
+    fn of_standard_input_the_rest_is_read() {
+        // The whole text was piped in again, and counted twice.
+        let here = std::env::current_dir().unwrap();
+        let record = JobRecord {
+            job: "wordcount".into(),
+            ..record(Inputs::Standard, &here.join("out"))
+        };
+        assert_eq!(
+            from(
+                (JobName::Wordcount, &record),
+                Path::new(STATE_DIR),
+                Path::new("/sp")
+            ),
+            "the rest of the text: keybed run wordcount --restart -s /sp"
         );
     }
 

@@ -128,10 +128,7 @@ impl<'a> Summary<'a> {
             line("stopped at", &shown(&last).display());
             let again = match record.input {
                 Inputs::Files(_) => next_run::resume(record, self.state_dir),
-                Inputs::Standard => {
-                    let again = next_run::from((self.job, record), self.state_dir, shown(&last));
-                    format!("the rest of the text: {again}")
-                }
+                Inputs::Standard => next_run::from((self.job, record), self.state_dir, shown(&last)),
             };
             line("go on with", &again);
         }
