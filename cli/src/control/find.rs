@@ -90,7 +90,7 @@ pub(crate) fn client(record: &Record) -> Result<Client> {
     match &record.address {
         Some(address) => Ok(Client::new(address, record.token.clone())),
         None => Err(Error::invalid(
-            "the job has no control endpoint: it was started with --control-port off",
+            "the job has no control endpoint (--control-port off); SIGINT to its process stops it after a last checkpoint",
         )
         .with("job", &record.job_id)
         .with("pid", record.pid)),

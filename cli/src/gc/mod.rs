@@ -89,8 +89,12 @@ pub(crate) fn run(args: &GcArgs, json: bool) -> Result<ExitCode> {
             .iter()
             .for_each(|outcome| say_outcome(outcome, args.dry_run));
         for root in left {
+            let why = match root.path.join("FINISHED").exists() {
+                true => "an earlier run, which is over",
+                false => "its history was given up",
+            };
             say::out(format!(
-                "{}: its history was given up; `keybed gc {} --given-up {}` removes it",
+                "{}: {why}; `keybed gc {} --given-up {}` removes it",
                 root.path.display(),
                 args.root.display(),
                 root.job

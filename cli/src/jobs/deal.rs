@@ -47,11 +47,53 @@ impl Starts {
         let start = self.0.get(split as usize).copied().flatten()?;
         (place >= start).then_some((split, place + 1))
     }
+
+    /// Refuses an input that ends, after `records`, before a place where reading was to begin.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub(crate) fn demand_reached(&self, records: u64) -> Result {
+        for (split, start) in (0..).zip(&self.0) {
+            let there = records_of(split, records);
+            if let Some(start) = start.filter(|start| *start > there) {
+                let what = "the input ends before the place where reading is to go on, so it is not the one that was \
+                            read before";
+                return Err(Error::invalid(what)
+                    .with("split", split)
+                    .with("position", start)
+                    .with("records", there));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of so many records are a split's.
+fn records_of(split: u64, records: u64) -> u64 {
+    let round = BLOCK_RECORDS * u64::from(SPLITS);
+    let begun = (records % round).saturating_sub(split * BLOCK_RECORDS);
+    records / round * BLOCK_RECORDS + begun.min(BLOCK_RECORDS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_input_that_ends_too_early_is_refused() {
+        // A run from a savepoint over a shorter file read nothing, and finished.
+        for records in [0, 1, 63, 64, 65, 1023, 1024, 1025, 336_776] {
+            let mut counts = vec![0; SPLITS as usize];
+            (0..records).for_each(|index| counts[deal(index).0 as usize] += 1);
+            for (split, count) in (0..).zip(&counts) {
+                assert_eq!(records_of(u64::from(split), records), *count);
+                let start = |position| Starts::of(&[SplitStart { split, position }]).unwrap();
+                start(*count).demand_reached(records).unwrap();
+                let error = start(count + 1).demand_reached(records).unwrap_err();
+                assert_eq!(error.exit_code(), 2, "{error}");
+            }
+        }
+    }
 
     #[test]
     fn golden_deals_pin_what_a_position_means() {

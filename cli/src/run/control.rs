@@ -72,7 +72,8 @@ impl Endpoint {
                     token: None,
                 })
             }
-            Err(e) => Err(e.context("the control endpoint (choose another port with --control-port)")),
+            Err(e) if e.code() == Code::Busy => Err(e.context("choose another port with --control-port")),
+            Err(e) => Err(e.context("the control endpoint")),
         }
     }
 

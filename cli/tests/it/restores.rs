@@ -302,3 +302,16 @@ fn flinks_words_are_understood() {
         refused.stdout
     );
 }
+
+#[test]
+fn a_snapshot_of_another_input_is_not_finished_with_a_shorter_one() {
+    // Exit code 0, no record read, and an output that looked complete.
+    let place = Place::new();
+    savepoint(&place);
+    let text = "dep_time,dep_delay,tailnum,origin,dest,distance,minute,time_hour\n";
+    fs::write(place.path("short.csv"), text).unwrap();
+    let run = place.run(&["-s", "sp", "--input", "short.csv"]);
+    let error = run.error("InvalidArgument", 2);
+    assert!(error["file"].as_str().unwrap().ends_with("short.csv"), "{error}");
+    assert!(!place.path("out/aircraft.csv").exists());
+}

@@ -57,6 +57,8 @@ struct FlightReader {
     columns: Columns,
     on_bad_record: OnBadRecord,
     starts: Starts,
+    /// Records, of whatever split.
+    read: u64,
 }
 
 impl FlightReader {
@@ -73,6 +75,7 @@ impl FlightReader {
             columns,
             on_bad_record,
             starts: Starts::of(splits)?,
+            read: 0,
         })
     }
 }
@@ -81,9 +84,12 @@ impl SourceReader<Flight> for FlightReader {
     fn poll_next(&mut self) -> Result<Polled<Flight>> {
         for _ in 0..PASSED_RECORDS_MAX {
             let Some((line, bytes)) = self.lines.next()? else {
-                return Ok(Polled::End);
+                let reached = self.starts.demand_reached(self.read);
+                return reached.map(|()| Polled::End).map_err(|e| e.in_file(&self.path));
             };
-            let Some((split, next)) = self.starts.wants(line.saturating_sub(FIRST_LINE)) else {
+            let index = line.saturating_sub(FIRST_LINE);
+            self.read = index + 1;
+            let Some((split, next)) = self.starts.wants(index) else {
                 continue;
             };
             return match Flight::of_line(&self.path, &self.columns, line, bytes) {

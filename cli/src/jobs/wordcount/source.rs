@@ -116,7 +116,7 @@ impl SourceReader<Line> for TextReader {
         for _ in 0..PASSED_RECORDS_MAX {
             let Some((path, lines)) = &mut self.current else {
                 let Some(path) = self.files.pop_front() else {
-                    return Ok(Polled::End);
+                    return self.starts.demand_reached(self.read).map(|()| Polled::End);
                 };
                 let lines = Lines::open(&path)?;
                 self.current = Some((path, lines));
