@@ -36,11 +36,10 @@ pub fn acquire(source: &ForeignSnapshot, claimant: &Claimant, since_ms: u64) -> 
         record,
         place: ClaimPlace::Marker,
     };
-    let marked = if in_job_root(snapshot)? {
+    let made = if in_job_root(snapshot)? {
         demand_at_home(snapshot, source.location())?;
         claim.place = ClaimPlace::List;
-        in_root::acquire(&mut claim, snapshot.metadata())?;
-        false
+        in_root::acquire(&mut claim, snapshot.metadata())?
     } else {
         marker::acquire(&mut claim, snapshot.metadata())?
     };
@@ -48,10 +47,12 @@ pub fn acquire(source: &ForeignSnapshot, claimant: &Claimant, since_ms: u64) -> 
     match source.reopen() {
         Ok(_) => Ok(claim),
         Err(error) => {
-            // The failure is what the caller must hear of; a claim that is left resumes with the same job.
-            let _ = match marked {
-                true => marker::take_back(&claim),
-                false => claim.release(),
+            // The failure is what the caller must hear of. A claim that was there before may be what the job's
+            // checkpoints rest on; it stays.
+            let _ = match claim.place {
+                _ if !made => Ok(()),
+                ClaimPlace::Marker => marker::take_back(&claim),
+                ClaimPlace::List | ClaimPlace::Remains => claim.release(),
             };
             Err(error)
         }

@@ -119,7 +119,8 @@ fn busy() -> Error {
     Error::new(Code::Busy, "others change the claims of the root all the time").with("limit", TRIES_MAX)
 }
 
-pub(super) fn acquire(claim: &mut Claim, metadata: &Metadata) -> Result {
+/// Adds the claim to the list, or finds that of this claimant; true if it was added here.
+pub(super) fn acquire(claim: &mut Claim, metadata: &Metadata) -> Result<bool> {
     let place = claim.directory.clone();
     let locked = lock(claim).map_err(|e| cannot_write(e, &place))?;
     for _ in 0..TRIES_MAX {
@@ -130,10 +131,8 @@ pub(super) fn acquire(claim: &mut Claim, metadata: &Metadata) -> Result {
                 return Err(claimed_by_other(record, &place));
             }
             claim.record = record.clone();
-            return locked
-                .storage
-                .sync(Place::Claims)
-                .map_err(|e| cannot_write(e, &place));
+            let synced = locked.storage.sync(Place::Claims);
+            return synced.map(|()| false).map_err(|e| cannot_write(e, &place));
         }
         let claimant = &claim.record.claimant;
         let mut others = BTreeMap::new();
@@ -148,7 +147,7 @@ pub(super) fn acquire(claim: &mut Claim, metadata: &Metadata) -> Result {
             return Err(claimed_by_other(record, &place).with("overlaps", record.checkpoint));
         }
         match locked.put(&list.next(claim.record.clone(), ClaimState::Live), claim) {
-            Ok(true) => return Ok(()),
+            Ok(true) => return Ok(true),
             Ok(false) => {}
             Err(error) => {
                 // A claim that is left all the same resumes with the same job.

@@ -49,7 +49,9 @@ pub(super) fn acquire(claim: &mut Claim, metadata: &Metadata) -> Result<bool> {
     }
     // Also for a claim that was found: its name may not be durable yet.
     fs.sync_dir(&directory).map_err(|e| {
-        undo(claim);
+        if made {
+            undo(claim);
+        }
         cannot_write(e, &directory)
     })?;
     Ok(made)

@@ -3,7 +3,7 @@
 use crate::support::*;
 use keybed_env::{
     FaultFs, Fs, SimFs,
-    fs::{Fault, FaultPlan},
+    fs::{Fault, FaultPlan, FsOp},
 };
 use keybed_format::Code;
 use keybed_snapshot::{
@@ -174,4 +174,29 @@ fn a_savepoint_that_is_being_disposed_of_is_not_claimed_and_goes_all_the_same() 
     assert_eq!(sim.facts(&path.join("CLAIMED")).unwrap(), None);
     assert!(planned.execute().unwrap().directory);
     assert_eq!(sim.facts(&path).unwrap(), None);
+}
+
+#[test]
+fn a_claim_that_was_there_before_survives_a_resume_that_fails() {
+    let (_, faulty, fs, savepoint, checkpoint) = disk();
+    let claimed = [
+        (NEW, savepoint.clone(), savepoint),
+        (JobId(0xee), checkpoint, job_root().join("claims")),
+    ];
+    for (job, path, place) in claimed {
+        drop(start_from(&fs, job, &path, ClaimMode::Claim, 1).unwrap());
+        let synced = place.clone();
+        let plan = FaultPlan::new(Fault::Eio, 1).forever();
+        faulty.arm(plan.only(&[FsOp::SyncDir]).on_path(move |p| *p == synced));
+        start_from(&fs, job, &path, ClaimMode::Claim, 1).unwrap_err();
+        faulty.heal();
+        let other = start_from(&fs, JobId(0xfe), &path, ClaimMode::Claim, 1).unwrap_err();
+        assert_eq!(
+            other.code(),
+            Code::SnapshotClaimedByOther,
+            "{}: {other}",
+            path.display()
+        );
+        start_from(&fs, job, &path, ClaimMode::Claim, 1).unwrap();
+    }
 }
