@@ -98,14 +98,31 @@ fn usage(error: &clap::Error) -> ExitCode {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let json = std::env::args_os().any(|word| word == "--json");
     if json && !asked_for {
-        let text = error.to_string();
-        let sentence = text
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("error: ");
-        return fail(&Error::invalid(sentence), true);
+        return fail(&Error::invalid(first_paragraph(&error.to_string())), true);
     }
     let _ = error.print(); // a closed output is no reason to fail otherwise
     ExitCode::from(if asked_for { 0 } else { 2 })
+}
+
+/// What is wrong, without the usage behind it; names of missing arguments stand on lines of their own.
+fn first_paragraph(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_which_arguments_are_missing() {
+        let words = ["keybed", "snapshot", "convert", "/sp"].map(Into::into);
+        let error = CommandLine::read(words).unwrap_err();
+        let said = first_paragraph(&error.to_string());
+        assert!(said.ends_with("were not provided: --to <FORMAT> <DIR>"), "{said}");
+    }
 }

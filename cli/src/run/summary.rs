@@ -122,15 +122,23 @@ impl<'a> Summary<'a> {
                 line(name, &count);
             }
         }
-        let is_interrupted = matches!(report.outcome, Some(Outcome::Stopped | Outcome::Cancelled));
-        if let (true, Some(last)) = (is_interrupted, report.last_checkpoint) {
-            let last = self.job_root.join(format!("chk-{last}"));
-            line("stopped at", &shown(&last).display());
-            let again = match record.input {
-                Inputs::Files(_) => next_run::resume(record, self.state_dir),
-                Inputs::Standard => next_run::from((self.job, record), self.state_dir, shown(&last)),
+        if matches!(report.outcome, Some(Outcome::Stopped | Outcome::Cancelled)) {
+            let last = report
+                .last_checkpoint
+                .map(|last| self.job_root.join(format!("chk-{last}")));
+            if let Some(last) = &last {
+                line("stopped at", &shown(last).display());
+            }
+            let again = match (&record.input, &last) {
+                (Inputs::Files(_), _) => Some(next_run::resume(record, self.state_dir)),
+                (Inputs::Standard, Some(last)) => {
+                    Some(next_run::from((self.job, record), self.state_dir, shown(last)))
+                }
+                (Inputs::Standard, None) => None,
             };
-            line("go on with", &again);
+            if let Some(again) = again {
+                line("go on with", &again);
+            }
         }
         if let (Some(Outcome::Finished), Some(savepoint)) = (report.outcome, &report.stopped_with) {
             line("savepoint", &shown(savepoint).display());
