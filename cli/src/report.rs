@@ -111,7 +111,8 @@ fn hint(code: Code) -> Option<&'static str> {
             "--map OLD=NEW gives the state to an operator of another uid, -n leaves it out; --check looks first"
         }
         Code::StopCommitPending => {
-            "remove what the sinks met, then `keybed run JOB --resume` commits; the savepoint stays"
+            "remove what the sinks met, then `keybed run JOB --resume` commits; if that is lost for good, go on from the \
+             savepoint with --restart -s PATH --accept-lost-transactions"
         }
         Code::NoTargetDirectory => {
             "`keybed savepoint JOB DIR`, `keybed stop JOB -p DIR`, or start the job with --savepoint-dir DIR"
