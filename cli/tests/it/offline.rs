@@ -193,14 +193,18 @@ fn a_running_job_sweeps_its_own_root_when_asked() {
     let root = place.job_root();
     let orphan = "shared/g1-c1-000000000000000000000000000000aa";
     fs::write(root.join(orphan), b"left").unwrap();
-    let has = |told: &Value| {
+    // While a checkpoint is under way, which might name it, it is not garbage: asked again then.
+    let sweep = |words: &[&str]| {
+        let told = obey(&place, words).summary();
         assert_eq!(told["roots"][0]["by_owner"], true, "{told}");
         paths(&told["roots"][0]).iter().any(|path| path == orphan)
     };
-    let dry = obey(&place, &["gc", "state", "--dry-run"]).summary();
-    assert!(has(&dry) && root.join(orphan).exists(), "{dry}");
-    let wet = obey(&place, &["gc", root.to_str().unwrap()]).summary();
-    assert!(has(&wet) && !root.join(orphan).exists(), "{wet}");
+    assert!((0..200).any(|_| sweep(&["gc", "state", "--dry-run"])));
+    assert!(root.join(orphan).exists());
+    // One that had to be left is known from then on: the job's own cleanup may take it before it is asked again.
+    let gone = |told: bool| told || !root.join(orphan).exists();
+    assert!((0..200).any(|_| gone(sweep(&["gc", root.to_str().unwrap()]))));
+    assert!(!root.join(orphan).exists());
     let id = root.file_name().unwrap().to_str().unwrap();
     obey(&place, &["gc", "state/checkpoints", "--given-up", id]).error("GcRefused", 5);
     place.wait_for(&mut child, "four completed checkpoints", |events| {
