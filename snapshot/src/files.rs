@@ -7,28 +7,34 @@ use keybed_env::{Fs, ReadFile};
 use keybed_format::Result;
 use std::{path::Path, sync::Arc};
 
+/// A file on this machine that is offered to a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalFile<'a> {
+    /// Where it lies.
+    pub fs: &'a dyn Fs,
+    /// Its name there.
+    pub path: &'a Path,
+    /// Content id of its trailer.
+    pub content: u128,
+    /// Digest of its trailer.
+    pub digest: u64,
+    /// Bytes of the whole file.
+    pub bytes: u64,
+}
+
 /// Takes files of one subtask into one snapshot.
 ///
 /// A handle may be referenced by the snapshot it was made for and, if it is [`Scope::Shared`], by later
 /// checkpoints as long as it is in the last completed checkpoint; or, if its own checkpoint failed, until the next
 /// checkpoint completes without it. Then it is swept.
 pub trait PutFiles: Send + Sync {
-    /// Takes the finished, immutable file `path` of `local` in: linked where that is possible, else copied. Its bytes
-    /// are durable on return, its name before any metadata names it. `content`, `digest` and `bytes` (whole file) must
-    /// be those of its trailer. The local file may be deleted afterwards, never changed.
+    /// Takes a finished, immutable file in: linked where that is possible, else copied. Its bytes are durable on
+    /// return, its name before any metadata names it. The local file may be deleted afterwards, never changed.
     ///
     /// # Errors
     /// `CheckpointDeclined` if the checkpoint was aborted or subsumed meanwhile; `Malformed` if the file is not the one
     /// announced; errors of either side.
-    fn put_file(
-        &self,
-        scope: Scope,
-        content: u128,
-        local: &dyn Fs,
-        path: &Path,
-        digest: u64,
-        bytes: u64,
-    ) -> Result<FileHandle>;
+    fn put_file(&self, scope: Scope, file: LocalFile<'_>) -> Result<FileHandle>;
 
     /// Names a file of the last completed checkpoint or of the restored snapshot again, and returns the handle to name
     /// it by: the root decides. Called for every file that is not put. A file of the job's own root keeps its handle;
@@ -51,16 +57,8 @@ pub trait PutFiles: Send + Sync {
     ///
     /// # Errors
     /// As [`PutFiles::put_file`].
-    fn give_file(
-        &self,
-        scope: Scope,
-        content: u128,
-        local: &dyn Fs,
-        path: &Path,
-        digest: u64,
-        bytes: u64,
-    ) -> Result<FileHandle> {
-        self.put_file(scope, content, local, path, digest, bytes)
+    fn give_file(&self, scope: Scope, file: LocalFile<'_>) -> Result<FileHandle> {
+        self.put_file(scope, file)
     }
 }
 

@@ -43,6 +43,16 @@ pub enum Scope {
     Exclusive,
 }
 
+impl Scope {
+    /// Where a job's own root puts a new object of this scope.
+    pub fn place(self) -> (Anchor, Folder) {
+        match self {
+            Scope::Shared => (Anchor::Root, Folder::Shared),
+            Scope::Exclusive => (Anchor::SelfDir, Folder::Private),
+        }
+    }
+}
+
 /// One immutable file (or part of a packed one) of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileHandle {

@@ -71,7 +71,7 @@ pub use browse::{FoundSnapshot, SnapshotStanding};
 pub use catalogue::{CatalogueEntry, ComponentOrder, StateCatalogue, StateDeclaration, StateId, StateKind};
 pub use claim::{ClaimRecord, Claimant};
 pub use external::Anchors;
-pub use files::{OpenFiles, PutFiles};
+pub use files::{LocalFile, OpenFiles, PutFiles};
 pub use finished::FinishedRecord;
 pub use foreign::ForeignSnapshot;
 pub use gc::{GcOptions, GcReport};

@@ -16,8 +16,8 @@ use crate::{
 use keybed_env::{Fs, fs::FileKind, random::Ids};
 use keybed_format::{Code, Error, Result};
 use keybed_snapshot::{
-    Birth, KeyedHandle, Metadata, ObjectName, OpenFiles, OperatorSnapshot, PutFiles, SavepointTarget, Scope,
-    SnapshotDir, SnapshotKind, savepoint::export,
+    Birth, KeyedHandle, LocalFile, Metadata, ObjectName, OpenFiles, OperatorSnapshot, PutFiles,
+    SavepointTarget, Scope, SnapshotDir, SnapshotKind, savepoint::export,
 };
 use std::{
     collections::BTreeMap,
@@ -171,7 +171,16 @@ fn copy(
                 ));
                 files.fetch(&table.file, &*options.fs, &path)?;
                 let (content, digest, bytes) = (table.file.content, table.file.digest, table.file.length);
-                let copy = out.give_file(Scope::Exclusive, content, &*options.fs, &path, digest, bytes)?;
+                let copy = out.give_file(
+                    Scope::Exclusive,
+                    LocalFile {
+                        fs: &*options.fs,
+                        path: &path,
+                        content,
+                        digest,
+                        bytes,
+                    },
+                )?;
                 options.fs.remove_file(&path)?;
                 copies.insert(table.file.clone(), copy);
             }

@@ -2,8 +2,8 @@
 
 use super::{Shared, source::Outside};
 use crate::{
-    Anchor, Birth, CheckpointId, FileHandle, Folder, ForeignSnapshot, ObjectName, ObjectPath, OpenFiles,
-    PutFiles, Scope, part, storage::take::Offered,
+    Anchor, Birth, CheckpointId, FileHandle, ForeignSnapshot, LocalFile, ObjectName, ObjectPath, OpenFiles,
+    PutFiles, Scope, part,
 };
 use keybed_env::{Fs, ReadFile};
 use keybed_format::{Code, Result};
@@ -22,22 +22,7 @@ impl Putting {
 }
 
 impl PutFiles for Putting {
-    fn put_file(
-        &self,
-        scope: Scope,
-        content: u128,
-        local: &dyn Fs,
-        path: &Path,
-        digest: u64,
-        bytes: u64,
-    ) -> Result<FileHandle> {
-        let offered = Offered {
-            fs: local,
-            path,
-            content,
-            digest,
-            bytes,
-        };
+    fn put_file(&self, scope: Scope, offered: LocalFile<'_>) -> Result<FileHandle> {
         offered.demand_announced()?;
         let handle = self.new_handle(scope, offered.names())?;
         let target = ObjectPath::of_handle(self.checkpoint, &handle)?;
@@ -46,7 +31,10 @@ impl PutFiles for Putting {
             .registry
             .lock()
             .upload_begins(self.checkpoint, target.clone())?;
-        let put = self.shared.storage.put_file(&target, local, path, bytes);
+        let put = self
+            .shared
+            .storage
+            .put_file(&target, offered.fs, offered.path, offered.bytes);
         self.shared.registry.lock().upload_ends(&target);
         put.map(|()| handle)
     }
@@ -80,7 +68,7 @@ impl Putting {
     /// Gives a file of a claimed snapshot a name in `shared/`; its own handle where links are impossible.
     fn link(&self, handle: &FileHandle) -> Result<FileHandle> {
         let outside = self.shared.source.open(handle)?;
-        let offered = Offered {
+        let offered = LocalFile {
             fs: outside.fs(),
             path: outside.path(),
             content: handle.content,
@@ -114,10 +102,7 @@ impl Putting {
             checkpoint: self.checkpoint,
         };
         let object = ObjectName::of(birth, self.shared.ids.lock().fresh()?);
-        let (anchor, folder) = match scope {
-            Scope::Shared => (Anchor::Root, Folder::Shared),
-            Scope::Exclusive => (Anchor::SelfDir, Folder::Private),
-        };
+        let (anchor, folder) = scope.place();
         Ok(FileHandle {
             content,
             anchor,

@@ -11,14 +11,11 @@
 
 use super::{SHARES_STORAGE_WITH, SavepointTarget, target::remove_parents};
 use crate::{
-    Anchor, Birth, FileHandle, Folder, JobId, Metadata, ObjectName, OpenFiles, PutFiles, Scope,
+    Anchor, Birth, FileHandle, Folder, JobId, LocalFile, Metadata, ObjectName, OpenFiles, PutFiles, Scope,
     SnapshotOwner,
     held::HeldSnapshot,
     metadata::encode,
-    storage::{
-        layout,
-        take::{Offered, linked},
-    },
+    storage::{layout, take::linked},
     verify::verify_content,
 };
 use keybed_env::{Fs, fs::FileKind, random::Ids};
@@ -287,48 +284,18 @@ impl PutFiles for SavepointWriter {
         Some(&self.directory)
     }
 
-    fn put_file(
-        &self,
-        scope: Scope,
-        content: u128,
-        local: &dyn Fs,
-        path: &Path,
-        digest: u64,
-        bytes: u64,
-    ) -> Result<FileHandle> {
-        let offered = Offered {
-            fs: local,
-            path,
-            content,
-            digest,
-            bytes,
-        };
-        self.take_in(scope, offered, false)
+    fn put_file(&self, scope: Scope, file: LocalFile<'_>) -> Result<FileHandle> {
+        self.take_in(scope, file, false)
     }
 
-    fn give_file(
-        &self,
-        scope: Scope,
-        content: u128,
-        local: &dyn Fs,
-        path: &Path,
-        digest: u64,
-        bytes: u64,
-    ) -> Result<FileHandle> {
-        let offered = Offered {
-            fs: local,
-            path,
-            content,
-            digest,
-            bytes,
-        };
-        self.take_in(scope, offered, true)
+    fn give_file(&self, scope: Scope, file: LocalFile<'_>) -> Result<FileHandle> {
+        self.take_in(scope, file, true)
     }
 }
 
 impl SavepointWriter {
     /// Takes a file in; one that was given stays with nobody else, so a link to it shares nothing.
-    fn take_in(&self, scope: Scope, offered: Offered<'_>, given: bool) -> Result<FileHandle> {
+    fn take_in(&self, scope: Scope, offered: LocalFile<'_>, given: bool) -> Result<FileHandle> {
         let from = offered.path;
         if scope == Scope::Shared {
             return Err(Error::invalid("a savepoint shares no files").in_file(from));

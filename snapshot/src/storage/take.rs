@@ -3,6 +3,7 @@
 //! Once a sync of a linked file has failed, sources are copied instead, and the copy is checked by its trailer.
 
 use super::copy_out;
+use crate::LocalFile;
 use keybed_env::{Fs, WriteFile};
 use keybed_format::{Code, Error, Result, trailer};
 use std::{
@@ -13,17 +14,7 @@ use std::{
     },
 };
 
-/// A finished file that somebody offers.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Offered<'a> {
-    pub(crate) fs: &'a dyn Fs,
-    pub(crate) path: &'a Path,
-    pub(crate) content: u128,
-    pub(crate) digest: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Offered<'_> {
+impl LocalFile<'_> {
     /// Content id, digest and bytes.
     pub(crate) fn names(&self) -> (u128, u64, u64) {
         (self.content, self.digest, self.bytes)

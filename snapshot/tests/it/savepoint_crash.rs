@@ -8,7 +8,7 @@ use keybed_env::{
 };
 use keybed_format::Result;
 use keybed_snapshot::{
-    CheckpointId, Metadata, ObjectName, SavepointTarget, Scope, SnapshotDir, storage::layout,
+    CheckpointId, LocalFile, Metadata, ObjectName, SavepointTarget, Scope, SnapshotDir, storage::layout,
 };
 use std::{
     collections::BTreeMap,
@@ -216,7 +216,16 @@ fn a_link_whose_bytes_were_lost_is_not_taken_for_durable_by_the_next_savepoint()
         use keybed_snapshot::PutFiles;
         let writer = job.begin_savepoint(&target, CheckpointId(id))?;
         let bytes = trailer.file_bytes();
-        let file = writer.put_file(Scope::Exclusive, 77, &*fs, &table, trailer.digest, bytes)?;
+        let file = writer.put_file(
+            Scope::Exclusive,
+            LocalFile {
+                fs: &*fs,
+                path: &table,
+                content: 77,
+                digest: trailer.digest,
+                bytes,
+            },
+        )?;
         let handle = keybed_snapshot::TableHandle {
             file,
             ..job.put_into(&writer)?
@@ -257,11 +266,13 @@ fn a_sync_that_failed_a_checkpoint_is_remembered_by_the_savepoint_and_the_revers
             let writer = job.begin_savepoint(&target, id)?;
             let file = writer.put_file(
                 Scope::Exclusive,
-                77,
-                &*fs,
-                &path,
-                trailer.digest,
-                trailer.file_bytes(),
+                LocalFile {
+                    fs: &*fs,
+                    path: &path,
+                    content: 77,
+                    digest: trailer.digest,
+                    bytes: trailer.file_bytes(),
+                },
             )?;
             writer.publish(&job.savepoint_metadata(id, vec![table(file)]))?;
             Ok::<_, keybed_format::Error>(writer.directory().to_path_buf())
@@ -271,11 +282,13 @@ fn a_sync_that_failed_a_checkpoint_is_remembered_by_the_savepoint_and_the_revers
             let put = job.root.put_files(id);
             let file = put.put_file(
                 Scope::Shared,
-                77,
-                &*fs,
-                &path,
-                trailer.digest,
-                trailer.file_bytes(),
+                LocalFile {
+                    fs: &*fs,
+                    path: &path,
+                    content: 77,
+                    digest: trailer.digest,
+                    bytes: trailer.file_bytes(),
+                },
             )?;
             job.root.publish(&job.metadata(id, vec![table(file)]))?;
             Ok::<_, keybed_format::Error>(job_root().join(format!("chk-{id}")))

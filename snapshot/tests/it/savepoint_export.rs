@@ -9,8 +9,8 @@ use keybed_env::{
 };
 use keybed_format::Code;
 use keybed_snapshot::{
-    CheckpointId, FileHandle, Metadata, PutFiles, SavepointTarget, Scope, SnapshotDir, SnapshotKind,
-    TableHandle, savepoint::export,
+    CheckpointId, FileHandle, LocalFile, Metadata, PutFiles, SavepointTarget, Scope, SnapshotDir,
+    SnapshotKind, TableHandle, savepoint::export,
 };
 use std::{
     collections::BTreeMap,
@@ -89,11 +89,13 @@ fn an_exported_checkpoint_equals_a_native_savepoint_of_the_same_tables() {
             let local = Path::new(WORK).join(format!("{:x}.sst", file.content));
             let put = writer.put_file(
                 Scope::Exclusive,
-                file.content,
-                &sim,
-                &local,
-                file.digest,
-                file.length,
+                LocalFile {
+                    fs: &sim,
+                    path: &local,
+                    content: file.content,
+                    digest: file.digest,
+                    bytes: file.length,
+                },
             );
             new_bytes += file.length;
             TableHandle {

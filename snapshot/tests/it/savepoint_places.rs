@@ -9,7 +9,7 @@ use keybed_env::{
 };
 use keybed_format::Code;
 use keybed_snapshot::{
-    Birth, CheckpointId, Generation, PutFiles, SavepointTarget, Scope, SnapshotDir, TableHandle,
+    Birth, CheckpointId, Generation, LocalFile, PutFiles, SavepointTarget, Scope, SnapshotDir, TableHandle,
     savepoint::{Disposal, SHARES_STORAGE_WITH},
     verify,
 };
@@ -232,7 +232,16 @@ fn on_disk(place: &Path) -> (Arc<dyn Fs>, PathBuf) {
     let writer = target.begin(JOB, birth, Ids::Entropy).unwrap();
     let (digest, bytes) = (trailer.digest, trailer.file_bytes());
     let file = writer
-        .put_file(Scope::Exclusive, 5, &*fs, &table, digest, bytes)
+        .put_file(
+            Scope::Exclusive,
+            LocalFile {
+                fs: &*fs,
+                path: &table,
+                content: 5,
+                digest,
+                bytes,
+            },
+        )
         .unwrap();
     let handle = TableHandle {
         file,
@@ -362,7 +371,16 @@ fn where_links_are_impossible_files_are_copied_and_nothing_is_recorded() {
     let table = Path::new(WORK).join("far");
     let trailer = write_table(&*fs, &table, 5, &[3; 3_000_000]).unwrap();
     let (digest, bytes) = (trailer.digest, trailer.file_bytes());
-    let put = writer.put_file(Scope::Exclusive, 5, &*fs, &table, digest, bytes);
+    let put = writer.put_file(
+        Scope::Exclusive,
+        LocalFile {
+            fs: &*fs,
+            path: &table,
+            content: 5,
+            digest,
+            bytes,
+        },
+    );
     let handle = TableHandle {
         file: put.unwrap(),
         visible_start: Vec::new(),
@@ -388,11 +406,29 @@ fn a_given_file_is_moved_in_where_that_is_possible_and_shares_nothing() {
         let table = Path::new(WORK).join("given");
         let trailer = write_table(&*fs, &table, 5, &[3; 3_000_000]).unwrap();
         let (digest, bytes) = (trailer.digest, trailer.file_bytes());
-        let refused = writer.give_file(Scope::Shared, 5, &*fs, &table, digest, bytes);
+        let refused = writer.give_file(
+            Scope::Shared,
+            LocalFile {
+                fs: &*fs,
+                path: &table,
+                content: 5,
+                digest,
+                bytes,
+            },
+        );
         assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
         let before = counted.counts();
         let file = writer
-            .give_file(Scope::Exclusive, 5, &*fs, &table, digest, bytes)
+            .give_file(
+                Scope::Exclusive,
+                LocalFile {
+                    fs: &*fs,
+                    path: &table,
+                    content: 5,
+                    digest,
+                    bytes,
+                },
+            )
             .unwrap();
         let written = counted.counts().bytes_written - before.bytes_written;
         assert_eq!(written == 0, may_link, "{written} bytes");

@@ -5,8 +5,8 @@ use crate::support::*;
 use keybed_env::{Fs, OsFs, SimFs, random::Ids};
 use keybed_format::Code;
 use keybed_snapshot::{
-    Birth, CheckpointId, Generation, JobId, Metadata, PutFiles, RootId, SavepointTarget, Scope, SnapshotKind,
-    inspect, savepoint::SHARES_STORAGE_WITH, storage::layout,
+    Birth, CheckpointId, Generation, JobId, LocalFile, Metadata, PutFiles, RootId, SavepointTarget, Scope,
+    SnapshotKind, inspect, savepoint::SHARES_STORAGE_WITH, storage::layout,
 };
 use std::{
     os::unix::fs::MetadataExt,
@@ -167,7 +167,16 @@ fn a_savepoint_takes_no_shared_and_no_wrong_files() {
         .unwrap();
     let put = |scope, content, digest, bytes| {
         writer
-            .put_file(scope, content, &sim, &table, digest, bytes)
+            .put_file(
+                scope,
+                LocalFile {
+                    fs: &sim,
+                    path: &table,
+                    content,
+                    digest,
+                    bytes,
+                },
+            )
             .unwrap_err()
             .code()
     };
@@ -260,7 +269,16 @@ fn a_savepoint_given_up_while_files_are_put_leaves_no_directory() {
                 scope.spawn(|| {
                     let (digest, bytes) = (trailer.digest, trailer.file_bytes());
                     while writer
-                        .put_file(Scope::Exclusive, 5, &*fs, &table, digest, bytes)
+                        .put_file(
+                            Scope::Exclusive,
+                            LocalFile {
+                                fs: &*fs,
+                                path: &table,
+                                content: 5,
+                                digest,
+                                bytes,
+                            },
+                        )
                         .is_ok()
                     {}
                 });
@@ -290,7 +308,16 @@ fn copies_share_nothing_and_links_are_made_only_on_request_and_recorded() {
         let writer = target.begin(JOB, birth, Ids::Entropy).unwrap();
         let (digest, bytes) = (trailer.digest, trailer.file_bytes());
         let file = writer
-            .put_file(Scope::Exclusive, 5, &*fs, &table, digest, bytes)
+            .put_file(
+                Scope::Exclusive,
+                LocalFile {
+                    fs: &*fs,
+                    path: &table,
+                    content: 5,
+                    digest,
+                    bytes,
+                },
+            )
             .unwrap();
         let path = writer.directory().join(file.object.as_str());
         let links = std::fs::metadata(&path).unwrap().nlink();

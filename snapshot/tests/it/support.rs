@@ -10,9 +10,10 @@ use keybed_format::{
 };
 use keybed_snapshot::{
     Anchor, Anchors, BackendKind, Birth, CheckpointId, CheckpointRoot, ClaimMode, FamilyHandle, FileHandle,
-    ForeignSnapshot, JobId, KeyGroupRange, KeyedHandle, LocalStorage, Metadata, OpenRoot, OperatorSnapshot,
-    OperatorUid, PutFiles, RunHandle, SavepointTarget, SavepointWriter, Scope, SnapshotDir, SnapshotKind,
-    StartOptions, StateCatalogue, SubtaskIndex, SubtaskState, TableHandle, metadata::decode, verify,
+    ForeignSnapshot, JobId, KeyGroupRange, KeyedHandle, LocalFile, LocalStorage, Metadata, OpenRoot,
+    OperatorSnapshot, OperatorUid, PutFiles, RunHandle, SavepointTarget, SavepointWriter, Scope, SnapshotDir,
+    SnapshotKind, StartOptions, StateCatalogue, SubtaskIndex, SubtaskState, TableHandle, metadata::decode,
+    verify,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,11 +100,13 @@ impl TinyJob {
         let put = self.root.put_files(checkpoint);
         let file = put.put_file(
             scope,
-            self.next,
-            &*self.fs,
-            &path,
-            trailer.digest,
-            trailer.file_bytes(),
+            LocalFile {
+                fs: &*self.fs,
+                path: &path,
+                content: self.next,
+                digest: trailer.digest,
+                bytes: trailer.file_bytes(),
+            },
         )?;
         Ok(TableHandle {
             file,
@@ -120,7 +123,16 @@ impl TinyJob {
         let content = self.next.to_le_bytes().repeat(3);
         let trailer = write_table(&*self.fs, &path, self.next, &content)?;
         let (digest, bytes) = (trailer.digest, trailer.file_bytes());
-        let file = savepoint.put_file(Scope::Exclusive, self.next, &*self.fs, &path, digest, bytes)?;
+        let file = savepoint.put_file(
+            Scope::Exclusive,
+            LocalFile {
+                fs: &*self.fs,
+                path: &path,
+                content: self.next,
+                digest,
+                bytes,
+            },
+        )?;
         Ok(TableHandle {
             file,
             visible_start: Vec::new(),

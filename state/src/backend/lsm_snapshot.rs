@@ -17,8 +17,8 @@ use keybed_lsm::{
     table::{BlockAccess, TableReader, TableView},
 };
 use keybed_snapshot::{
-    BackendKind, CheckpointId, FamilyHandle, FileHandle, FileSharing, KeyGroupRange, KeyedHandle, PutFiles,
-    RunHandle, Scope, SnapshotKind, SnapshotRequest, TableHandle,
+    BackendKind, CheckpointId, FamilyHandle, FileHandle, FileSharing, KeyGroupRange, KeyedHandle, LocalFile,
+    PutFiles, RunHandle, Scope, SnapshotKind, SnapshotRequest, TableHandle,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -192,11 +192,13 @@ impl<'a> Tables<'a> {
                 self.new.insert(content);
                 self.files.put_file(
                     self.scope,
-                    content,
-                    self.fs,
-                    &table.path,
-                    table.digest,
-                    table.bytes,
+                    LocalFile {
+                        fs: self.fs,
+                        path: &table.path,
+                        content,
+                        digest: table.digest,
+                        bytes: table.bytes,
+                    },
                 )?
             }
         };

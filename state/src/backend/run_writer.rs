@@ -8,7 +8,7 @@ use keybed_lsm::{
     Entry, TableId,
     table::{TableBuilder, TableFacts, TableOptions},
 };
-use keybed_snapshot::{PutFiles, Scope, TableHandle};
+use keybed_snapshot::{LocalFile, PutFiles, Scope, TableHandle};
 use std::path::{Path, PathBuf};
 
 /// Size at which a table is closed and the next one of the run begun, in bytes.
@@ -95,9 +95,16 @@ impl<'a> RunWriter<'a> {
             let TableFacts {
                 id, digest, bytes, ..
             } = facts;
-            let file = self
-                .files
-                .give_file(self.scope, id.0, self.fs, &path, digest, bytes)?;
+            let file = self.files.give_file(
+                self.scope,
+                LocalFile {
+                    fs: self.fs,
+                    path: &path,
+                    content: id.0,
+                    digest,
+                    bytes,
+                },
+            )?;
             self.tables.push(TableHandle {
                 file,
                 visible_end: Some(behind(facts.largest)),

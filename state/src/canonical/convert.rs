@@ -20,7 +20,7 @@ use crate::{
 use keybed_format::{Result, hex};
 use keybed_lsm::{Entry, EntryKind};
 use keybed_snapshot::{
-    FamilyHandle, KeyedHandle, OpenFiles, PutFiles, RunHandle, Scope, StateCatalogue, TableHandle,
+    FamilyHandle, KeyedHandle, LocalFile, OpenFiles, PutFiles, RunHandle, Scope, StateCatalogue, TableHandle,
 };
 
 /// Writes what the tables of `runs` hold as one canonical file. Scratch files lie in the directory of `options`.
@@ -57,7 +57,16 @@ pub(crate) fn to_canonical(
             bytes,
             entries,
         } = facts;
-        let file = out.give_file(Scope::Exclusive, content, &*fs, &path, digest, bytes)?;
+        let file = out.give_file(
+            Scope::Exclusive,
+            LocalFile {
+                fs: &*fs,
+                path: &path,
+                content,
+                digest,
+                bytes,
+            },
+        )?;
         Ok(handle_of(file, header.range, options.kind, entries))
     });
     // Whoever made the directory removes what an error leaves in it.

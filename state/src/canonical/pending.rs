@@ -12,7 +12,7 @@ use crate::{
     backend::{Captured, CapturedContent},
 };
 use keybed_format::{Result, hex};
-use keybed_snapshot::{PutFiles, Scope};
+use keybed_snapshot::{LocalFile, PutFiles, Scope};
 use std::path::Path;
 
 /// Memory for sorting windows and timers, in bytes, if the write memory of the subtask is not less.
@@ -59,7 +59,16 @@ impl PendingSnapshot for PendingCanonical {
                 bytes,
                 entries,
             } = facts;
-            let file = files.give_file(Scope::Exclusive, content, &*fs, &path, digest, bytes)?;
+            let file = files.give_file(
+                Scope::Exclusive,
+                LocalFile {
+                    fs: &*fs,
+                    path: &path,
+                    content,
+                    digest,
+                    bytes,
+                },
+            )?;
             Ok(WrittenSnapshot {
                 handle: handle_of(file, header.range, options.kind, entries),
                 stats: SnapshotStats {

@@ -2,7 +2,7 @@
 
 use keybed_env::{Fs, ReadFile};
 use keybed_format::{Code, Error, Result};
-use keybed_snapshot::{Anchor, FileHandle, Folder, ObjectName, OpenFiles, PutFiles, Scope};
+use keybed_snapshot::{FileHandle, LocalFile, ObjectName, OpenFiles, PutFiles, Scope};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -57,16 +57,15 @@ impl TestFiles {
 }
 
 impl PutFiles for TestFiles {
-    fn put_file(
-        &self,
-        scope: Scope,
-        content: u128,
-        local: &dyn Fs,
-        path: &Path,
-        digest: u64,
-        bytes: u64,
-    ) -> Result<FileHandle> {
-        let copy = local.read(path, bytes)?;
+    fn put_file(&self, scope: Scope, file: LocalFile<'_>) -> Result<FileHandle> {
+        let LocalFile {
+            fs,
+            path,
+            content,
+            digest,
+            bytes,
+        } = file;
+        let copy = fs.read(path, bytes)?;
         assert_eq!(copy.len() as u64, bytes);
         let n = self.put.fetch_add(1, Ordering::Relaxed);
         let object = ObjectName::new(format!("object-{n}"))?;
@@ -74,10 +73,7 @@ impl PutFiles for TestFiles {
             .lock()
             .unwrap()
             .insert(object.clone(), Arc::new(copy));
-        let (anchor, folder) = match scope {
-            Scope::Shared => (Anchor::Root, Folder::Shared),
-            Scope::Exclusive => (Anchor::SelfDir, Folder::Private),
-        };
+        let (anchor, folder) = scope.place();
         Ok(FileHandle {
             content,
             anchor,

@@ -5,8 +5,8 @@ use keybed_env::{Fs, SimFs, fs::FaultFs};
 use keybed_format::{Code, Error, Result, trailer::Trailer};
 use keybed_snapshot::{
     BackendKind, CheckpointId, CheckpointRoot, FamilyHandle, FileHandle, KeyGroupRange, KeyedHandle,
-    Metadata, OperatorSnapshot, OperatorUid, RunHandle, SavepointWriter, Scope, SnapshotKind, StateCatalogue,
-    SubtaskIndex, SubtaskState, TableHandle, root::Reading,
+    LocalFile, Metadata, OperatorSnapshot, OperatorUid, RunHandle, SavepointWriter, Scope, SnapshotKind,
+    StateCatalogue, SubtaskIndex, SubtaskState, TableHandle, root::Reading,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -111,7 +111,16 @@ impl Live {
         let id = self.pending[pending].id;
         let put = self.root.put_files(id);
         let (digest, bytes) = (table.trailer.digest, table.trailer.file_bytes());
-        let handle = put.put_file(scope, table.content, &*self.fs, &table.path, digest, bytes)?;
+        let handle = put.put_file(
+            scope,
+            LocalFile {
+                fs: &*self.fs,
+                path: &table.path,
+                content: table.content,
+                digest,
+                bytes,
+            },
+        )?;
         self.pending[pending].puts.insert(table.content, handle.clone());
         Ok(handle)
     }

@@ -370,7 +370,7 @@ impl World {
         root: &CheckpointRoot,
         from: &Restored,
     ) -> Result<(Vec<Table>, PathBuf)> {
-        let work = PathBuf::from(format!("/work/{}", self.fresh()));
+        let work = PathBuf::from(format!("/local/{}", self.fresh()));
         self.disk.create_dir(&work)?;
         let none = || Ok((Vec::new(), work.clone()));
         let (directory, metadata, files): (_, Metadata, Arc<dyn OpenFiles>) = match from {

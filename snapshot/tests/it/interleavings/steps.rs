@@ -9,7 +9,9 @@ use super::{
 };
 use keybed_env::{Fs, Random, random::Ids};
 use keybed_format::{Code, Error};
-use keybed_snapshot::{Birth, CheckpointId, Metadata, PutFiles, Scope, SnapshotKind, gc::GcOptions};
+use keybed_snapshot::{
+    Birth, CheckpointId, LocalFile, Metadata, PutFiles, Scope, SnapshotKind, gc::GcOptions,
+};
 use std::collections::BTreeSet;
 
 /// Checkpoints that one job has under way at most.
@@ -261,11 +263,13 @@ impl World {
             let writer = writing.writer.clone();
             let put = writer.put_file(
                 Scope::Exclusive,
-                next.content,
-                &*live.fs,
-                &next.path,
-                digest,
-                bytes,
+                LocalFile {
+                    fs: &*live.fs,
+                    path: &next.path,
+                    content: next.content,
+                    digest,
+                    bytes,
+                },
             );
             match put {
                 Ok(handle) => writing.put.push(table(handle)),
