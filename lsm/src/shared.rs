@@ -293,6 +293,9 @@ impl Shared {
                 slot.version = version;
             }
             then(&mut state);
+            // Under the lock: a waiter who sees the change must find that the generation has risen, or the owner
+            // believes that its own view of the state is the newest.
+            self.generation.fetch_add(1, Ordering::Release);
         }
         retire_unnamed(&mut catalogue, edit);
         let rolled = catalogue.manifest.roll(&*self.fs, ROLL_BYTES);
@@ -300,7 +303,7 @@ impl Shared {
             return Err(self.poison(error));
         }
         drop(catalogue);
-        self.announce();
+        self.announce_quietly();
         Ok(true)
     }
 

@@ -9,6 +9,7 @@ mod manifest;
 mod model;
 mod mount;
 mod pins;
+mod pressure;
 mod rescale;
 mod shape;
 mod simulated;
