@@ -2,15 +2,19 @@
 //!
 //! A block's frame carries a *referenced* mark. A hit sets it; the hand that looks for room clears it once before it
 //! evicts. Frames are dealt by hash to shards, each behind its own lock, so threads rarely meet; no lock is held
-//! while a block is read or decoded.
+//! while a block is read or decoded. Blocks count against a [`MemoryBudget`] from their decoding to their end, cached
+//! or not; whatever else needs memory of the budget makes the cache give way.
 
-use crate::{key::TableId, table::Block};
+use crate::{budget::MemoryBudget, key::TableId, table::Block};
 use keybed_format::checksum;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 const SHARDS_MAX: usize = 16;
@@ -21,7 +25,11 @@ const SHARD_BYTES_MIN: usize = 1 << 20;
 #[derive(Debug)]
 pub struct BlockCache {
     shards: Vec<Mutex<Shard>>,
-    capacity_bytes: usize,
+    /// Relaxed: it bounds, and orders nothing.
+    capacity_bytes: AtomicUsize,
+    budget: MemoryBudget,
+    /// The shard that gives way first next time.
+    turn: AtomicUsize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,16 +105,33 @@ pub struct CacheStats {
 impl BlockCache {
     /// A cache of at most `capacity_bytes`; 0 caches nothing.
     pub fn new(capacity_bytes: usize) -> Self {
+        Self::within(&MemoryBudget::unlimited(), capacity_bytes)
+    }
+
+    /// As [`BlockCache::new`]; blocks count against `budget`.
+    pub(crate) fn within(budget: &MemoryBudget, capacity_bytes: usize) -> Self {
         let shards = (capacity_bytes / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
         BlockCache {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
-            capacity_bytes,
+            capacity_bytes: AtomicUsize::new(capacity_bytes),
+            budget: budget.clone(),
+            turn: AtomicUsize::new(0),
         }
     }
 
-    /// The budget in bytes.
+    /// The most it keeps, in bytes.
     pub fn capacity_bytes(&self) -> usize {
-        self.capacity_bytes
+        self.capacity_bytes.load(Relaxed)
+    }
+
+    /// Keeps up to `capacity_bytes` from now on, if that is more than before.
+    pub(crate) fn raise_capacity(&self, capacity_bytes: usize) {
+        self.capacity_bytes.fetch_max(capacity_bytes, Relaxed);
+    }
+
+    /// What its blocks count against.
+    pub(crate) fn budget(&self) -> &MemoryBudget {
+        &self.budget
     }
 
     fn shard(&self, place: Place) -> &Mutex<Shard> {
@@ -133,7 +158,7 @@ impl BlockCache {
     /// Keeps a block, evicting others; a block larger than a shard's share is not kept.
     pub(crate) fn insert(&self, table: TableId, offset: u64, block: &Arc<Block>) {
         let bytes = block.memory_bytes();
-        let share = self.capacity_bytes / self.shards.len();
+        let share = self.capacity_bytes() / self.shards.len();
         if bytes > share {
             return;
         }
@@ -158,6 +183,28 @@ impl BlockCache {
         }
         // Freed outside the lock.
         drop(evicted);
+    }
+
+    /// Evicts at least `bytes`, or everything; says how much.
+    pub(crate) fn shrink(&self, bytes: usize) -> usize {
+        let mut freed = 0;
+        let first = self.turn.fetch_add(1, Relaxed);
+        for turn in 0..self.shards.len() {
+            let left = self.shards.len() - turn;
+            let share = bytes.saturating_sub(freed).div_ceil(left);
+            let mut evicted = Vec::new();
+            {
+                let shard = &mut *self.shards[(first + turn) % self.shards.len()].lock();
+                let before = shard.bytes;
+                while before - shard.bytes < share && !shard.frames.is_empty() {
+                    evicted.push(shard.evict());
+                }
+                freed += before - shard.bytes;
+            }
+            // Freed outside the lock.
+            drop(evicted);
+        }
+        freed
     }
 
     /// Counts.

@@ -8,6 +8,7 @@
 //! | `family`, [`options`] | key spaces of a store and what can be chosen |
 //! | `write`, `read`, `scan` | the owner's paths |
 //! | `memtable/`, `arena` | the newest versions, in memory |
+//! | [`budget`] | one bound on the memory of many stores |
 //! | `flush` | from sealed memtable to table |
 //! | `compaction/` | merging runs: picker (pure), job, which versions are kept |
 //! | `version/` | which tables hold a family's content: edits, manifest, version set |
@@ -20,6 +21,7 @@
 #![deny(unsafe_code)]
 
 mod arena;
+pub mod budget;
 pub mod cache;
 pub mod compaction;
 mod family;
@@ -45,6 +47,7 @@ mod view;
 mod wait;
 mod write;
 
+pub use budget::{BudgetStats, MemoryBudget, Pool};
 pub use cache::BlockCache;
 pub use family::Family;
 pub use key::{Entry, EntryKind, KeyRange, Seqno, TableId};

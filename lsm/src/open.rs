@@ -7,6 +7,7 @@
 //! names of the patterns above, and only after the new manifest is in charge.
 
 use crate::{
+    budget::MemoryBudget,
     cache::BlockCache,
     family::built_in,
     key::TableId,
@@ -136,7 +137,8 @@ pub(crate) struct Start {
 fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start) -> Result<Store> {
     let fs = options.fs.clone();
     let graveyard = Arc::new(Graveyard::default());
-    let cache = Arc::new(BlockCache::new(options.cache_bytes));
+    let budget = options.budget.get_or_insert_with(MemoryBudget::unlimited).clone();
+    let cache = budget.shared_cache(options.cache_bytes);
     let mut tables: HashMap<TableId, Arc<LiveTable>> = HashMap::new();
     for record in start.set.tables() {
         if let Entry::Vacant(place) = tables.entry(record.id) {

@@ -1,6 +1,8 @@
 //! Options of stores and families.
 
-use crate::{memtable::MemtableKind, merge_operator::MergeOperator, table::Compression};
+use crate::{
+    budget::MemoryBudget, memtable::MemtableKind, merge_operator::MergeOperator, table::Compression,
+};
 use keybed_env::{Fs, OsFs, Scheduler, ThreadScheduler, random::Ids};
 use keybed_format::{Error, Result};
 use std::{sync::Arc, time::Duration};
@@ -63,8 +65,12 @@ pub struct StoreOptions {
     pub target_file_bytes: u64,
     /// How blocks are read; default mapped.
     pub access: Access,
-    /// Cache of decoded blocks; default 32 MiB.
+    /// Cache of decoded blocks; default 32 MiB. Stores of one [`budget`](Self::budget) share one cache, as large as
+    /// the largest value among them and smaller while the budget needs the memory.
     pub cache_bytes: usize,
+    /// Bounds the memory of all stores that are given clones of it; default none: memory is counted, and bounded by
+    /// `memtable_bytes`, `sealed_max` and `cache_bytes` of each store alone.
+    pub budget: Option<MemoryBudget>,
     /// Whether compactions are started by themselves; default yes. Without, runs pile up until
     /// [`Store::compact`](crate::Store::compact).
     pub compaction: bool,
@@ -88,6 +94,7 @@ impl Default for StoreOptions {
             target_file_bytes: 64 << 20,
             access: Access::Map,
             cache_bytes: 32 << 20,
+            budget: None,
             compaction: true,
         }
     }

@@ -10,6 +10,7 @@
 //! held across its own append: it is what puts edits in order; the owner takes it only to create or drop a family.
 
 use crate::{
+    budget::MemoryBudget,
     cache::BlockCache,
     key::TableId,
     memtable::Sealed,
@@ -117,6 +118,8 @@ pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) options: StoreOptions,
     cache: Arc<BlockCache>,
+    /// Bounds the memory of this store and of others.
+    pub(crate) budget: MemoryBudget,
     /// Rises with every install and every failure. Release after the state changed; the owner's Acquire load before
     /// it looks is the partner.
     pub(crate) generation: AtomicU64,
@@ -155,6 +158,7 @@ impl Shared {
             dir: dir.to_path_buf(),
             ids: Mutex::new(options.ids.clone()),
             options,
+            budget: cache.budget().clone(),
             cache,
             generation: AtomicU64::new(1),
             state: Mutex::new(state),

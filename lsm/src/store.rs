@@ -1,6 +1,7 @@
 //! The owner's handle of a store.
 
 use crate::{
+    budget::MemoryBudget,
     compaction::job,
     family::{Family, OwnedFamily},
     flush,
@@ -107,6 +108,11 @@ impl Store {
     /// The store's directory.
     pub fn dir(&self) -> &Path {
         &self.shared.dir
+    }
+
+    /// What the store's memory counts against.
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.shared.budget
     }
 
     /// The seqno of the next write; larger than every one in the store.

@@ -15,7 +15,10 @@
 //! Nothing in here panics on broken bytes: [`Geometry::parse`] checks that the parts tile the block, and every
 //! access behind it is checked again and answers `None` for bytes that make no sense. Page: docs/format/table.md.
 
-use crate::key::{self, Entry, EntryKind, Seqno};
+use crate::{
+    budget::{Lease, MemoryBudget, Pool},
+    key::{self, Entry, EntryKind, Seqno},
+};
 use keybed_format::{Cursor, Result};
 
 /// Bytes of the header.
@@ -386,13 +389,25 @@ impl<'a> BlockView<'a> {
 pub struct Block {
     bytes: Vec<u8>,
     geometry: Geometry,
+    /// What it takes of a memory budget, given back with the last holder.
+    _lease: Option<Lease>,
 }
 
 impl Block {
     /// Takes decoded bytes of the block at `offset` of its file.
     pub(crate) fn new(bytes: Vec<u8>, offset: u64) -> Result<Block> {
         let geometry = Geometry::parse(&bytes, offset)?;
-        Ok(Block { bytes, geometry })
+        Ok(Block {
+            bytes,
+            geometry,
+            _lease: None,
+        })
+    }
+
+    /// Counts against a budget from now on.
+    pub(crate) fn charge(mut self, budget: &MemoryBudget, pool: Pool) -> Block {
+        self._lease = Some(budget.overdraw(pool, self.memory_bytes()));
+        self
     }
 
     pub(crate) fn view(&self) -> BlockView<'_> {

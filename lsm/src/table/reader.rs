@@ -11,6 +11,7 @@ use super::{
     source::Source,
 };
 use crate::{
+    budget::{Lease, Pool},
     cache::BlockCache,
     key::{Entry, KeyRange, Seqno, TableId},
 };
@@ -49,6 +50,8 @@ pub struct TableReader {
     /// Geometry of each mapped, uncompressed block whose checksum was verified. `OnceLock` publishes it with a
     /// release store that the acquire load of each read pairs with. Empty if the file is not mapped.
     checked: Box<[OnceLock<Geometry>]>,
+    /// What index and filter take of the cache's budget.
+    _lease: Lease,
 }
 
 /// Where the bytes of the filter are.
@@ -149,16 +152,19 @@ impl TableReader {
         drop(tail);
         let checked = if source.is_mapped() { fence.blocks() } else { 0 };
         let checked = (0..checked).map(|_| OnceLock::new()).collect();
-        Ok(TableReader {
+        let mut reader = TableReader {
             path: path.into(),
             facts,
             footer,
             source,
+            _lease: cache.budget().lease(Pool::Meta),
             cache,
             fence,
             filter,
             checked,
-        })
+        };
+        reader._lease.overdraw(reader.memory_bytes());
+        Ok(reader)
     }
 
     /// The newest version of `key` with a seqno of at most `seqno_max`. `hash` is [`crate::key::hash`] of the key.
@@ -262,7 +268,7 @@ impl TableReader {
             return Ok(BlockRef::Cached(block));
         }
         let loaded = self
-            .read_block(block)
+            .read_block(block, keep)
             .map_err(|e| damage_of_table(e, &self.path))?;
         if let BlockRef::Cached(block) = &loaded
             && keep
@@ -273,9 +279,14 @@ impl TableReader {
     }
 
     /// Reads, verifies and decodes a block from the file.
-    fn read_block(&self, block: usize) -> Result<BlockRef<'_>> {
+    fn read_block(&self, block: usize, keep: bool) -> Result<BlockRef<'_>> {
         let (start, end) = self.fence.place(block);
         let id = self.facts.id;
+        let pool = if keep { Pool::Block } else { Pool::Iterator };
+        let decoded = |raw| -> Result<BlockRef<'_>> {
+            let block = Block::new(raw, start)?.charge(self.cache.budget(), pool);
+            Ok(BlockRef::Cached(Arc::new(block)))
+        };
         if let Some(stored) = self.source.mapped(start as usize, end as usize) {
             return match compress::open(stored, id, start)? {
                 Stored::Raw(bytes) => {
@@ -288,9 +299,7 @@ impl TableReader {
                         geometry: geometry.ok_or_else(broken)?,
                     }))
                 }
-                Stored::Packed(packed) => {
-                    Ok(BlockRef::Cached(Arc::new(Block::new(packed.unpack()?, start)?)))
-                }
+                Stored::Packed(packed) => decoded(packed.unpack()?),
             };
         }
         let mut stored = self.source.read(start, end)?.into_owned();
@@ -302,7 +311,7 @@ impl TableReader {
             }
             Stored::Packed(packed) => packed.unpack()?,
         };
-        Ok(BlockRef::Cached(Arc::new(Block::new(raw, start)?)))
+        decoded(raw)
     }
 
     /// Turns nonsense inside of a block into an error.
