@@ -13,6 +13,7 @@
 //! | `compaction/` | merging runs: picker (pure), job, which versions are kept |
 //! | `version/` | which tables hold a family's content: edits, manifest, version set |
 //! | `iter/` | merging sorted sources |
+//! | [`range_delete`], [`floor`] | many keys that are gone at once |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
 //! | `shared` | what owner and background share |
 //! | [`merge_operator`] | writes that say how to change a value |
@@ -25,6 +26,7 @@ pub mod budget;
 pub mod cache;
 pub mod compaction;
 mod family;
+pub mod floor;
 mod flush;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -36,6 +38,7 @@ pub mod mount;
 mod open;
 pub mod options;
 mod pin;
+pub mod range_delete;
 mod read;
 mod scan;
 mod shared;
@@ -50,6 +53,7 @@ mod write;
 pub use budget::{BudgetStats, MemoryBudget, Pool};
 pub use cache::BlockCache;
 pub use family::Family;
+pub use floor::Floor;
 pub use key::{Entry, EntryKind, KeyRange, Seqno, TableId};
 pub use memtable::MemtableKind;
 pub use merge_operator::{Append, MergeOperator, SumI64, SumU64};
