@@ -85,7 +85,7 @@ fn run(shared: &Shared) {
             }
         };
         attempt += 1;
-        match flush(shared, next.0, &next.1) {
+        match shared.timed(&shared.timings.flush, || flush(shared, next.0, &next.1)) {
             Ok(Outcome::Cancelled) => return,
             Ok(Outcome::Complete) => {
                 attempt = 0;

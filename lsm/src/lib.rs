@@ -16,6 +16,7 @@
 //! | [`range_delete`], [`floor`] | many keys that are gone at once |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
 //! | `shared` | what owner and background share |
+//! | `stats/` | counters, distributions, shapes: what a store does and how it stands |
 //! | [`merge_operator`] | writes that say how to change a value |
 //! | [`table`], [`cache`] | immutable sorted files; decoded blocks of tables that are not mapped |
 //! | [`key`] | ids, versions, ranges, the one hash and the one comparison |
@@ -51,7 +52,7 @@ mod wait;
 mod write;
 
 pub use budget::{BudgetStats, MemoryBudget, Pool};
-pub use cache::BlockCache;
+pub use cache::{BlockCache, CacheStats};
 pub use family::Family;
 pub use floor::Floor;
 pub use key::{Entry, EntryKind, KeyRange, Seqno, TableId};
@@ -62,7 +63,10 @@ pub use options::{Access, Durability, FamilyOptions, StoreOptions};
 pub use pin::{PinnedFamily, PinnedFiles, PinnedRun, PinnedTable, Pinning};
 pub use read::Value;
 pub use scan::Range;
-pub use stats::StoreStats;
+pub use stats::{
+    FamilyStats, Histogram, Latencies, RunStats, SampledGets, StatsReader, StoreCounts, StoreStats,
+    WaitReason, Waits,
+};
 pub use store::Store;
 pub use version::edit::BOTTOM;
 pub use view::View;

@@ -3,7 +3,7 @@
 use crate::{
     budget::MemoryBudget, memtable::MemtableKind, merge_operator::MergeOperator, table::Compression,
 };
-use keybed_env::{Fs, OsFs, Scheduler, ThreadScheduler, random::Ids};
+use keybed_env::{Clock, Fs, OsFs, Scheduler, SystemClock, ThreadScheduler, random::Ids};
 use keybed_format::{Error, Result};
 use std::{sync::Arc, time::Duration};
 
@@ -39,6 +39,8 @@ pub struct StoreOptions {
     /// Runs flushes and compactions; default a pool of one thread of its own. Clones of these options share it: a
     /// process with many stores clones one set of options.
     pub scheduler: Arc<dyn Scheduler>,
+    /// Where time comes from, for statistics and for everything that is due after a while; default the system's.
+    pub clock: Arc<dyn Clock>,
     /// Where table ids come from; default the system's entropy.
     pub ids: Ids,
     /// Write memory of all families together, 4 KiB to 4 GiB; default 64 MiB. When it is used up the largest
@@ -81,6 +83,7 @@ impl Default for StoreOptions {
         StoreOptions {
             fs: Arc::new(OsFs),
             scheduler: Arc::new(ThreadScheduler::new(1)),
+            clock: Arc::new(SystemClock::new()),
             ids: Ids::Entropy,
             memtable_bytes: 64 << 20,
             sealed_max: 3,

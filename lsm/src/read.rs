@@ -5,7 +5,7 @@ use crate::{
     key::{self, Entry, EntryKind, SEQNO_MAX},
     memtable::{Active, Memtable, Sealed},
     merge_operator::{MergeOperator, fold},
-    stats::count,
+    stats::{count, count_and_sample},
     store::Store,
     table::Slice,
     version::Version,
@@ -195,16 +195,18 @@ impl Store {
         let hash = key::hash(key);
         match family.active.memtable.get(key, hash) {
             Some((_, EntryKind::Put, value)) => {
-                count(&self.counters.memtable_hits);
+                count(&self.shared.owner_counters.memtable_hits);
                 Ok(Some(Value(Repr::Borrowed(value))))
             }
             Some((_, EntryKind::Delete, _)) => {
-                count(&self.counters.memtable_hits);
+                count(&self.shared.owner_counters.memtable_hits);
                 Ok(None)
             }
             Some((_, EntryKind::Merge, _)) => family.sources().get_merged(key, hash),
             None => {
-                count(&self.counters.table_gets);
+                if count_and_sample(&self.shared.owner_counters.table_gets) {
+                    return self.shared.get_sampled(&family.below(), key, hash);
+                }
                 family.below().get(key, hash)
             }
         }

@@ -15,6 +15,7 @@ use crate::{
     key::TableId,
     memtable::Sealed,
     options::{Access, FamilyOptions, StoreOptions},
+    stats::{AtomicHistogram, BackgroundCounters, OwnerCounters, Timings, WaitReason, nanos},
     table::BlockAccess,
     version::{
         Graveyard, LiveTable, LiveView, Run, Version,
@@ -89,20 +90,6 @@ pub(crate) struct State {
     pub(crate) closing: bool,
 }
 
-/// Counters that background jobs keep. Relaxed: they are statistics.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) flushes: AtomicU64,
-    pub(crate) flush_bytes: AtomicU64,
-    pub(crate) flushed_entries: AtomicU64,
-    pub(crate) compactions: AtomicU64,
-    pub(crate) bottom_compactions: AtomicU64,
-    pub(crate) compaction_read_bytes: AtomicU64,
-    pub(crate) compaction_bytes: AtomicU64,
-    pub(crate) files_removed: AtomicU64,
-    pub(crate) torn_bytes: AtomicU64,
-}
-
 /// The manifest and the readers of the tables it names.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
@@ -129,7 +116,10 @@ pub(crate) struct Shared {
     /// Puts edits in order; held across the manifest's own I/O.
     catalogue: Mutex<Catalogue>,
     pub(crate) graveyard: Arc<Graveyard>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: BackgroundCounters,
+    /// Written by the owner alone.
+    pub(crate) owner_counters: OwnerCounters,
+    pub(crate) timings: Timings,
     /// Guards the source of table ids alone.
     ids: Mutex<Ids>,
     /// Kept by pinned files, too: nobody may open the directory and tidy up while files of it are pinned.
@@ -165,7 +155,9 @@ impl Shared {
             changed: Condvar::new(),
             catalogue: Mutex::new(catalogue),
             graveyard,
-            counters: Counters::default(),
+            counters: BackgroundCounters::default(),
+            owner_counters: OwnerCounters::default(),
+            timings: Timings::default(),
             lock: Mutex::new(Some(lock)),
         })
     }
@@ -183,6 +175,32 @@ impl Shared {
     /// How blocks of a table are read.
     pub(crate) fn block_access(&self, origin: Origin) -> BlockAccess {
         block_access(self.options.access, origin, &self.cache)
+    }
+
+    /// The cache of blocks of tables that are not mapped.
+    pub(crate) fn cache(&self) -> &BlockCache {
+        &self.cache
+    }
+
+    /// Does `work`, which waits, and notes for how long and why.
+    pub(crate) fn waiting<R>(&self, reason: WaitReason, work: impl FnOnce() -> R) -> R {
+        let started = self.options.clock.monotonic();
+        let result = work();
+        let took = self.options.clock.monotonic().saturating_sub(started);
+        self.timings.waited(reason, took);
+        result
+    }
+
+    /// Does `work`, and notes in `durations` how long it took if it succeeds.
+    pub(crate) fn timed<R>(
+        &self,
+        durations: &AtomicHistogram,
+        work: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        let started = self.options.clock.monotonic();
+        let result = work()?;
+        durations.record(nanos(self.options.clock.monotonic().saturating_sub(started)));
+        Ok(result)
     }
 
     /// Removes a file that nobody refers to; if that fails the next open does it.

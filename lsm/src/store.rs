@@ -8,7 +8,7 @@ use crate::{
     key::Seqno,
     memtable::{Active, Memtable, Sealed},
     shared::{Shared, State},
-    stats::{OwnerCounters, StoreStats},
+    stats::{WaitReason, count},
     version::Version,
     wait::read_only,
 };
@@ -29,8 +29,9 @@ const RUNS_STOP_FACTOR: usize = 4;
 /// An ordered key/value store in one directory, owned by one thread at a time.
 ///
 /// Writes take `&mut self`, scans borrow `&self`, so the borrow checker keeps scans and in-place updates apart; the
-/// owner's path takes no lock and no atomic read-modify-write. `Store` is `Send`, not `Sync`: other threads read
-/// through a [`View`](crate::View) and copy files through [`PinnedFiles`](crate::PinnedFiles).
+/// owner's path takes no lock and no atomic read-modify-write. While nobody writes, several threads may read through
+/// one `&Store`; otherwise they read through a [`View`](crate::View) and copy files through
+/// [`PinnedFiles`](crate::PinnedFiles).
 ///
 /// Keys have at most 65,535 bytes and compare as bytes; values have at most 64 MiB.
 ///
@@ -66,7 +67,6 @@ pub struct Store {
     /// Write memory; 0 sends every write to [`Store::attend`], which refuses it.
     pub(crate) active_bytes_max: usize,
     pub(crate) random: Random,
-    pub(crate) counters: OwnerCounters,
     pub(crate) scratch: Vec<u8>,
     pub(crate) closed: bool,
 }
@@ -99,7 +99,6 @@ impl Store {
             active_bytes_max: shared.options.memtable_bytes,
             shared,
             random,
-            counters: OwnerCounters::default(),
             scratch: Vec::new(),
             closed: false,
         }
@@ -156,9 +155,13 @@ impl Store {
     #[inline(always)]
     pub(crate) fn after_write(&mut self, family: Family, grown: usize) {
         self.next_seqno += 1;
-        self.counters.writes += 1;
+        count(&self.shared.owner_counters.writes);
         if grown != 0 {
             self.active_bytes += grown;
+            self.shared
+                .owner_counters
+                .active_bytes
+                .set(self.active_bytes as u64);
             if self.families[family.0 as usize].active.memtable.must_seal() {
                 self.seal(family.0 as usize);
             }
@@ -193,7 +196,7 @@ impl Store {
     fn make_room(&mut self) -> Result {
         let max = self.shared.options.sealed_max * self.shared.options.memtable_bytes;
         if self.sealed_bytes() >= max {
-            self.counters.stalls += 1;
+            count(&self.shared.owner_counters.stalls);
             flush::schedule(&self.shared);
             let has_room = |state: &State| {
                 let waiting: usize = state
@@ -205,11 +208,11 @@ impl Store {
             };
             let failed =
                 |state: &State| state.poisoned.is_some() || (state.flush_error.is_some() && !state.flushing);
-            let in_time = self
-                .shared
-                .wait(Priority::Flush, self.shared.options.write_wait_max, |state| {
-                    has_room(state) || failed(state)
-                });
+            let at_most = self.shared.options.write_wait_max;
+            let in_time = self.shared.waiting(WaitReason::Stop, || {
+                self.shared
+                    .wait(Priority::Flush, at_most, |state| has_room(state) || failed(state))
+            });
             self.refresh();
             if self.sealed_bytes() >= max {
                 return Err(self.why_no_room(in_time));
@@ -236,16 +239,18 @@ impl Store {
         {
             return;
         }
-        self.counters.stalls += 1;
+        count(&self.shared.owner_counters.stalls);
         job::schedule(&self.shared);
-        self.shared
-            .wait(Priority::Bottom, options.write_wait_max, |state| {
-                !state.compacting
-                    || state
-                        .families
-                        .iter()
-                        .all(|family| family.version.runs.len() <= max)
-            });
+        self.shared.waiting(WaitReason::Stop, || {
+            self.shared
+                .wait(Priority::Bottom, options.write_wait_max, |state| {
+                    !state.compacting
+                        || state
+                            .families
+                            .iter()
+                            .all(|family| family.version.runs.len() <= max)
+                })
+        });
         self.refresh();
     }
 
@@ -277,6 +282,10 @@ impl Store {
                 if owned.dropped != shared.dropped {
                     owned.dropped = shared.dropped;
                     self.active_bytes -= owned.active.memtable.bytes();
+                    self.shared
+                        .owner_counters
+                        .active_bytes
+                        .set(self.active_bytes as u64);
                     let kind = owned.options.memtable;
                     owned.active = Active::new(Memtable::new(kind, self.random.u64()));
                 }
@@ -315,8 +324,12 @@ impl Store {
         if family.active.memtable.is_empty() {
             return;
         }
-        self.counters.seals += 1;
+        count(&self.shared.owner_counters.seals);
         self.active_bytes -= family.active.memtable.bytes();
+        self.shared
+            .owner_counters
+            .active_bytes
+            .set(self.active_bytes as u64);
         let fresh = Active::new(Memtable::new(family.options.memtable, self.random.u64()));
         let sealed = Arc::new(Sealed::new(std::mem::replace(&mut family.active, fresh).memtable));
         family.sealed.insert(0, sealed.clone());
@@ -342,40 +355,6 @@ impl Store {
         }
         Ok(())
     }
-
-    /// What the store has done so far.
-    pub fn stats(&self) -> StoreStats {
-        let background = &self.shared.counters;
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let versions = || self.families.iter().map(|family| &family.version);
-        let tables = || {
-            versions()
-                .flat_map(|version| &version.runs)
-                .flat_map(|run| &run.tables)
-        };
-        StoreStats {
-            writes: self.counters.writes,
-            table_gets: self.counters.table_gets.get(),
-            memtable_hits: self.counters.memtable_hits.get(),
-            seals: self.counters.seals,
-            flushes: load(&background.flushes),
-            flush_bytes: load(&background.flush_bytes),
-            flushed_entries: load(&background.flushed_entries),
-            flush_failures: self.shared.state.lock().flush_failures,
-            compactions: load(&background.compactions),
-            bottom_compactions: load(&background.bottom_compactions),
-            compaction_bytes: load(&background.compaction_bytes),
-            compaction_read_bytes: load(&background.compaction_read_bytes),
-            stalls: self.counters.stalls,
-            files_removed: load(&background.files_removed),
-            torn_bytes: load(&background.torn_bytes),
-            active_bytes: self.active_bytes as u64,
-            sealed_bytes: self.sealed_bytes() as u64,
-            tables: tables().count() as u64,
-            table_bytes: tables().map(|table| table.table.record.bytes).sum(),
-            runs_max: versions().map(|version| version.runs.len()).max().unwrap_or(0) as u64,
-        }
-    }
 }
 
 impl Drop for Store {
@@ -383,3 +362,9 @@ impl Drop for Store {
         self.shut_down();
     }
 }
+
+/// Reads may happen on several threads at once while nobody writes: a shared store rests on it.
+const _: fn() = || {
+    fn readable_by_many<T: Send + Sync>() {}
+    readable_by_many::<Store>();
+};

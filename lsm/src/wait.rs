@@ -7,6 +7,7 @@ use crate::{
     family::Family,
     flush,
     shared::State,
+    stats::WaitReason,
     store::{LONG, Store},
 };
 use keybed_env::Priority;
@@ -25,14 +26,16 @@ impl Store {
     fn wait_for_flush(&mut self) -> Result {
         flush::schedule(&self.shared);
         let mut result = Ok(());
-        self.shared
-            .wait(Priority::Flush, LONG, |state| match flush_ended(state) {
-                Some(ended) => {
-                    result = ended;
-                    true
-                }
-                None => false,
-            });
+        self.shared.waiting(WaitReason::Flush, || {
+            self.shared
+                .wait(Priority::Flush, LONG, |state| match flush_ended(state) {
+                    Some(ended) => {
+                        result = ended;
+                        true
+                    }
+                    None => false,
+                })
+        });
         self.refresh();
         result
     }
@@ -54,7 +57,7 @@ impl Store {
         }
         job::schedule(&self.shared);
         let mut result = Ok(());
-        self.shared.wait(Priority::Bottom, LONG, |state| {
+        let ended = |state: &mut State| {
             if let Some(error) = state.compaction_error.as_ref().or(state.poisoned.as_ref()) {
                 result = Err(error.duplicate());
                 return !state.compacting;
@@ -63,6 +66,9 @@ impl Store {
                 .families
                 .get(number)
                 .is_none_or(|slot| !slot.requested || slot.operator_missing)
+        };
+        self.shared.waiting(WaitReason::Merge, || {
+            self.shared.wait(Priority::Bottom, LONG, ended)
         });
         self.refresh();
         result
@@ -80,7 +86,7 @@ impl Store {
         job::schedule(&self.shared);
         let mut result = Ok(());
         let shared = self.shared.clone();
-        self.shared.wait(Priority::Bottom, LONG, |state| {
+        let ended = |state: &mut State| {
             if state.flushing || state.compacting || state.tidying > 0 {
                 return false;
             }
@@ -89,6 +95,9 @@ impl Store {
                 return true;
             }
             job::next(&shared, state).is_none()
+        };
+        self.shared.waiting(WaitReason::Merge, || {
+            self.shared.wait(Priority::Bottom, LONG, ended)
         });
         // The owner's old versions go now, and with them the files that only they held.
         self.refresh();

@@ -105,7 +105,7 @@ impl Store {
         let probe = owned.active.memtable.find(key, hash);
         let update = match probe {
             Probe::Found { place, .. } => {
-                count(&self.counters.memtable_hits);
+                count(&self.shared.owner_counters.memtable_hits);
                 let entry = owned.active.memtable.entry(place);
                 match entry.kind {
                     EntryKind::Put => change(Some(entry.value)),
@@ -114,7 +114,7 @@ impl Store {
                 }
             }
             Probe::Vacant { .. } => {
-                count(&self.counters.table_gets);
+                count(&self.shared.owner_counters.table_gets);
                 change(owned.below().get(key, hash)?.as_deref())
             }
         };
@@ -168,7 +168,7 @@ impl Store {
             match owned.active.memtable.entry(place).kind {
                 EntryKind::Put => {
                     change(owned.active.memtable.value_mut(place, seqno));
-                    count(&self.counters.memtable_hits);
+                    count(&self.shared.owner_counters.memtable_hits);
                     self.after_write(family, 0);
                     return Ok(true);
                 }
@@ -190,7 +190,7 @@ impl Store {
     ) -> Result<bool> {
         let mut value = std::mem::take(&mut self.scratch);
         value.clear();
-        count(&self.counters.table_gets);
+        count(&self.shared.owner_counters.table_gets);
         let found = match self.owned(family)?.sources().get(key, hash)? {
             Some(old) => {
                 value.extend_from_slice(&old);
@@ -235,7 +235,7 @@ impl Store {
             }
             Probe::Vacant { .. } => {}
         }
-        count(&self.counters.table_gets);
+        count(&self.shared.owner_counters.table_gets);
         let mut value = self
             .owned(family)?
             .sources()

@@ -116,7 +116,8 @@ pub(crate) fn schedule(shared: &Arc<Shared>) {
         priority,
         Box::new(move || {
             let ended = Ended(shared_for_job);
-            let result = run(&ended.0, &work);
+            let timings = &ended.0.timings.compaction;
+            let result = ended.0.timed(timings, || run(&ended.0, &work));
             drop(work);
             ended.0.bury_the_dead();
             ended.end(result);

@@ -8,7 +8,8 @@ use crate::{
     arena::Place,
     key::{Entry, order_prefix},
 };
-use std::{cell::RefCell, sync::Arc};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// A memtable's places in the order of their keys.
 #[derive(Clone, Debug)]
@@ -24,8 +25,8 @@ pub(crate) enum Order {
 pub(crate) struct Active {
     /// The memtable.
     pub(crate) memtable: Memtable,
-    /// Order and the layout it belongs to.
-    sorted: RefCell<Option<(u64, Arc<[Place]>)>>,
+    /// Order and the layout it belongs to. Several threads may scan while none writes.
+    sorted: Mutex<Option<(u64, Arc<[Place]>)>>,
 }
 
 impl Active {
@@ -33,7 +34,7 @@ impl Active {
     pub(crate) fn new(memtable: Memtable) -> Self {
         Active {
             memtable,
-            sorted: RefCell::new(None),
+            sorted: Mutex::new(None),
         }
     }
 
@@ -42,7 +43,7 @@ impl Active {
         if self.memtable.tree.is_some() {
             return Order::Tree;
         }
-        let mut sorted = self.sorted.borrow_mut();
+        let mut sorted = self.sorted.lock();
         match &*sorted {
             Some((layout, order)) if *layout == self.memtable.layout => Order::Sorted(order.clone()),
             _ => {

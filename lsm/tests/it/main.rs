@@ -13,6 +13,7 @@ mod pressure;
 mod rescale;
 mod shape;
 mod simulated;
+mod stats;
 mod support;
 mod table_corruption;
 mod table_faults;

@@ -240,7 +240,7 @@ impl World {
     }
 }
 
-fn run(seed: u64, steps: usize, simulate: bool) -> keybed_lsm::StoreStats {
+fn run(seed: u64, steps: usize, simulate: bool) -> keybed_lsm::StoreCounts {
     let place = tempfile::tempdir().unwrap();
     let dir = if simulate {
         Path::new("store").to_path_buf()
@@ -266,11 +266,11 @@ fn run(seed: u64, steps: usize, simulate: bool) -> keybed_lsm::StoreStats {
         views: Vec::new(),
         pins: Vec::new(),
     };
-    let mut total = keybed_lsm::StoreStats::default();
+    let mut total = keybed_lsm::StoreCounts::default();
     for step in 0..steps {
-        let before = world.store().stats();
+        let before = world.store().counts();
         world.step(&mut random, &dir, &format!("seed {seed}, step {step}"));
-        let after = world.store().stats();
+        let after = world.store().counts();
         // A reopened store counts anew.
         if after.writes >= before.writes {
             total.bottom_compactions += after.bottom_compactions - before.bottom_compactions;
@@ -297,7 +297,7 @@ fn run(seed: u64, steps: usize, simulate: bool) -> keybed_lsm::StoreStats {
 
 #[test]
 fn random_programs_agree_with_a_map() {
-    let mut total = keybed_lsm::StoreStats::default();
+    let mut total = keybed_lsm::StoreCounts::default();
     for seed in 0..crate::support::scale(24) {
         // A quarter with real threads and files; the rest deterministic.
         let stats = run(seed, 3000, seed % 4 != 0);

@@ -27,9 +27,11 @@ pub(crate) fn tiny() -> StoreOptions {
 
 /// The same on a given file system, with jobs on this thread in a seeded order.
 pub(crate) fn simulated(fs: Arc<dyn Fs>, seed: u64) -> StoreOptions {
+    let clock = Arc::new(ManualClock::new());
     StoreOptions {
         fs,
-        scheduler: Arc::new(SimScheduler::new(seed, Arc::new(ManualClock::new()))),
+        scheduler: Arc::new(SimScheduler::new(seed, clock.clone())),
+        clock,
         ids: Ids::Seeded(Random::from_seed(seed)),
         ..tiny()
     }

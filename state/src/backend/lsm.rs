@@ -264,7 +264,7 @@ impl KeyedBackend for LsmBackend {
     }
 
     fn stats(&self) -> BackendStats {
-        let stats = self.store.stats();
+        let stats = self.store.counts();
         BackendStats {
             flushes: stats.flushes,
             compactions: stats.compactions,
