@@ -219,6 +219,8 @@ impl Store {
                     memtable: options.memtable,
                     partition_prefix: options.partition_prefix,
                     cut_prefix: options.cut_prefix,
+                    prefix_bytes: options.prefix_bytes,
+                    bottom_filter: options.bottom_filter,
                 })],
             }
         })?;

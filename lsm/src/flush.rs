@@ -122,6 +122,7 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
                 compression: shared.options.upper_compression,
                 filter: true,
                 partition_prefix: options.partition_prefix,
+                filter_prefix: options.prefix_bytes,
             },
             run,
             tier: 0,

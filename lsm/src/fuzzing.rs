@@ -8,8 +8,8 @@ use crate::{
     version::{edit::Edit, manifest, set::VersionSet},
 };
 use inside::{
-    BlockBuilder, BlockView, Compressor, FenceBuilder, Filter, Footer, Geometry, Stored, build_filter,
-    check_block, encode_properties, head, open_stored, seal,
+    BlockBuilder, BlockView, Compressor, FenceBuilder, Filter, Footer, Geometry, SectionId, Stored,
+    build_filter, check_block, encode_properties, head, open_stored, seal,
 };
 use keybed_env::ReadFile;
 use keybed_format::{Code, Error, Result, trailer::TrailerBuilder};
@@ -365,12 +365,8 @@ fn damaged_table(damage: &[u8]) -> Vec<u8> {
     }
     let all = || blocks.iter().flatten();
     let facts = TableFacts {
-        id: ID,
-        bytes: 0,
-        digest: 0,
         entries: 64,
         keys: 32,
-        tombstones: 0,
         merges: 32,
         smallest: blocks[0][0].key.clone(),
         largest: all().last().map(|e| e.key.clone()).unwrap_or_default(),
@@ -380,9 +376,13 @@ fn damaged_table(damage: &[u8]) -> Vec<u8> {
         value_bytes: all().map(|e| e.value.len() as u64).sum(),
         blocks: 4,
         partition_prefix: 2,
+        filter_prefix: 2,
+        ..TableFacts::new(ID)
     };
+    let prefixes = (0..4_u8).map(|i| key::hash(&[b'k', b'0' + i])).collect();
     let mut sections = vec![
         build_filter(hashes).expect("a filter"),
+        build_filter(prefixes).expect("a filter of prefixes"),
         fence.encode(inside::HEAD_BYTES),
         encode_properties(&facts),
     ];
@@ -391,7 +391,7 @@ fn damaged_table(damage: &[u8]) -> Vec<u8> {
             usize::from(hit[0]),
             usize::from(u16::from_le_bytes([hit[1], hit[2]])),
         );
-        let part = match part % 7 {
+        let part = match part % 8 {
             block @ 0..4 => &mut raw[block],
             section => &mut sections[section - 4],
         };
@@ -401,7 +401,7 @@ fn damaged_table(damage: &[u8]) -> Vec<u8> {
     assemble(&raw, sections)
 }
 
-/// A file of these blocks and sections (filter, index, properties), all checksums right.
+/// A file of these blocks and sections (filter, prefix filter, index, properties), all checksums right.
 fn assemble(blocks: &[Vec<u8>], sections: Vec<Vec<u8>>) -> Vec<u8> {
     let mut file = head();
     let mut compressor = Compressor::None;
@@ -410,17 +410,19 @@ fn assemble(blocks: &[Vec<u8>], sections: Vec<Vec<u8>>) -> Vec<u8> {
         file.extend_from_slice(block);
         compressor.store(&mut file, start, ID, start as u64);
     }
-    let mut offsets = Vec::new();
-    for payload in sections {
-        offsets.push(file.len() as u64);
-        let sealed = seal(payload, ID, file.len() as u64);
+    let mut footer = Footer::default();
+    let ids = [
+        SectionId::FILTER,
+        SectionId::PREFIX_FILTER,
+        SectionId::INDEX,
+        SectionId::PROPERTIES,
+    ];
+    for (id, payload) in ids.into_iter().zip(sections) {
+        let start = file.len() as u64;
+        let sealed = seal(payload, ID, start);
         file.extend(sealed);
+        footer.push(id, start, file.len() as u64);
     }
-    let footer = Footer {
-        filter_at: offsets[0],
-        index_at: offsets[1],
-        properties_at: offsets[2],
-    };
     let footer = footer.encode(ID, file.len() as u64);
     file.extend(footer);
     let mut trailer = TrailerBuilder::new(ID.0, inside::KIND);
@@ -444,7 +446,7 @@ mod tests {
 
     #[test]
     fn damage_below_right_checksums_is_survived_everywhere() {
-        for part in 0..7_u8 {
+        for part in 0..8_u8 {
             for at in 0..400_u16 {
                 for xor in [1, 0x80, 0xff] {
                     let [low, high] = at.to_le_bytes();

@@ -118,6 +118,8 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
             memtable: family.options.memtable,
             partition_prefix: family.options.partition_prefix,
             cut_prefix: family.options.cut_prefix,
+            prefix_bytes: family.options.prefix_bytes,
+            bottom_filter: family.options.bottom_filter,
         }));
         for (run, tier, tables) in numbered(&family.runs) {
             for table in &joined(tables) {

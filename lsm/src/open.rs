@@ -168,6 +168,8 @@ fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start)
                 memtable: record.memtable,
                 partition_prefix: record.partition_prefix,
                 cut_prefix: record.cut_prefix,
+                prefix_bytes: record.prefix_bytes,
+                bottom_filter: record.bottom_filter,
             },
             version: Arc::new(version),
             sealed: Vec::new(),

@@ -7,6 +7,7 @@ use crate::{
     memtable::MemtableIter,
     read::Sources,
     store::Store,
+    version::Run,
 };
 use keybed_format::Result;
 use std::ops::{Bound, RangeBounds};
@@ -70,15 +71,23 @@ impl<'a> Sources<'a> {
     /// Entries of a range.
     pub(crate) fn range<'k>(&self, range: &impl RangeBounds<&'k [u8]>) -> Result<Range<'a>> {
         let (start, end) = bounds(range);
-        self.scan(&start, end)
+        self.scan(&start, end, |_, _| true)
     }
 
     /// Entries whose keys begin with `prefix`.
     pub(crate) fn prefix(&self, prefix: &[u8]) -> Result<Range<'a>> {
-        self.scan(prefix, prefix_end(prefix))
+        self.scan(prefix, prefix_end(prefix), |run, end| {
+            run.may_hold_prefix(prefix, end)
+        })
     }
 
-    fn scan(&self, start: &[u8], end: Option<Vec<u8>>) -> Result<Range<'a>> {
+    /// `may_hold` says whether a run can hold keys of the range, of which it is given the end.
+    fn scan(
+        &self,
+        start: &[u8],
+        end: Option<Vec<u8>>,
+        may_hold: impl Fn(&Run, Option<&[u8]>) -> bool,
+    ) -> Result<Range<'a>> {
         let mut sources = Vec::with_capacity(1 + self.sealed.len() + self.version.runs.len());
         if let Some(active) = self.active.filter(|active| !active.memtable.is_empty()) {
             sources.push(Source::Memtable(MemtableIter::new(
@@ -91,6 +100,7 @@ impl<'a> Sources<'a> {
             self.version
                 .runs
                 .iter()
+                .filter(|run| may_hold(run, end.as_deref()))
                 .map(|run| Source::Run(RunIter::new(&run.tables, false))),
         );
         let mut merge = MergeIter::new(sources);

@@ -31,6 +31,8 @@ pub(crate) struct Work {
     id: u32,
     cut_prefix: u8,
     partition_prefix: u8,
+    prefix_bytes: u16,
+    bottom_filter: bool,
     operator: Option<Arc<dyn MergeOperator>>,
     version: Arc<Version>,
     plan: Plan,
@@ -85,6 +87,8 @@ pub(crate) fn next(shared: &Shared, state: &mut State) -> Option<Work> {
             id: family.id,
             cut_prefix: family.options.cut_prefix,
             partition_prefix: family.options.partition_prefix,
+            prefix_bytes: family.options.prefix_bytes,
+            bottom_filter: family.options.bottom_filter,
             operator: family.options.merge.clone(),
             version: family.version.clone(),
             plan,
@@ -241,8 +245,9 @@ fn output_options(shared: &Shared, work: &Work) -> OutputOptions {
             } else {
                 shared.options.upper_compression
             },
-            filter: true,
+            filter: !is_bottom || work.bottom_filter,
             partition_prefix: work.partition_prefix,
+            filter_prefix: work.prefix_bytes,
         },
         run: work.plan.output_run,
         tier: work.plan.output_tier,

@@ -6,7 +6,7 @@ use super::{
     compress::Compressor,
     fence::FenceBuilder,
     filter,
-    footer::{self, Footer},
+    footer::{self, Footer, SectionId},
     properties,
 };
 use crate::key::{self, Entry, SEQNO_MAX, TableId};
@@ -37,12 +37,37 @@ pub struct TableBuilder {
     block: BlockBuilder,
     fence: FenceBuilder,
     hashes: Vec<u64>,
+    prefixes: PrefixHashes,
     /// About how many bytes the filter of the ended blocks takes.
     filter_bytes: usize,
     last_key: Vec<u8>,
     last_seqno: u64,
     last_hash: u64,
     facts: TableFacts,
+    footer: Footer,
+    /// Sections of other parts of the engine.
+    sections: Vec<(SectionId, Vec<u8>)>,
+}
+
+/// Hashes of the distinct prefixes of the keys so far.
+#[derive(Debug, Default)]
+struct PrefixHashes {
+    hashes: Vec<u64>,
+    last: Vec<u8>,
+}
+
+impl PrefixHashes {
+    /// Takes note of the next key. Shorter ones do not begin with any prefix that is asked for.
+    fn see(&mut self, key: &[u8], bytes: u16) {
+        let Some(prefix) = key.get(..usize::from(bytes)) else {
+            return;
+        };
+        if self.hashes.is_empty() || !key::equal(prefix, &self.last) {
+            self.hashes.push(key::hash(prefix));
+            self.last.clear();
+            self.last.extend_from_slice(prefix);
+        }
+    }
 }
 
 impl TableBuilder {
@@ -73,27 +98,18 @@ impl TableBuilder {
             block: BlockBuilder::default(),
             fence: FenceBuilder::default(),
             hashes: Vec::new(),
+            prefixes: PrefixHashes::default(),
             filter_bytes: 0,
             last_key: Vec::new(),
             last_seqno: 0,
             last_hash: 0,
             facts: TableFacts {
-                id,
-                bytes: 0,
-                digest: 0,
-                entries: 0,
-                keys: 0,
-                tombstones: 0,
-                merges: 0,
-                smallest: Vec::new(),
-                largest: Vec::new(),
-                seqno_min: SEQNO_MAX,
-                seqno_max: 0,
-                key_bytes: 0,
-                value_bytes: 0,
-                blocks: 0,
                 partition_prefix: options.partition_prefix,
+                filter_prefix: options.filter_prefix,
+                ..TableFacts::new(id)
             },
+            footer: Footer::default(),
+            sections: Vec::new(),
             options,
         };
         builder.write(&footer::head())?;
@@ -145,6 +161,9 @@ impl TableBuilder {
         if self.options.filter {
             self.hashes.push(self.last_hash);
         }
+        if self.options.filter_prefix > 0 {
+            self.prefixes.see(entry.key, self.options.filter_prefix);
+        }
         Ok(())
     }
 
@@ -185,9 +204,12 @@ impl TableBuilder {
         Ok(())
     }
 
-    fn write_section(&mut self, payload: Vec<u8>) -> Result {
-        let sealed = footer::seal(payload, self.facts.id, self.written);
-        self.write(&sealed)
+    fn write_section(&mut self, section: SectionId, payload: Vec<u8>) -> Result {
+        let start = self.written;
+        let sealed = footer::seal(payload, self.facts.id, start);
+        self.write(&sealed)?;
+        self.footer.push(section, start, self.written);
+        Ok(())
     }
 
     /// Versions added so far.
@@ -198,6 +220,13 @@ impl TableBuilder {
     /// The last key added; empty before the first.
     pub fn last_key(&self) -> &[u8] {
         &self.last_key
+    }
+
+    /// Adds a section of another part of the engine; written when the table is finished. Readers that do not know it
+    /// skip it unless [`SectionId::is_required`].
+    #[allow(dead_code, reason = "for range deletes")]
+    pub(crate) fn set_section(&mut self, section: SectionId, payload: Vec<u8>) {
+        self.sections.push((section, payload));
     }
 
     /// About how large the file would be if it were finished now, a little less the filter of the open block. Cheap.
@@ -222,21 +251,21 @@ impl TableBuilder {
         self.end_block()?;
         self.facts.largest = std::mem::take(&mut self.last_key);
         self.facts.blocks = self.fence.blocks() as u64;
-        let filter_at = self.written;
         let hashes = std::mem::take(&mut self.hashes);
         if let Some(section) = self.options.filter.then(|| filter::build(hashes)).flatten() {
-            self.write_section(section)?;
+            self.write_section(SectionId::FILTER, section)?;
         }
-        let index_at = self.written;
-        self.write_section(self.fence.encode(footer::HEAD_BYTES))?;
-        let properties_at = self.written;
-        self.write_section(properties::encode(&self.facts))?;
-        let footer = Footer {
-            filter_at,
-            index_at,
-            properties_at,
+        if self.options.filter_prefix > 0
+            && let Some(section) = filter::build(std::mem::take(&mut self.prefixes.hashes))
+        {
+            self.write_section(SectionId::PREFIX_FILTER, section)?;
         }
-        .encode(self.facts.id, self.written);
+        for (section, payload) in std::mem::take(&mut self.sections) {
+            self.write_section(section, payload)?;
+        }
+        self.write_section(SectionId::INDEX, self.fence.encode(footer::HEAD_BYTES))?;
+        self.write_section(SectionId::PROPERTIES, properties::encode(&self.facts))?;
+        let footer = self.footer.encode(self.facts.id, self.written);
         self.write(&footer)?;
         let (tail, trailer) = self.trailer.finish();
         self.pending.extend_from_slice(&tail);

@@ -35,15 +35,12 @@ impl fmt::Display for TableDump<'_> {
             facts.smallest.escape_ascii(),
             facts.largest.escape_ascii()
         )?;
-        let parts = table.footer;
-        writeln!(
-            f,
-            "blocks {} · filter {} bytes · index {} bytes at {}",
-            facts.blocks,
-            parts.index_at - parts.filter_at,
-            parts.properties_at - parts.index_at,
-            parts.index_at
-        )?;
+        write!(f, "blocks {}", facts.blocks)?;
+        for section in &table.footer.sections {
+            let bytes = section.end - section.start;
+            write!(f, " · {} {bytes} bytes at {}", section.id.name(), section.start)?;
+        }
+        writeln!(f)?;
         for block in 0..table.fence.blocks() {
             let (start, end) = table.fence.place(block);
             write!(f, "block {block} at {start} · {} bytes", end - start)?;

@@ -4,9 +4,10 @@
 //!   TableBuilder ──► ┌─────────────────────────────────────────────┐
 //!                    │ block 0 │ block 1 │ …          16 KiB each   │
 //!                    │ filter      (binary fuse, over key hashes)   │
+//!                    │ …           (sections some tables have)      │
 //!                    │ index       (fence: where each block starts) │
 //!                    │ properties  (counts, ranges)                 │
-//!                    │ footer      (where the three lie)            │
+//!                    │ footer      (which sections, where they lie) │
 //!                    │ trailer     (keybed_format, kind "sst1")     │
 //!                    └─────────────────────────────────────────────┘
 //!                         ▲ TableReader: filter → fence → block hash → value
@@ -51,7 +52,7 @@ pub(crate) mod inside {
         compress::{COMPRESSED_FROM_BYTES_MAX, Compressor, Stored, TAIL_BYTES, open as open_stored},
         fence::FenceBuilder,
         filter::{Filter, build as build_filter},
-        footer::{Footer, HEAD_BYTES, KIND, head, seal},
+        footer::{Footer, HEAD_BYTES, KIND, SectionId, head, seal},
         properties::encode as encode_properties,
     };
 }

@@ -1,6 +1,6 @@
 //! What a table is built with, and what is known about it once it is built.
 
-use crate::key::{Entry, EntryKind, Seqno, TableId};
+use crate::key::{Entry, EntryKind, SEQNO_MAX, Seqno, TableId};
 
 /// How blocks are compressed when a table is built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,10 @@ pub struct TableOptions {
     pub filter: bool,
     /// Bytes of a key that name its partition, 0 to 8; default 0 = no partitions. Recorded, not interpreted.
     pub partition_prefix: u8,
+    /// First bytes of a key for the prefix filter, 0 to 65,535; default 0 = none. With one, a scan of a prefix of at
+    /// least this many bytes passes over tables without it, for about 9 bits per distinct prefix. A shorter
+    /// key has no such prefix.
+    pub filter_prefix: u16,
 }
 
 impl Default for TableOptions {
@@ -35,6 +39,7 @@ impl Default for TableOptions {
             compression: Compression::None,
             filter: true,
             partition_prefix: 0,
+            filter_prefix: 0,
         }
     }
 }
@@ -72,9 +77,33 @@ pub struct TableFacts {
     pub blocks: u64,
     /// Bytes of a key that name its partition.
     pub partition_prefix: u8,
+    /// First bytes of a key under which the prefix filter files it; 0 without a prefix filter.
+    pub filter_prefix: u16,
 }
 
 impl TableFacts {
+    /// A table of which nothing is known yet, `seqno_min` being above and `seqno_max` below all others.
+    pub(crate) fn new(id: TableId) -> TableFacts {
+        TableFacts {
+            id,
+            bytes: 0,
+            digest: 0,
+            entries: 0,
+            keys: 0,
+            tombstones: 0,
+            merges: 0,
+            smallest: Vec::new(),
+            largest: Vec::new(),
+            seqno_min: SEQNO_MAX,
+            seqno_max: 0,
+            key_bytes: 0,
+            value_bytes: 0,
+            blocks: 0,
+            partition_prefix: 0,
+            filter_prefix: 0,
+        }
+    }
+
     /// Takes note of one more version; keys come in order.
     pub(super) fn count(&mut self, entry: Entry<'_>) {
         if self.entries == 0 {

@@ -8,7 +8,7 @@
 
 use super::TableFacts;
 use crate::key::{KEY_BYTES_MAX, SEQNO_MAX, TableId};
-use keybed_format::{Cursor, Error, Result, Sink, trailer::Trailer};
+use keybed_format::{Cursor, Error, Result, Sink};
 
 const ENTRIES: u64 = 1;
 const KEYS: u64 = 2;
@@ -26,62 +26,61 @@ const PARTITION_PREFIX: u64 = 12;
 /// Widest partition prefix, in bytes.
 pub(crate) const PARTITION_PREFIX_MAX: u8 = 8;
 
+/// Properties that every table has: tags 1 to this.
+const REQUIRED_TAGS: u64 = 12;
+/// Bytes of a key under which the prefix filter files it; absent without a prefix filter.
+const FILTER_PREFIX: u64 = 18;
+
 /// Writes the facts except those that the trailer holds (id, bytes, digest).
 pub(crate) fn encode(facts: &TableFacts) -> Vec<u8> {
-    let numbers_before = [
-        (ENTRIES, facts.entries),
-        (KEYS, facts.keys),
-        (TOMBSTONES, facts.tombstones),
-        (MERGES, facts.merges),
-    ];
-    let numbers_behind = [
-        (SEQNO_MIN, facts.seqno_min),
-        (SEQNO_MAX_SEEN, facts.seqno_max),
-        (KEY_BYTES, facts.key_bytes),
-        (VALUE_BYTES, facts.value_bytes),
-        (BLOCKS, facts.blocks),
-        (PARTITION_PREFIX, u64::from(facts.partition_prefix)),
-    ];
-    let mut out = Sink::new();
-    out.count(12);
-    let mut number = Sink::new();
-    let mut write = |out: &mut Sink, (tag, value): (u64, u64)| {
-        number.clear();
-        number.varint(value);
-        out.varint(tag).bytes(number.as_slice());
+    let number = |value: u64| {
+        let mut out = Sink::new();
+        out.varint(value);
+        out.into_vec()
     };
-    numbers_before.into_iter().for_each(|n| write(&mut out, n));
-    out.varint(SMALLEST).bytes(&facts.smallest);
-    out.varint(LARGEST).bytes(&facts.largest);
-    numbers_behind.into_iter().for_each(|n| write(&mut out, n));
+    let mut all = vec![
+        (ENTRIES, number(facts.entries)),
+        (KEYS, number(facts.keys)),
+        (TOMBSTONES, number(facts.tombstones)),
+        (MERGES, number(facts.merges)),
+        (SMALLEST, facts.smallest.clone()),
+        (LARGEST, facts.largest.clone()),
+        (SEQNO_MIN, number(facts.seqno_min)),
+        (SEQNO_MAX_SEEN, number(facts.seqno_max)),
+        (KEY_BYTES, number(facts.key_bytes)),
+        (VALUE_BYTES, number(facts.value_bytes)),
+        (BLOCKS, number(facts.blocks)),
+        (PARTITION_PREFIX, number(u64::from(facts.partition_prefix))),
+    ];
+    // Those that a table may lack follow by ascending tag.
+    if facts.filter_prefix > 0 {
+        all.push((FILTER_PREFIX, number(u64::from(facts.filter_prefix))));
+    }
+    let mut out = Sink::new();
+    out.count(all.len());
+    for (tag, value) in &all {
+        out.varint(*tag).bytes(value);
+    }
     out.into_vec()
 }
 
-/// Reads the properties that lie at `offset` of the file that ends in `trailer`.
+/// Reads the properties that lie at `offset` of the file of `bytes` bytes that is table `id` and has this digest.
 ///
 /// # Errors
 /// `Malformed` with the offset if a fact is missing or contradicts another.
-pub(crate) fn decode(bytes: &[u8], offset: u64, trailer: &Trailer) -> Result<TableFacts> {
-    let mut c = Cursor::with_base(bytes, offset);
+pub(crate) fn decode(
+    payload: &[u8],
+    offset: u64,
+    (id, bytes, digest): (TableId, u64, u64),
+) -> Result<TableFacts> {
+    let mut c = Cursor::with_base(payload, offset);
     let mut facts = TableFacts {
-        id: TableId(trailer.content_id),
-        bytes: trailer.file_bytes(),
-        digest: trailer.digest,
-        entries: 0,
-        keys: 0,
-        tombstones: 0,
-        merges: 0,
-        smallest: Vec::new(),
-        largest: Vec::new(),
-        seqno_min: 0,
-        seqno_max: 0,
-        key_bytes: 0,
-        value_bytes: 0,
-        blocks: 0,
-        partition_prefix: 0,
+        bytes,
+        digest,
+        ..TableFacts::new(id)
     };
     let mut last = 0;
-    let mut known = 0;
+    let mut required = 0;
     for _ in 0..c.count(2)? {
         let tag = c.varint()?;
         if tag <= last {
@@ -90,10 +89,12 @@ pub(crate) fn decode(bytes: &[u8], offset: u64, trailer: &Trailer) -> Result<Tab
         last = tag;
         let at = c.offset();
         let value = c.bytes()?;
-        known += u32::from(set(&mut facts, tag, value, at)?);
+        required += u64::from(set(&mut facts, tag, value, at)? && tag <= REQUIRED_TAGS);
     }
-    if known != 12 {
-        return Err(c.malformed("a property is missing").expected_found(12, known));
+    if required != REQUIRED_TAGS {
+        return Err(c
+            .malformed("a property is missing")
+            .expected_found(REQUIRED_TAGS, required));
     }
     let error = contradiction(&facts).map(|what| c.malformed(what));
     c.finish()?;
@@ -115,6 +116,10 @@ fn set(facts: &mut TableFacts, tag: u64, value: &[u8], at: u64) -> Result<bool> 
         }
         LARGEST => {
             facts.largest = value.to_vec();
+            return Ok(true);
+        }
+        FILTER_PREFIX => {
+            facts.filter_prefix = u16::try_from(number()?).unwrap_or(u16::MAX);
             return Ok(true);
         }
         PARTITION_PREFIX => {
@@ -169,16 +174,11 @@ pub(crate) fn compare(expected: &TableFacts, found: &TableFacts) -> Result {
 mod tests {
     use super::*;
 
-    fn facts() -> (TableFacts, Trailer) {
-        let trailer = Trailer {
-            content_id: 5,
-            content_bytes: 1000,
-            digest: 6,
-            kind: 7,
-        };
-        let facts = TableFacts {
-            id: TableId(5),
-            bytes: trailer.file_bytes(),
+    const OF: (TableId, u64, u64) = (TableId(5), 1000, 6);
+
+    fn facts() -> TableFacts {
+        TableFacts {
+            bytes: 1000,
             digest: 6,
             entries: 300,
             keys: 200,
@@ -189,27 +189,30 @@ mod tests {
             seqno_min: 1,
             seqno_max: SEQNO_MAX,
             key_bytes: 1 << 40,
-            value_bytes: 0,
             blocks: 3,
             partition_prefix: 8,
-        };
-        (facts, trailer)
+            filter_prefix: 300,
+            ..TableFacts::new(TableId(5))
+        }
     }
 
     #[test]
     fn facts_survive_and_unknown_ones_are_skipped() {
-        let (facts, trailer) = facts();
+        let facts = facts();
         let mut bytes = encode(&facts);
-        assert_eq!(decode(&bytes, 0, &trailer).unwrap(), facts);
-        assert_eq!(bytes[0], 12);
-        bytes[0] = 13;
-        bytes.extend([13, 2, 0xff, 0xff]);
-        assert_eq!(decode(&bytes, 0, &trailer).unwrap(), facts);
+        assert_eq!(decode(&bytes, 0, OF).unwrap(), facts);
+        assert_eq!(bytes[0], 13);
+        bytes[0] = 14;
+        bytes.extend([99, 2, 0xff, 0xff]);
+        assert_eq!(decode(&bytes, 0, OF).unwrap(), facts);
+        let mut plain = facts.clone();
+        plain.filter_prefix = 0;
+        assert_eq!(decode(&encode(&plain), 0, OF).unwrap(), plain);
     }
 
     #[test]
     fn contradictions_and_gaps_are_refused() {
-        let (good, trailer) = facts();
+        let good = facts();
         let broken: [fn(&mut TableFacts); 7] = [
             |f| f.keys = 301,
             |f| f.keys = 0,
@@ -222,14 +225,15 @@ mod tests {
         for (i, change) in broken.into_iter().enumerate() {
             let mut facts = good.clone();
             change(&mut facts);
-            assert!(decode(&encode(&facts), 0, &trailer).is_err(), "change {i}");
+            assert!(decode(&encode(&facts), 0, OF).is_err(), "change {i}");
         }
         let bytes = encode(&good);
         for n in 0..bytes.len() {
-            assert!(decode(&bytes[..n], 0, &trailer).is_err(), "length {n}");
+            assert!(decode(&bytes[..n], 0, OF).is_err(), "length {n}");
         }
+        // The filter prefix takes four bytes, the partition prefix three.
         let mut fewer = bytes;
         fewer[0] = 11;
-        assert!(decode(&fewer[..fewer.len() - 3], 0, &trailer).is_err());
+        assert!(decode(&fewer[..fewer.len() - 7], 0, OF).is_err());
     }
 }

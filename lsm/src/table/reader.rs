@@ -6,9 +6,9 @@ use super::{
     compress::{self, Stored, TAIL_BYTES},
     fence::Fence,
     filter::Filter,
-    footer::{self, Footer},
+    footer::{self, Footer, SectionId},
     properties,
-    source::Source,
+    source::{Source, Tail},
 };
 use crate::{
     budget::{Lease, Pool},
@@ -18,6 +18,7 @@ use crate::{
 use keybed_env::{Fs, ReadFile};
 use keybed_format::{Code, Error, Result, trailer};
 use std::{
+    borrow::Cow,
     fmt,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -47,6 +48,8 @@ pub struct TableReader {
     pub(super) fence: Fence,
     /// The filter and its section.
     pub(super) filter: Option<(Filter, FilterBytes)>,
+    /// The filter over prefixes of `facts.filter_prefix` bytes.
+    prefix_filter: Option<(Filter, FilterBytes)>,
     /// Geometry of each mapped, uncompressed block whose checksum was verified. `OnceLock` publishes it with a
     /// release store that the acquire load of each read pairs with. Empty if the file is not mapped.
     checked: Box<[OnceLock<Geometry>]>,
@@ -110,45 +113,50 @@ impl TableReader {
                 .at(trailer.content_bytes)
                 .expected_found(id, TableId(trailer.content_id)));
         }
-        let footer_at = trailer
-            .content_bytes
-            .checked_sub(footer::FOOTER_BYTES)
-            .ok_or_else(|| {
-                Error::new(Code::Malformed, "the file is too short for a table").at(trailer.content_bytes)
-            })?;
-        let footer = Footer::decode(&tail.section(footer_at, trailer.content_bytes)?, id, footer_at)?;
-        let section = tail.section(footer.properties_at, footer_at)?;
-        let payload = footer::unseal(&section, id, footer.properties_at)?;
-        let facts = properties::decode(payload, footer.properties_at, &trailer)?;
-        let section = tail.section(footer.index_at, footer.properties_at)?;
-        let payload = footer::unseal(&section, id, footer.index_at)?;
-        let fence = Fence::decode(payload, footer.index_at, footer.filter_at)?;
+        let footer = Self::read_footer(&tail, id, trailer.content_bytes)?;
+        let unsealed = |section: SectionId| -> Result<Option<(Cow<'_, [u8]>, u64)>> {
+            let Some((start, end)) = footer.place(section) else {
+                return Ok(None);
+            };
+            let bytes = tail.section(start, end)?;
+            footer::unseal(&bytes, id, start)?;
+            Ok(Some((bytes, start)))
+        };
+        let needed = |section| -> Result<_> {
+            let start = footer.need(section)?.0;
+            unsealed(section)?.ok_or_else(|| Error::new(Code::Malformed, "a section is gone").at(start))
+        };
+        let (section, properties_at) = needed(SectionId::PROPERTIES)?;
+        let file = (id, trailer.file_bytes(), trailer.digest);
+        let facts = properties::decode(payload_of(&section), properties_at, file)?;
+        let (section, index_at) = needed(SectionId::INDEX)?;
+        let fence = Fence::decode(payload_of(&section), index_at, footer.blocks_end())?;
         if fence.blocks() as u64 != facts.blocks || fence.place(0).0 != footer::HEAD_BYTES {
             return Err(
                 Error::new(Code::Malformed, "index and properties contradict each other")
-                    .at(footer.index_at)
+                    .at(index_at)
                     .expected_found(facts.blocks, fence.blocks()),
             );
         }
-        let filter = if !with_filter || footer.filter_at == footer.index_at {
-            None
-        } else {
-            let section = tail.section(footer.filter_at, footer.index_at)?;
-            let payload = footer::unseal(&section, id, footer.filter_at)?;
-            let filter = Filter::decode(payload, footer.filter_at)?;
+        let open_filter = |section: SectionId| -> Result<Option<(Filter, FilterBytes)>> {
+            let Some((section, start)) = unsealed(section)?.filter(|_| with_filter) else {
+                return Ok(None);
+            };
+            let payload = payload_of(&section);
+            let filter = Filter::decode(payload, start)?;
             // Keys whose hashes are equal count once.
             if u64::from(filter.keys()) > facts.keys {
-                return Err(
-                    Error::new(Code::Malformed, "the filter is that of more keys").at(footer.filter_at)
-                );
+                return Err(Error::new(Code::Malformed, "the filter is that of more keys").at(start));
             }
             let bytes = if source.is_mapped() {
-                FilterBytes::Mapped(footer.filter_at as usize, footer.index_at as usize - 8)
+                FilterBytes::Mapped(start as usize, start as usize + payload.len())
             } else {
                 FilterBytes::Owned(payload.to_vec())
             };
-            Some((filter, bytes))
+            Ok(Some((filter, bytes)))
         };
+        let filter = open_filter(SectionId::FILTER)?;
+        let prefix_filter = open_filter(SectionId::PREFIX_FILTER)?.filter(|_| facts.filter_prefix > 0);
         drop(tail);
         let checked = if source.is_mapped() { fence.blocks() } else { 0 };
         let checked = (0..checked).map(|_| OnceLock::new()).collect();
@@ -161,10 +169,37 @@ impl TableReader {
             cache,
             fence,
             filter,
+            prefix_filter,
             checked,
         };
         reader._lease.overdraw(reader.memory_bytes());
         Ok(reader)
+    }
+
+    fn read_footer(tail: &Tail<'_>, id: TableId, content_bytes: u64) -> Result<Footer> {
+        let short = || Error::new(Code::Malformed, "the file is too short for a table").at(content_bytes);
+        let end_at = content_bytes
+            .checked_sub(footer::FOOTER_END_BYTES)
+            .ok_or_else(short)?;
+        let bytes = Footer::bytes(&tail.section(end_at, content_bytes)?, end_at)?;
+        let footer_at = content_bytes.checked_sub(bytes).ok_or_else(short)?;
+        Footer::decode(&tail.section(footer_at, content_bytes)?, id, footer_at)
+    }
+
+    /// A section that only some tables have, checked and without its checksum.
+    ///
+    /// # Errors
+    /// `TableCorrupt` with file and offset; `IoFailed`.
+    #[allow(dead_code, reason = "for range deletes")]
+    pub(crate) fn section(&self, section: SectionId) -> Result<Option<Vec<u8>>> {
+        let Some((start, end)) = self.footer.place(section) else {
+            return Ok(None);
+        };
+        let read = || -> Result<Vec<u8>> {
+            let bytes = self.source.read(start, end)?;
+            Ok(footer::unseal(&bytes, self.facts.id, start)?.to_vec())
+        };
+        read().map(Some).map_err(|e| damage_of_table(e, &self.path))
     }
 
     /// The newest version of `key` with a seqno of at most `seqno_max`. `hash` is [`crate::key::hash`] of the key.
@@ -241,11 +276,30 @@ impl TableReader {
     pub fn may_contain(&self, hash: u64) -> bool {
         match &self.filter {
             None => true,
-            Some((filter, FilterBytes::Mapped(start, end))) => self
+            Some(filter) => self.asks(filter, hash),
+        }
+    }
+
+    /// Whether the table can hold a key that begins with `prefix`: false is certain. True without a prefix filter or
+    /// for a prefix that is shorter than those in it.
+    pub fn may_contain_prefix(&self, prefix: &[u8]) -> bool {
+        match (
+            &self.prefix_filter,
+            prefix.get(..usize::from(self.facts.filter_prefix)),
+        ) {
+            (Some(filter), Some(prefix)) => self.asks(filter, crate::key::hash(prefix)),
+            _ => true,
+        }
+    }
+
+    #[inline(always)]
+    fn asks(&self, (filter, bytes): &(Filter, FilterBytes), hash: u64) -> bool {
+        match bytes {
+            FilterBytes::Mapped(start, end) => self
                 .source
                 .mapped(*start, *end)
                 .is_none_or(|section| filter.may_contain(section, hash)),
-            Some((filter, FilterBytes::Owned(section))) => filter.may_contain(section, hash),
+            FilterBytes::Owned(section) => filter.may_contain(section, hash),
         }
     }
 
@@ -353,11 +407,12 @@ impl TableReader {
 
     /// Bytes of memory the open table takes besides its mapped or cached blocks.
     pub fn memory_bytes(&self) -> usize {
-        let filter = match &self.filter {
+        let filter = |filter: &Option<(Filter, FilterBytes)>| match filter {
             Some((_, FilterBytes::Owned(section))) => section.len(),
             _ => 0,
         };
-        self.fence.memory_bytes() + filter + self.checked.len() * size_of::<OnceLock<Geometry>>()
+        let filters = filter(&self.filter) + filter(&self.prefix_filter);
+        self.fence.memory_bytes() + filters + self.checked.len() * size_of::<OnceLock<Geometry>>()
     }
 }
 
@@ -379,6 +434,13 @@ impl BlockRef<'_> {
             BlockRef::Cached(block) => block.view(),
         }
     }
+}
+
+/// A section that was unsealed, without its checksum.
+fn payload_of(section: &[u8]) -> &[u8] {
+    section
+        .split_last_chunk::<8>()
+        .map_or(&[], |(payload, _)| payload)
 }
 
 /// Names the file, and what broken bytes in it mean.

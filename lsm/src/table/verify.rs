@@ -6,10 +6,11 @@ use super::{
     block_builder,
     compress::{self, Stored},
     fence::FenceBuilder,
-    footer, properties,
+    footer::{self, SectionId},
+    properties,
     reader::damage_of_table,
 };
-use crate::key::{self, Entry, SEQNO_MAX};
+use crate::key::{self, Entry};
 use keybed_format::{Code, Error, Result, trailer};
 use std::borrow::Cow;
 
@@ -35,18 +36,9 @@ impl TableReader {
         {
             return Err(Error::new(Code::Malformed, "the file is another one").at(0));
         }
-        let footer = self.footer;
-        for (start, end) in [
-            (footer.filter_at, footer.index_at),
-            (footer.index_at, footer.properties_at),
-            (
-                footer.properties_at,
-                found.content_bytes.saturating_sub(footer::FOOTER_BYTES),
-            ),
-        ] {
-            if start != end {
-                footer::unseal(&self.source.read(start, end)?, self.id(), start)?;
-            }
+        for section in &self.footer.sections {
+            let bytes = self.source.read(section.start, section.end)?;
+            footer::unseal(&bytes, self.id(), section.start)?;
         }
         Ok(())
     }
@@ -72,16 +64,15 @@ impl TableReader {
             }
             seen.fence.end_block(end - start);
         }
-        let footer = self.footer;
-        let index = self.source.read(footer.index_at, footer.properties_at)?;
-        if footer::unseal(&index, self.id(), footer.index_at)? != seen.fence.encode(footer::HEAD_BYTES) {
-            return Err(
-                Error::new(Code::Malformed, "the index does not describe the blocks").at(footer.index_at),
-            );
+        let (start, end) = self.footer.need(SectionId::INDEX)?;
+        let index = self.source.read(start, end)?;
+        if footer::unseal(&index, self.id(), start)? != seen.fence.encode(footer::HEAD_BYTES) {
+            return Err(Error::new(Code::Malformed, "the index does not describe the blocks").at(start));
         }
         seen.facts.blocks = self.fence.blocks() as u64;
         seen.facts.largest = seen.last_key;
-        properties::compare(&seen.facts, self.facts()).map_err(|e| e.at(footer.properties_at))
+        let properties_at = self.footer.need(SectionId::PROPERTIES)?.0;
+        properties::compare(&seen.facts, self.facts()).map_err(|e| e.at(properties_at))
     }
 
     fn check_entry(&self, seen: &mut Seen, entry: Entry<'_>, starts_block: bool, block_at: u64) -> Result {
@@ -100,7 +91,9 @@ impl TableReader {
         if new_key {
             facts.keys += 1;
             if !self.may_contain(key::hash(entry.key)) {
-                return Err(Error::new(Code::Malformed, "the filter denies a key").at(self.footer.filter_at));
+                return Err(
+                    Error::new(Code::Malformed, "the filter denies a key").at(self.footer.blocks_end())
+                );
             }
             seen.last_key = entry.key.to_vec();
         }
@@ -120,18 +113,11 @@ impl Seen {
     /// Nothing seen; id, file and partitions are taken as given.
     fn new(given: &TableFacts) -> Seen {
         let facts = TableFacts {
-            entries: 0,
-            keys: 0,
-            tombstones: 0,
-            merges: 0,
-            smallest: Vec::new(),
-            largest: Vec::new(),
-            seqno_min: SEQNO_MAX,
-            seqno_max: 0,
-            key_bytes: 0,
-            value_bytes: 0,
-            blocks: 0,
-            ..*given
+            bytes: given.bytes,
+            digest: given.digest,
+            partition_prefix: given.partition_prefix,
+            filter_prefix: given.filter_prefix,
+            ..TableFacts::new(given.id)
         };
         Seen {
             facts,

@@ -1,7 +1,7 @@
 //! The visible part of a table.
 
 use super::{Found, TableReader};
-use crate::key::{Entry, KeyRange, Seqno};
+use crate::key::{Entry, KeyRange, Seqno, prefix_end};
 use keybed_format::Result;
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -64,6 +64,15 @@ impl TableView {
     #[inline]
     pub fn may_contain(&self, key: &[u8], hash: u64) -> bool {
         self.visible.contains(key) && self.reader.may_contain(hash)
+    }
+
+    /// Whether the visible part can hold a key that begins with `prefix`: false is certain, true is not.
+    pub fn may_contain_prefix(&self, prefix: &[u8]) -> bool {
+        let range = KeyRange {
+            start: prefix.to_vec(),
+            end: prefix_end(prefix),
+        };
+        !self.visible.clip(&range).is_empty() && self.reader.may_contain_prefix(prefix)
     }
 
     /// Whether some key between `first` and `last` (inclusive) can be visible here, by the table's key range.

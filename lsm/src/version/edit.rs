@@ -3,6 +3,7 @@
 //! ```text
 //! edit    count of changes (varint), then each change: tag u8, body
 //!   1 create family   id u32 · name text · merge operator flag u8 [text] · memtable u8 · partition u8 · cut u8
+//!                     · prefix u16 · bottom filter u8
 //!   2 drop family     id u32
 //!   3 add table       family u32 · run u64 · tier u8 · origin u8 · table id u128 · bytes u64 · digest u64
 //!                     · entries u64 · seqno max u64 · visible start (bytes) · visible end flag u8 [bytes]
@@ -40,6 +41,10 @@ pub struct FamilyRecord {
     pub partition_prefix: u8,
     /// Bytes of a key after whose change a file may be cut.
     pub cut_prefix: u8,
+    /// Bytes of a key that the prefix filter of its tables knows.
+    pub prefix_bytes: u16,
+    /// Whether tables of the bottom run carry a filter.
+    pub bottom_filter: bool,
 }
 
 /// Where a table's file comes from.
@@ -157,6 +162,7 @@ fn encode_change(out: &mut Sink, change: &Change) {
                 MemtableKind::Ordered => 1,
             };
             out.u8(memtable).u8(family.partition_prefix).u8(family.cut_prefix);
+            out.u16(family.prefix_bytes).bool(family.bottom_filter);
         }
         Change::DropFamily(family) => {
             out.u8(2).u32(*family);
@@ -212,6 +218,8 @@ fn decode_change(c: &mut Cursor<'_>) -> Result<Change> {
             },
             partition_prefix: prefix(c)?,
             cut_prefix: prefix(c)?,
+            prefix_bytes: c.u16()?,
+            bottom_filter: c.bool()?,
         }),
         2 => Change::DropFamily(c.u32()?),
         3 => {

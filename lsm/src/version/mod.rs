@@ -177,6 +177,16 @@ impl Run {
         (table.first.as_slice() <= key && !table.is_before(key)).then_some(table)
     }
 
+    /// Whether it can hold a key that begins with `prefix`, all of which lie before `end`: false is certain.
+    pub(crate) fn may_hold_prefix(&self, prefix: &[u8], end: Option<&[u8]>) -> bool {
+        let first = self.tables.partition_point(|table| table.is_before(prefix));
+        let tables = self.tables.get(first..).unwrap_or_default();
+        tables
+            .iter()
+            .take_while(|table| end.is_none_or(|end| table.first.as_slice() < end))
+            .any(|table| table.view.reader.may_contain_prefix(prefix))
+    }
+
     /// Whether it is the bottom run.
     pub(crate) fn is_bottom(&self) -> bool {
         self.tier == BOTTOM

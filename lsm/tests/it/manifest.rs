@@ -147,6 +147,8 @@ fn golden_set() -> VersionSet {
         memtable: MemtableKind::Ordered,
         partition_prefix: 4,
         cut_prefix: 2,
+        prefix_bytes: 300,
+        bottom_filter: false,
     };
     let table = TableRecord {
         run: 7,

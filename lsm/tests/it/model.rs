@@ -24,6 +24,8 @@ fn options(number: usize) -> FamilyOptions {
         merge,
         memtable,
         cut_prefix: (number % 3) as u8,
+        prefix_bytes: (number % 4) as u16,
+        bottom_filter: number % 5 != 1,
         ..FamilyOptions::default()
     }
 }

@@ -24,6 +24,7 @@ fn family_options(number: usize) -> FamilyOptions {
         memtable: [MemtableKind::Ordered, MemtableKind::Hash][number % 2],
         cut_prefix: 2,
         partition_prefix: 2,
+        ..FamilyOptions::default()
     }
 }
 

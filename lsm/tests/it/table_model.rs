@@ -97,18 +97,25 @@ fn options() -> impl Strategy<Value = TableOptions> {
         select(vec![512_usize, 4096, 16 << 10]),
         select(compressions()),
         any::<bool>(),
+        0_u16..5,
     )
-        .prop_map(|(block_bytes, compression, filter)| TableOptions {
+        .prop_map(|(block_bytes, compression, filter, filter_prefix)| TableOptions {
             block_bytes,
             compression,
             filter,
             partition_prefix: 2,
+            filter_prefix,
         })
 }
 
 /// Compares every answer of a view with the plain list.
 fn agrees(view: &TableView, all: &[Version], probes: &[Vec<u8>]) -> Result<(), TestCaseError> {
     let visible: Vec<&Version> = all.iter().filter(|v| view.visible.contains(&v.0)).collect();
+    for (key, ..) in &visible {
+        for bytes in 0..=key.len() {
+            prop_assert!(view.may_contain_prefix(&key[..bytes]), "a prefix is denied");
+        }
+    }
     prop_assert_eq!(
         scan(view).unwrap(),
         visible.iter().map(|v| (*v).clone()).collect::<Vec<_>>()
