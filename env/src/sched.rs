@@ -155,6 +155,10 @@ pub trait Scheduler: Send + Sync + Debug + 'static {
     /// Queues a background job.
     fn submit(&self, priority: Priority, job: Job);
 
+    /// Queues a background job once `delay` has passed. A job that still waits for its time when the scheduler ends
+    /// is dropped, not run.
+    fn submit_after(&self, delay: Duration, priority: Priority, job: Job);
+
     /// Runs one waiting job on this thread if there is one. Whoever waits for a job calls this in his loop, so
     /// that waiting cannot deadlock a single-threaded scheduler.
     fn help(&self) -> bool;
@@ -162,6 +166,14 @@ pub trait Scheduler: Send + Sync + Debug + 'static {
     /// As [`Scheduler::help`], but leaves jobs that go after `last` to others: who waits for a flush must not be
     /// kept by a merge of minutes when the flush is long done.
     fn help_up_to(&self, last: Priority) -> bool;
+
+    /// Lets the background get on while the caller rests. A scheduler without threads of its own runs one waiting
+    /// job, or lets at most `at_most` of its time pass if there is none, and says how much time passed. `None`: its
+    /// threads work by themselves, the caller sleeps as long as it likes.
+    fn pass_time(&self, at_most: Duration) -> Option<Duration> {
+        let _ = at_most;
+        None
+    }
 }
 
 /// The message of a panic payload.
@@ -191,6 +203,8 @@ struct Pool {
 #[derive(Default)]
 struct Queues {
     by_priority: [VecDeque<Job>; 3],
+    /// Jobs whose time has not come; few, so in no order.
+    later: Vec<(Instant, Priority, Job)>,
     closed: bool,
 }
 
@@ -201,7 +215,20 @@ impl Debug for Queues {
 }
 
 impl Queues {
+    /// Moves the jobs whose time has come to their queues.
+    fn ripen(&mut self) {
+        if self.later.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let ripe = self.later.extract_if(.., |(at, ..)| *at <= now);
+        for (_, priority, job) in ripe {
+            self.by_priority[priority as usize].push_back(job);
+        }
+    }
+
     fn pop(&mut self, last: Priority) -> Option<Job> {
+        self.ripen();
         let queues = self.by_priority.iter_mut().take(last as usize + 1);
         queues.into_iter().find_map(VecDeque::pop_front)
     }
@@ -236,7 +263,12 @@ impl Pool {
                     if queues.closed {
                         return;
                     }
-                    self.arrived.wait(&mut queues);
+                    match queues.later.iter().map(|(at, ..)| *at).min() {
+                        Some(next) => {
+                            self.arrived.wait_until(&mut queues, next);
+                        }
+                        None => self.arrived.wait(&mut queues),
+                    }
                 }
             };
             run_job(job);
@@ -282,6 +314,12 @@ impl Scheduler for ThreadScheduler {
         self.pool.arrived.notify_one();
     }
 
+    fn submit_after(&self, delay: Duration, priority: Priority, job: Job) {
+        let at = Instant::now() + delay;
+        self.pool.queues.lock().later.push((at, priority, job));
+        self.pool.arrived.notify_one();
+    }
+
     fn help(&self) -> bool {
         self.help_up_to(Priority::Bottom)
     }
@@ -294,7 +332,13 @@ impl Scheduler for ThreadScheduler {
 
 impl Drop for ThreadScheduler {
     fn drop(&mut self) {
-        self.pool.queues.lock().closed = true;
+        let later = {
+            let mut queues = self.pool.queues.lock();
+            queues.closed = true;
+            std::mem::take(&mut queues.later)
+        };
+        // What a job holds may call the scheduler when it goes.
+        drop(later);
         self.pool.arrived.notify_all();
         let me = thread::current().id();
         for worker in self.workers.drain(..) {

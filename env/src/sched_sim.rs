@@ -44,6 +44,8 @@ struct State {
     random: Random,
     tasks: Vec<Slot>,
     jobs: Vec<(Priority, Job)>,
+    /// Jobs whose time has not come.
+    later: Vec<(Duration, Priority, Job)>,
     steps: u64,
     trace_hash: u64,
     trace: VecDeque<String>,
@@ -122,6 +124,7 @@ impl SimScheduler {
                 random: Random::from_seed(seed),
                 tasks: Vec::new(),
                 jobs: Vec::new(),
+                later: Vec::new(),
                 steps: 0,
                 trace_hash: 0,
                 trace: VecDeque::new(),
@@ -172,7 +175,7 @@ impl SimScheduler {
         let state = self.state.lock();
         let now = self.clock.monotonic();
         let hope = |task: &Slot| task.can_run(now) || matches!(task.body, Body::Parked(_, Some(_)));
-        if !state.jobs.is_empty() || state.tasks.iter().any(hope) {
+        if !state.jobs.is_empty() || !state.later.is_empty() || state.tasks.iter().any(hope) {
             return Vec::new();
         }
         state
@@ -202,6 +205,7 @@ impl SimScheduler {
         let now = self.clock.monotonic();
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        state.ripen(now);
         let ready: Vec<usize> = (0..state.tasks.len())
             .filter(|i| state.tasks[*i].can_run(now))
             .collect();
@@ -211,7 +215,8 @@ impl SimScheduler {
                 Body::Parked(_, deadline) => *deadline,
                 _ => None,
             };
-            let next = state.tasks.iter().filter_map(deadline).min()?;
+            let jobs = state.later.iter().map(|(at, ..)| *at);
+            let next = state.tasks.iter().filter_map(deadline).chain(jobs).min()?;
             drop(guard);
             self.clock.advance(next.saturating_sub(now));
             return Some(Next::Time);
@@ -280,6 +285,12 @@ impl SimScheduler {
 }
 
 impl State {
+    /// Queues the jobs whose time has come.
+    fn ripen(&mut self, now: Duration) {
+        let ripe = self.later.extract_if(.., |(at, ..)| *at <= now);
+        self.jobs.extend(ripe.map(|(_, priority, job)| (priority, job)));
+    }
+
     fn note(&mut self, line: &str) {
         self.steps += 1;
         self.trace_hash =
@@ -308,6 +319,11 @@ impl Scheduler for SimScheduler {
         self.state.lock().jobs.push((priority, job));
     }
 
+    fn submit_after(&self, delay: Duration, priority: Priority, job: Job) {
+        let at = self.clock.monotonic().saturating_add(delay);
+        self.state.lock().later.push((at, priority, job));
+    }
+
     /// The job that has waited longest among those that go first.
     fn help(&self) -> bool {
         self.help_up_to(Priority::Bottom)
@@ -315,11 +331,63 @@ impl Scheduler for SimScheduler {
 
     fn help_up_to(&self, last: Priority) -> bool {
         let job = {
+            let now = self.clock.monotonic();
             let mut state = self.state.lock();
+            state.ripen(now);
             let ready = (0..state.jobs.len()).filter(|i| state.jobs[*i].0 <= last);
             let first = ready.min_by_key(|i| (state.jobs[*i].0, *i));
             first.map(|i| state.jobs.remove(i).1)
         };
         job.map(|job| self.run_job(job)).is_some()
+    }
+
+    fn pass_time(&self, at_most: Duration) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        let job = {
+            let mut state = self.state.lock();
+            state.ripen(now);
+            let waiting = state.jobs.len();
+            (waiting > 0).then(|| {
+                let choice = state.random.index(waiting);
+                state.jobs.remove(choice).1
+            })
+        };
+        let passed = match job {
+            Some(job) => {
+                self.run_job(job);
+                STEP_TIME
+            }
+            None => {
+                let next = self.state.lock().later.iter().map(|(at, ..)| *at).min();
+                next.map_or(at_most, |at| at.saturating_sub(now).min(at_most))
+            }
+        };
+        self.clock.advance(passed);
+        Some(passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_job_waits_for_its_time_and_time_passes_only_without_work() {
+        let clock = Arc::new(ManualClock::new());
+        let scheduler = SimScheduler::new(1, clock.clone());
+        let ran = Arc::new(AtomicBool::new(false));
+        let seen = ran.clone();
+        let job = Box::new(move || seen.store(true, Ordering::SeqCst));
+        scheduler.submit_after(Duration::from_millis(5), Priority::Flush, job);
+        scheduler.submit(Priority::Bottom, Box::new(|| {}));
+        assert_eq!(scheduler.pass_time(Duration::from_secs(1)), Some(STEP_TIME));
+        assert!(!scheduler.help());
+        assert_eq!(
+            scheduler.pass_time(Duration::from_secs(1)),
+            Some(Duration::from_millis(5) - STEP_TIME)
+        );
+        assert!(!ran.load(Ordering::SeqCst));
+        assert!(scheduler.help());
+        assert!(ran.load(Ordering::SeqCst));
     }
 }

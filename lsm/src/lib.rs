@@ -10,6 +10,7 @@
 //! | `memtable/`, `arena` | the newest versions, in memory |
 //! | [`budget`] | one bound on the memory of many stores |
 //! | `flush` | from sealed memtable to table |
+//! | [`pressure`] | how fast a writer may go while flushes and merges fall behind (pure) |
 //! | `compaction/` | merging runs: picker (pure), job, which versions are kept |
 //! | `version/` | which tables hold a family's content: edits, manifest, version set |
 //! | `iter/` | merging sorted sources |
@@ -39,6 +40,7 @@ pub mod mount;
 mod open;
 pub mod options;
 mod pin;
+pub mod pressure;
 pub mod range_delete;
 mod read;
 mod scan;

@@ -120,6 +120,8 @@ pub(crate) struct Shared {
     /// Written by the owner alone.
     pub(crate) owner_counters: OwnerCounters,
     pub(crate) timings: Timings,
+    /// Bytes of the memtable being flushed that its table holds already. Relaxed: it is an estimate for the writer.
+    pub(crate) flush_progress: AtomicU64,
     /// Guards the source of table ids alone.
     ids: Mutex<Ids>,
     /// Kept by pinned files, too: nobody may open the directory and tidy up while files of it are pinned.
@@ -145,6 +147,7 @@ impl Shared {
         Arc::new(Shared {
             fs: options.fs.clone(),
             scheduler: options.scheduler.clone(),
+            flush_progress: AtomicU64::new(0),
             dir: dir.to_path_buf(),
             ids: Mutex::new(options.ids.clone()),
             options,
@@ -270,17 +273,32 @@ impl Shared {
             if self.scheduler.help_up_to(last) {
                 continue;
             }
+            if waited >= at_most {
+                return done(&mut self.state.lock());
+            }
+            if let Some(passed) = self.scheduler.pass_time(WAIT_STEP) {
+                waited += passed;
+                continue;
+            }
             let mut state = self.state.lock();
             if done(&mut state) {
                 return true;
-            }
-            if waited >= at_most {
-                return false;
             }
             if self.changed.wait_for(&mut state, WAIT_STEP).timed_out() {
                 waited += WAIT_STEP;
             }
         }
+    }
+
+    /// Rests for at most this time, less if something changes; lets a scheduler without threads work meanwhile.
+    /// Returns how long it took.
+    pub(crate) fn rest(&self, at_most: Duration) -> Duration {
+        if let Some(passed) = self.scheduler.pass_time(at_most) {
+            return passed;
+        }
+        let started = self.options.clock.monotonic();
+        self.changed.wait_for(&mut self.state.lock(), at_most);
+        self.options.clock.monotonic().saturating_sub(started)
     }
 
     /// Appends an edit of one family to the manifest, publishes the versions it makes, and lets `then` change the
@@ -442,7 +460,6 @@ pub(crate) fn version_of(
             tables: records.iter().map(live).collect::<Result<_>>()?,
         })
     };
-    Ok(Version {
-        runs: set.runs().into_iter().map(run).collect::<Result<_>>()?,
-    })
+    let runs = set.runs().into_iter().map(run).collect::<Result<_>>()?;
+    Ok(Version::new(runs))
 }

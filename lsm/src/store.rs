@@ -7,6 +7,7 @@ use crate::{
     flush,
     key::Seqno,
     memtable::{Active, Memtable, Sealed},
+    pressure::{self, Debt},
     shared::{Shared, State},
     stats::{WaitReason, count},
     version::Version,
@@ -23,8 +24,12 @@ use std::{
 /// Background work may take long; whoever waits for it without a bound of his own looks again after this time.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
-/// A family with this many times [`runs_max`](crate::StoreOptions::runs_max) runs makes writes wait for merges.
-const RUNS_STOP_FACTOR: usize = 4;
+/// A family with this many times [`runs_max`](crate::StoreOptions::runs_max) runs makes writes wait for merges: the
+/// last resort, when slowing down to a megabyte per second was not enough.
+const RUNS_STOP_FACTOR: usize = 8;
+
+/// What one write owes at most, however large it is.
+const OWED_MAX: Duration = Duration::from_millis(5);
 
 /// An ordered key/value store in one directory, owned by one thread at a time.
 ///
@@ -64,8 +69,17 @@ pub struct Store {
     seen: u64,
     /// Bytes in all active memtables.
     active_bytes: usize,
-    /// Write memory; 0 sends every write to [`Store::attend`], which refuses it.
-    pub(crate) active_bytes_max: usize,
+    /// With this many bytes in active memtables a write looks at the background: the write memory, or less while
+    /// writes are slowed down; 0 sends every write to [`Store::attend`], which refuses it.
+    pub(crate) attend_at: usize,
+    /// Bytes in active memtables when the background was looked at last.
+    looked_at: usize,
+    /// Delay that was not slept yet.
+    owed: Duration,
+    /// Bytes in sealed memtables.
+    sealed_bytes: usize,
+    /// Debt of merges, as of the last refresh; its memory is not kept.
+    merge_debt: Debt,
     pub(crate) random: Random,
     pub(crate) scratch: Vec<u8>,
     pub(crate) closed: bool,
@@ -96,7 +110,11 @@ impl Store {
             next_seqno,
             seen: shared.generation.load(Ordering::Acquire),
             active_bytes: 0,
-            active_bytes_max: shared.options.memtable_bytes,
+            attend_at: shared.options.memtable_bytes,
+            looked_at: 0,
+            owed: Duration::ZERO,
+            sealed_bytes: 0,
+            merge_debt: Debt::default(),
             shared,
             random,
             scratch: Vec::new(),
@@ -142,8 +160,7 @@ impl Store {
     /// What every write does first: two plain loads and compares, nothing else on the usual path.
     #[inline(always)]
     pub(crate) fn before_write(&mut self) -> Result {
-        if self.shared.generation.load(Ordering::Acquire) != self.seen
-            || self.active_bytes >= self.active_bytes_max
+        if self.shared.generation.load(Ordering::Acquire) != self.seen || self.active_bytes >= self.attend_at
         {
             self.attend()
         } else {
@@ -177,25 +194,54 @@ impl Store {
         if let Some(error) = &self.shared.state.lock().poisoned {
             return Err(error.duplicate());
         }
-        if self.active_bytes >= self.active_bytes_max {
-            self.make_room()
-        } else {
-            Ok(())
+        if self.active_bytes >= self.shared.options.memtable_bytes {
+            self.make_room()?;
+        }
+        self.slow_down();
+        Ok(())
+    }
+
+    fn debt(&self) -> Debt {
+        let options = &self.shared.options;
+        let flushed = self.shared.flush_progress.load(Ordering::Relaxed) as usize;
+        Debt {
+            memory_bytes: (self.active_bytes + self.sealed_bytes.saturating_sub(flushed)) as u64,
+            memory_bytes_max: ((options.sealed_max + 1) * options.memtable_bytes) as u64,
+            ..self.merge_debt
         }
     }
 
-    fn sealed_bytes(&self) -> usize {
-        self.families
-            .iter()
-            .flat_map(|family| &family.sealed)
-            .map(|sealed| sealed.memtable.bytes())
-            .sum()
+    /// Pays for what was written since the last look, in small sleeps, if the background falls behind.
+    fn slow_down(&mut self) {
+        let memtable_bytes = self.shared.options.memtable_bytes;
+        let written = self.active_bytes.saturating_sub(self.looked_at) as u64;
+        let mut delay = pressure::nanos_per_byte(&self.debt());
+        self.owed = (self.owed + Duration::from_nanos(delay.saturating_mul(written))).min(OWED_MAX);
+        while delay > 0 && self.owed >= pressure::SLEEP_MIN {
+            let slept = self.shared.rest(self.owed.min(pressure::SLEEP_MAX));
+            self.shared.timings.waited(WaitReason::Delay, slept);
+            self.owed = self.owed.saturating_sub(slept);
+            self.refresh();
+            delay = pressure::nanos_per_byte(&self.debt());
+        }
+        if delay == 0 {
+            self.owed = Duration::ZERO;
+        }
+        self.looked_at = self.active_bytes;
+        if self.attend_at != 0 {
+            let next = match delay {
+                0 => memtable_bytes,
+                _ => pressure::bytes_until_next_look(delay, memtable_bytes as u64) as usize,
+            };
+            self.attend_at = memtable_bytes.min(self.active_bytes.saturating_add(next));
+        }
     }
 
-    /// Seals the largest memtable, after waiting until the sealed ones are within their bound.
+    /// Seals the largest memtable; if the sealed ones exceed their bound, which slowing down should have prevented,
+    /// after waiting until they do not.
     fn make_room(&mut self) -> Result {
         let max = self.shared.options.sealed_max * self.shared.options.memtable_bytes;
-        if self.sealed_bytes() >= max {
+        while self.sealed_bytes >= max {
             count(&self.shared.owner_counters.stalls);
             flush::schedule(&self.shared);
             let has_room = |state: &State| {
@@ -209,12 +255,15 @@ impl Store {
             let failed =
                 |state: &State| state.poisoned.is_some() || (state.flush_error.is_some() && !state.flushing);
             let at_most = self.shared.options.write_wait_max;
+            let mut has_failed = false;
             let in_time = self.shared.waiting(WaitReason::Stop, || {
-                self.shared
-                    .wait(Priority::Flush, at_most, |state| has_room(state) || failed(state))
+                self.shared.wait(Priority::Flush, at_most, |state| {
+                    has_failed = failed(state);
+                    has_room(state) || has_failed
+                })
             });
             self.refresh();
-            if self.sealed_bytes() >= max {
+            if self.sealed_bytes >= max && (has_failed || !in_time) {
                 return Err(self.why_no_room(in_time));
             }
         }
@@ -226,17 +275,12 @@ impl Store {
         Ok(())
     }
 
-    /// Slows writes down to the pace of merges once some family has far too many runs. Gives up after a while: too
-    /// many runs make reads slow, not wrong.
+    /// Stops writes once some family has far too many runs although they were slowed down. Gives up after a while:
+    /// too many runs make reads slow, not wrong.
     fn wait_for_merges(&mut self) {
         let options = &self.shared.options;
         let max = options.runs_max.saturating_mul(RUNS_STOP_FACTOR);
-        if !options.compaction
-            || self
-                .families
-                .iter()
-                .all(|family| family.version.runs.len() <= max)
-        {
+        if !options.compaction || self.merge_debt.runs <= max as u64 {
             return;
         }
         count(&self.shared.owner_counters.stalls);
@@ -276,7 +320,7 @@ impl Store {
         {
             let state = self.shared.state.lock();
             if state.poisoned.is_some() {
-                self.active_bytes_max = 0;
+                self.attend_at = 0;
             }
             for (owned, shared) in self.families.iter_mut().zip(&state.families) {
                 if owned.dropped != shared.dropped {
@@ -297,7 +341,32 @@ impl Store {
                 }
             }
         }
+        self.take_stock();
         self.discard(garbage);
+    }
+
+    /// Counts what the background has to do, after it published something.
+    fn take_stock(&mut self) {
+        let options = &self.shared.options;
+        let mut debt = Debt {
+            runs_max: options.runs_max as u64,
+            ..Debt::default()
+        };
+        self.sealed_bytes = 0;
+        for family in &self.families {
+            let sealed = family.sealed.iter().map(|sealed| sealed.memtable.bytes());
+            self.sealed_bytes += sealed.sum::<usize>();
+            let version = &family.version;
+            debt.runs = debt.runs.max(version.runs.len() as u64);
+            let (memtable_bytes, fan_in) = (options.memtable_bytes as u64, options.fan_in as u64);
+            let usual = pressure::merge_bytes_usual(memtable_bytes, fan_in, version.bottom_bytes);
+            let (above, most) = (version.upper_bytes, debt.merge_bytes_max.max(1));
+            if u128::from(above) * u128::from(most) > u128::from(debt.merge_bytes) * u128::from(usual) {
+                (debt.merge_bytes, debt.merge_bytes_max) = (above, usual);
+            }
+        }
+        // Nobody merges: then waiting for it is pointless.
+        self.merge_debt = if options.compaction { debt } else { Debt::default() };
     }
 
     /// Freeing megabytes and unmapping files takes time that the owner does not have.
@@ -330,9 +399,11 @@ impl Store {
             .owner_counters
             .active_bytes
             .set(self.active_bytes as u64);
+        self.looked_at = self.looked_at.min(self.active_bytes);
         let fresh = Active::new(Memtable::new(family.options.memtable, self.random.u64()));
         let sealed = Arc::new(Sealed::new(std::mem::replace(&mut family.active, fresh).memtable));
         family.sealed.insert(0, sealed.clone());
+        self.sealed_bytes += sealed.memtable.bytes();
         {
             let mut state = self.shared.state.lock();
             if let Some(slot) = state.families.get_mut(number) {

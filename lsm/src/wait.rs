@@ -123,7 +123,7 @@ impl Store {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        self.active_bytes_max = 0;
+        self.attend_at = 0;
         self.shared.state.lock().closing = true;
         self.shared.announce();
         self.shared.wait(Priority::Bottom, LONG, |state| {

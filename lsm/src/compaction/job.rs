@@ -45,11 +45,7 @@ pub(crate) fn facts(version: &Version, requested: bool) -> LevelFacts {
         visible_start: live.view.visible.start.clone(),
         first: live.first.clone(),
         last: live.last.clone(),
-        bytes: if live.view.visible.is_all() {
-            live.table.record.bytes
-        } else {
-            live.view.visible_bytes()
-        },
+        bytes: live.bytes(),
     };
     let run = |run: &Run| RunFacts {
         number: run.number,

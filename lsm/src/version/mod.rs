@@ -137,6 +137,15 @@ impl LiveView {
         }
     }
 
+    /// About how many bytes are visible.
+    pub(crate) fn bytes(&self) -> u64 {
+        if self.view.visible.is_all() {
+            self.table.record.bytes
+        } else {
+            self.view.visible_bytes()
+        }
+    }
+
     /// Whether everything visible lies below `key`.
     #[inline]
     pub(crate) fn is_before(&self, key: &[u8]) -> bool {
@@ -198,6 +207,25 @@ impl Run {
 pub(crate) struct Version {
     /// Newest first.
     pub(crate) runs: Vec<Run>,
+    /// About how many bytes are visible in the bottom run.
+    pub(crate) bottom_bytes: u64,
+    /// About how many bytes are visible above it.
+    pub(crate) upper_bytes: u64,
+}
+
+impl Version {
+    /// These runs, newest first.
+    pub(crate) fn new(runs: Vec<Run>) -> Version {
+        let bytes = |bottom: bool| {
+            let runs = runs.iter().filter(|run| run.is_bottom() == bottom);
+            runs.flat_map(|run| &run.tables).map(LiveView::bytes).sum()
+        };
+        Version {
+            bottom_bytes: bytes(true),
+            upper_bytes: bytes(false),
+            runs,
+        }
+    }
 }
 
 /// Whether some run can hold `key`: false is certain.

@@ -327,6 +327,8 @@ impl Scheduler for Lazy {
         self.jobs.lock().unwrap().push_back((priority, job));
     }
 
+    fn submit_after(&self, _: Duration, _: Priority, _: Job) {}
+
     fn help(&self) -> bool {
         self.help_up_to(Priority::Bottom)
     }
