@@ -90,17 +90,37 @@ fn main() -> Result {
         std::hint::black_box(bytes);
         Ok(())
     };
+    let batches = |store: &Store, family, random: &mut Random, from: u64, keys: u64, rounds: u64| {
+        let mut bytes = 0;
+        for _ in 0..rounds / 16 {
+            let wanted: [_; 16] = std::array::from_fn(|_| key(from + random.below(keys)));
+            for value in store.multi_get(family, &wanted)? {
+                bytes += value?.map_or(0, |value| value.len());
+            }
+        }
+        std::hint::black_box(bytes);
+        Ok(())
+    };
     println!("runs {}, tables {}", store.stats().runs_max, store.stats().tables);
     meter.run("get hit, tables (first touch)", || {
         get(&store, &mut random, 0, true)
     })?;
     meter.run("get hit, tables", || get(&store, &mut random, 0, true))?;
+    meter.run("multi_get of 16, tables", || {
+        batches(&store, family, &mut random, 0, keys, keys)
+    })?;
+    meter.run("multi_get of 16, miss", || {
+        batches(&store, family, &mut random, keys, keys, keys)
+    })?;
     meter.run("get miss", || get(&store, &mut random, keys, false))?;
     meter.run("compact", || store.compact(family))?;
     meter.run("get hit, bottom (first touch)", || {
         get(&store, &mut random, 0, true)
     })?;
     meter.run("get hit, bottom", || get(&store, &mut random, 0, true))?;
+    meter.run("multi_get of 16, bottom", || {
+        batches(&store, family, &mut random, 0, keys, keys)
+    })?;
     meter.run("get miss, bottom", || get(&store, &mut random, keys, false))?;
     let scan = |store: &Store| {
         let mut range = store.range(family, ..)?;
@@ -157,12 +177,57 @@ fn main() -> Result {
         }
         Ok(())
     })?;
+    hot.run("multi_get of 16, memtable", || {
+        batches(&small, family_small, &mut random, 0, few, 4 * few)
+    })?;
     hot.run("update in place, memtable", || {
         for _ in 0..4 * few {
             small.update_in_place(family_small, &key(random.below(few)), |value| value[0] ^= 1)?;
         }
         Ok(())
     })?;
+    // All keys in one memtable.
+    let options = StoreOptions {
+        memtable_bytes: 4 << 30,
+        ..StoreOptions::default()
+    };
+    let mut large = Store::open(dir.with_extension("large"), options)?;
+    let family_large = large.family("large")?;
+    meter.run("load, one memtable", || {
+        for n in 0..keys {
+            large.put(family_large, &key(n), &payload[..value_bytes(n)])?;
+        }
+        Ok(())
+    })?;
+    meter.run("get hit, one memtable", || {
+        for _ in 0..keys {
+            let found = large.get(family_large, &key(random.below(keys)))?;
+            assert!(found.is_some(), "the store lost a key");
+        }
+        Ok(())
+    })?;
+    meter.run("get hit, each after the last", || {
+        let mut last = 0;
+        for _ in 0..keys {
+            let found = large.get(family_large, &key((random.below(keys) ^ last) % keys))?;
+            last = found.map_or(0, |value| u64::from(value[0] & 1));
+        }
+        Ok(())
+    })?;
+    meter.run("multi_get of 16, one memtable", || {
+        batches(&large, family_large, &mut random, 0, keys, keys)
+    })?;
+    meter.run("prefetch of 16, then update in place", || {
+        for _ in 0..keys / 16 {
+            let wanted: [_; 16] = std::array::from_fn(|_| key(random.below(keys)));
+            large.prefetch(family_large, &wanted)?;
+            for key in &wanted {
+                large.update_in_place(family_large, key, |value| value[0] ^= 2)?;
+            }
+        }
+        Ok(())
+    })?;
+    drop(large);
     let mut pins = Vec::new();
     for round in 0..100 {
         for n in 0..500 {

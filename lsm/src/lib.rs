@@ -7,6 +7,7 @@
 //! | `open`, [`mount`] | a store from its manifest; a store around tables that are there already |
 //! | `family`, [`options`] | key spaces of a store and what can be chosen |
 //! | `write`, `read`, `scan` | the owner's paths |
+//! | `warm` | many reads at a time |
 //! | `memtable/`, `arena` | the newest versions, in memory |
 //! | [`budget`] | one bound on the memory of many stores |
 //! | `flush` | from sealed memtable to table |
@@ -51,6 +52,7 @@ pub mod table;
 pub mod version;
 mod view;
 mod wait;
+mod warm;
 mod write;
 
 pub use budget::{BudgetStats, MemoryBudget, Pool};

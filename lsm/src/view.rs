@@ -71,7 +71,7 @@ impl View {
         Some(Family(number as u32))
     }
 
-    fn sources(&self, family: Family) -> Result<Sources<'_>> {
+    pub(crate) fn sources(&self, family: Family) -> Result<Sources<'_>> {
         match self.0.families.get(family.0 as usize) {
             Some(family) if !family.dropped => Ok(Sources {
                 active: None,

@@ -98,6 +98,22 @@ impl HashIndex {
         }
     }
 
+    /// The home slot of a hash; 0 without slots.
+    #[inline]
+    pub(crate) fn home(&self, hash: u64) -> u64 {
+        let tag = (hash.wrapping_mul(self.seed) >> 32) as u32;
+        self.slots.get((tag >> self.shift) as usize).copied().unwrap_or(0)
+    }
+
+    /// The first record whose tag is that of the hash, its key unseen; 0 = none.
+    #[inline]
+    pub(crate) fn likely(&self, hash: u64) -> Place {
+        match self.find(hash, |_| true) {
+            Probe::Found { place, .. } => place,
+            Probe::Vacant { .. } => 0,
+        }
+    }
+
     /// Names the record of a new key. `slot` and `tag` come from the [`Probe::Vacant`] of the same key.
     #[inline]
     pub(crate) fn insert(&mut self, slot: usize, tag: u32, place: Place) {

@@ -116,6 +116,23 @@ impl Memtable {
         }
     }
 
+    /// Reads the slot that a look-up starts with.
+    #[inline]
+    pub(crate) fn touch_slot(&self, hash: u64) -> u64 {
+        self.index.home(hash)
+    }
+
+    /// Reads the ends of the record that a look-up is likely to find: header and key, and the next cache line.
+    #[inline]
+    pub(crate) fn touch_record(&self, hash: u64) -> Option<u8> {
+        let place = self.index.likely(hash);
+        if place == 0 {
+            return None;
+        }
+        let bytes = self.arena.at(place);
+        Some(bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0))
+    }
+
     /// The version at a place.
     #[inline]
     pub(crate) fn entry(&self, place: Place) -> Entry<'_> {

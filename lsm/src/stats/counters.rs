@@ -62,6 +62,7 @@ pub(crate) struct OwnerCounters {
     pub(crate) writes: Counter,
     pub(crate) table_gets: Counter,
     pub(crate) memtable_hits: Counter,
+    pub(crate) multi_gets: Counter,
     pub(crate) seals: Counter,
     pub(crate) stalls: Counter,
     /// Bytes in active memtables, as of the last write that took memory.

@@ -67,6 +67,7 @@ impl Shared {
             writes: owner.writes.get(),
             table_gets: owner.table_gets.get(),
             memtable_hits: owner.memtable_hits.get(),
+            multi_gets: owner.multi_gets.get(),
             seals: owner.seals.get(),
             flushes: load(&background.flushes),
             flush_bytes: load(&background.flush_bytes),

@@ -31,6 +31,8 @@ pub struct StoreCounts {
     pub table_gets: u64,
     /// Reads that the active memtable answered, the look-ups of read-modify-writes included.
     pub memtable_hits: u64,
+    /// Keys that were read in batches.
+    pub multi_gets: u64,
     /// Memtables sealed.
     pub seals: u64,
     /// Memtables flushed.

@@ -245,6 +245,7 @@ impl StoreStats {
         vec![
             ("writes_total", self.writes),
             ("memtable_hits_total", self.memtable_hits),
+            ("multi_gets_total", self.multi_gets),
             ("table_gets_total", self.table_gets),
             ("seals_total", self.seals),
             ("flushes_total", self.flushes),

@@ -338,6 +338,58 @@ impl<'a> BlockView<'a> {
         }
     }
 
+    /// A byte of the first slot to look at for a hash.
+    #[inline]
+    pub(super) fn slot_byte(&self, hash: u64) -> Sane<u8> {
+        let g = self.geometry;
+        let slot = first_slot(hash, g.slots) as usize * usize::from(g.slot_width);
+        self.bytes.get(g.slots_at as usize + slot).copied()
+    }
+
+    /// The row of entry `index`.
+    #[inline]
+    pub(super) fn row_bytes(&self, index: u32) -> Sane<&'a [u8]> {
+        let row = self.row_at(index);
+        self.bytes.get(row..row + self.geometry.stride as usize)
+    }
+
+    /// The first entry that a slot names for this hash, its key unseen.
+    #[inline]
+    pub(super) fn likely_entry(&self, hash: u64) -> Sane<u32> {
+        let slots = self.bytes.get(self.geometry.slots_at as usize..)?;
+        if self.geometry.slot_width == 2 {
+            self.likely(hash, slots.as_chunks().0, |slot| {
+                u32::from(u16::from_le_bytes(slot))
+            })
+        } else {
+            self.likely(hash, slots.as_chunks().0, u32::from_le_bytes)
+        }
+    }
+
+    #[inline(always)]
+    fn likely<const W: usize>(
+        &self,
+        hash: u64,
+        slots: &[[u8; W]],
+        number: impl Fn([u8; W]) -> u32,
+    ) -> Sane<u32> {
+        let index_bits = u32::from(self.geometry.index_bits);
+        let wanted = fingerprint(hash, W as u32 * 8, index_bits);
+        let start = first_slot(hash, slots.len() as u32) as usize;
+        // Whoever lies behind the end of the slots goes without: it is only a hint.
+        for slot in slots.get(start..)? {
+            let slot = number(*slot);
+            if slot == 0 {
+                return None;
+            }
+            if slot >> index_bits == wanted {
+                let index = slot & ((1 << index_bits) - 1);
+                return (index < self.geometry.entries).then_some(index);
+            }
+        }
+        None
+    }
+
     /// The next older version of the same key, and where its key ends.
     #[inline]
     pub(crate) fn older(&self, index: u32, key: &[u8]) -> Sane<Option<(u32, u32)>> {

@@ -33,6 +33,7 @@ mod source;
 mod value;
 mod verify;
 mod view;
+mod warm;
 
 pub use block::Block;
 pub use builder::TableBuilder;
@@ -43,6 +44,7 @@ pub use options::{Compression, TableFacts, TableOptions};
 pub use reader::{BlockAccess, TableReader};
 pub use value::{Found, Slice};
 pub use view::TableView;
+pub(crate) use warm::warm;
 
 /// The parts of a table, for the checks of `fuzzing`.
 pub(crate) mod inside {

@@ -8,6 +8,7 @@ mod lock;
 mod manifest;
 mod model;
 mod mount;
+mod multi_get;
 mod pins;
 mod pressure;
 mod rescale;
