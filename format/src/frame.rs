@@ -13,8 +13,8 @@ use crate::{Code, Cursor, Error, Result, Sink, checksum};
 
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 20;
-/// Longest payload, 64 MiB: one full manifest edit stays far below.
-pub const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
+/// Longest payload, 128 MiB: one full manifest edit stays far below, and the largest key and value fit.
+pub const PAYLOAD_BYTES_MAX: u32 = 128 << 20;
 
 /// Appends one frame for `payload` that will lie at `offset` of the log `id`.
 pub fn write(id: u128, offset: u64, synced: u64, payload: &[u8]) -> Vec<u8> {

@@ -8,6 +8,7 @@
 //! | `family`, [`options`] | key spaces of a store and what can be chosen |
 //! | `write`, `read`, `scan` | the owner's paths |
 //! | `warm` | many reads at a time |
+//! | `batch`, `apply` | writes that take effect together |
 //! | `memtable/`, `arena` | the newest versions, in memory |
 //! | [`budget`] | one bound on the memory of many stores |
 //! | `flush` | from sealed memtable to table |
@@ -24,7 +25,9 @@
 //! | [`key`] | ids, versions, ranges, the one hash and the one comparison |
 #![deny(unsafe_code)]
 
+mod apply;
 mod arena;
+mod batch;
 pub mod budget;
 pub mod cache;
 pub mod compaction;
@@ -55,6 +58,7 @@ mod wait;
 mod warm;
 mod write;
 
+pub use batch::{BATCH_BYTES_MAX, WriteBatch};
 pub use budget::{BudgetStats, MemoryBudget, Pool};
 pub use cache::{BlockCache, CacheStats};
 pub use family::Family;

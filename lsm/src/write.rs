@@ -2,7 +2,8 @@
 //! changed in place.
 
 use crate::{
-    family::Family,
+    arena::Place,
+    family::{Family, OwnedFamily},
     key::{self, EntryKind, Seqno, VALUE_BYTES_MAX, check_sizes},
     memtable::{CHAIN_MAX, Probe},
     merge_operator,
@@ -23,12 +24,12 @@ pub enum Update<V = Vec<u8>> {
 }
 
 #[cold]
-fn no_operator() -> Error {
+pub(crate) fn no_operator() -> Error {
     Error::new(Code::MergeFailed, "the family has no merge operator")
 }
 
 #[cold]
-fn too_large(bytes: usize) -> Error {
+pub(crate) fn too_large(bytes: usize) -> Error {
     Error::new(Code::ValueTooLarge, "a value is too long").expected_found(VALUE_BYTES_MAX, bytes)
 }
 
@@ -40,7 +41,7 @@ impl Store {
     /// `BackendReadOnly` if they cannot be written; `Poisoned`. Nothing is written then.
     #[inline]
     pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result {
-        self.write(family, key, EntryKind::Put, value)
+        self.write_one(family, key, EntryKind::Put, value)
     }
 
     /// Removes `key`, whether it is there or not.
@@ -49,11 +50,11 @@ impl Store {
     /// As [`Store::put`].
     #[inline]
     pub fn delete(&mut self, family: Family, key: &[u8]) -> Result {
-        self.write(family, key, EntryKind::Delete, &[])
+        self.write_one(family, key, EntryKind::Delete, &[])
     }
 
     #[inline(always)]
-    fn write(&mut self, family: Family, key: &[u8], kind: EntryKind, value: &[u8]) -> Result {
+    fn write_one(&mut self, family: Family, key: &[u8], kind: EntryKind, value: &[u8]) -> Result {
         check_sizes(key, value)?;
         self.before_write()?;
         let seqno = self.next_seqno;
@@ -212,52 +213,7 @@ impl Store {
     /// # Errors
     /// As [`Store::get`] and [`Store::put`].
     pub fn append(&mut self, family: Family, key: &[u8], bytes: &[u8]) -> Result {
-        check_sizes(key, bytes)?;
-        self.before_write()?;
-        let hash = key::hash(key);
-        let seqno = self.next_seqno;
-        let owned = self.owned_mut(family)?;
-        let probe = owned.active.memtable.find(key, hash);
-        match probe {
-            Probe::Found { slot, place } => {
-                let entry = owned.active.memtable.entry(place);
-                match entry.kind {
-                    EntryKind::Put => return self.extend(family, slot, place, key, bytes),
-                    EntryKind::Merge if owned.appends => return self.extend(family, slot, place, key, bytes),
-                    EntryKind::Delete => {
-                        return self.write_at(family, probe, key, seqno, EntryKind::Put, bytes);
-                    }
-                    EntryKind::Merge => {}
-                }
-            }
-            Probe::Vacant { .. } if owned.appends && !owned.is_bare() => {
-                return self.write_at(family, probe, key, seqno, EntryKind::Merge, bytes);
-            }
-            Probe::Vacant { .. } => {}
-        }
-        count(&self.shared.owner_counters.table_gets);
-        let mut value = self
-            .owned(family)?
-            .sources()
-            .get(key, hash)?
-            .map_or_else(Vec::new, |old| old.to_vec());
-        value.extend_from_slice(bytes);
-        self.write_at(family, probe, key, seqno, EntryKind::Put, &value)
-    }
-
-    /// Adds bytes behind the value of a record.
-    fn extend(&mut self, family: Family, slot: usize, place: u32, key: &[u8], bytes: &[u8]) -> Result {
-        let seqno = self.next_seqno;
-        let memtable = &mut self.owned_mut(family)?.active.memtable;
-        let total = memtable.entry(place).value.len() + bytes.len();
-        if total > VALUE_BYTES_MAX {
-            return Err(too_large(total));
-        }
-        let before = memtable.bytes();
-        memtable.extend(slot, place, key, seqno, bytes);
-        let grown = memtable.bytes() - before;
-        self.after_write(family, grown);
-        Ok(())
+        self.add(family, key, bytes, OwnedFamily::plan_append)
     }
 
     /// Changes the value of `key` by an operand of the family's merge operator, without reading it.
@@ -265,56 +221,161 @@ impl Store {
     /// # Errors
     /// `MergeFailed` if the family has no operator or the operator refuses; as [`Store::put`].
     pub fn merge(&mut self, family: Family, key: &[u8], operand: &[u8]) -> Result {
-        check_sizes(key, operand)?;
+        self.add(family, key, operand, OwnedFamily::plan_merge)
+    }
+
+    /// Adds something to a value: finds out how, then does it.
+    #[inline(always)]
+    fn add(&mut self, family: Family, key: &[u8], more: &[u8], plan: Plan) -> Result {
+        check_sizes(key, more)?;
         self.before_write()?;
+        let hash = key::hash(key);
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
-        let result = self.merge_into(family, key, operand, &mut out);
+        let owned = match self.families.get(family.0 as usize) {
+            Some(owned) if !owned.dropped => owned,
+            _ => return self.owned(family).map(|_| ()),
+        };
+        let probe = owned.active.memtable.find(key, hash);
+        let planned = plan(owned, probe, key, hash, more, &mut out);
+        if matches!((probe, &planned), (Probe::Vacant { .. }, Ok(Step::Replace(_)))) && !owned.is_bare() {
+            count(&self.shared.owner_counters.table_gets);
+        }
+        let result = planned.map(|step| self.add_by(family, probe, key, step, more, &out));
         self.scratch = out;
         result
     }
 
-    fn merge_into(&mut self, family: Family, key: &[u8], operand: &[u8], out: &mut Vec<u8>) -> Result {
-        let hash = key::hash(key);
+    /// Does what a plan says.
+    #[inline]
+    pub(crate) fn add_by(
+        &mut self,
+        family: Family,
+        probe: Probe,
+        key: &[u8],
+        step: Step,
+        more: &[u8],
+        out: &[u8],
+    ) {
         let seqno = self.next_seqno;
-        let owned = self.owned_mut(family)?;
-        let operator = owned.options.merge.as_deref().ok_or_else(no_operator)?;
+        let memtable = &mut self.families[family.0 as usize].active.memtable;
+        let before = memtable.bytes();
+        match step {
+            Step::Extend { slot, place } => memtable.extend(slot, place, key, seqno, more),
+            Step::Chain { slot, place } => memtable.chain(slot, place, key, seqno, more),
+            Step::Store(kind) => memtable.write(probe, key, seqno, kind, more),
+            Step::Replace(kind) => memtable.write(probe, key, seqno, kind, out),
+        }
+        let grown = memtable.bytes() - before;
+        self.after_write(family, grown);
+    }
+}
+
+/// Finds out how bytes get into a memtable; what is to be stored in their place goes to the last argument.
+type Plan = fn(&OwnedFamily, Probe, &[u8], u64, &[u8], &mut Vec<u8>) -> Result<Step>;
+
+/// How an operand or more bytes get into a memtable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    /// Behind the bytes of the record.
+    Extend { slot: usize, place: Place },
+    /// In front of the versions of the key.
+    Chain { slot: usize, place: Place },
+    /// As they are, as the current version.
+    Store(EntryKind),
+    /// What the plan made of them is the current version.
+    Replace(EntryKind),
+}
+
+impl OwnedFamily {
+    /// How `bytes` get behind the value of a key.
+    pub(crate) fn plan_append(
+        &self,
+        probe: Probe,
+        key: &[u8],
+        hash: u64,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Step> {
+        match probe {
+            Probe::Found { slot, place } => {
+                let entry = self.active.memtable.entry(place);
+                match entry.kind {
+                    EntryKind::Put => return extend(slot, place, entry.value, bytes),
+                    EntryKind::Merge if self.appends => return extend(slot, place, entry.value, bytes),
+                    EntryKind::Delete => return Ok(Step::Store(EntryKind::Put)),
+                    EntryKind::Merge => {}
+                }
+            }
+            Probe::Vacant { .. } if self.appends && !self.is_bare() => {
+                return Ok(Step::Store(EntryKind::Merge));
+            }
+            Probe::Vacant { .. } => {}
+        }
+        if let Some(old) = self.sources().get(key, hash)? {
+            out.extend_from_slice(&old);
+        }
+        out.extend_from_slice(bytes);
+        within_limit(out.len())?;
+        Ok(Step::Replace(EntryKind::Put))
+    }
+
+    /// How an operand of the family's merge operator gets into the memtable.
+    pub(crate) fn plan_merge(
+        &self,
+        probe: Probe,
+        key: &[u8],
+        hash: u64,
+        operand: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Step> {
+        let operator = self.options.merge.as_deref().ok_or_else(no_operator)?;
         let named = |error| merge_operator::failed(operator, error);
         operator.check(operand).map_err(named)?;
-        let probe = owned.active.memtable.find(key, hash);
         let Probe::Found { slot, place } = probe else {
-            if !owned.is_bare() {
-                return self.write_at(family, probe, key, seqno, EntryKind::Merge, operand);
+            if !self.is_bare() {
+                return Ok(Step::Store(EntryKind::Merge));
             }
             operator.merge(None, operand, out).map_err(named)?;
-            return self.write_at(family, probe, key, seqno, EntryKind::Put, out);
+            within_limit(out.len())?;
+            return Ok(Step::Replace(EntryKind::Put));
         };
-        let entry = owned.active.memtable.entry(place);
+        let memtable = &self.active.memtable;
+        let entry = memtable.entry(place);
         match entry.kind {
-            EntryKind::Put | EntryKind::Merge if owned.appends => {
-                return self.extend(family, slot, place, key, operand);
+            EntryKind::Put | EntryKind::Merge if self.appends => {
+                return extend(slot, place, entry.value, operand);
             }
             EntryKind::Put => operator.merge(Some(entry.value), operand, out).map_err(named)?,
             EntryKind::Delete => operator.merge(None, operand, out).map_err(named)?,
             EntryKind::Merge => {
-                let chained = owned.active.memtable.older(place) != 0;
+                let chained = memtable.older(place) != 0;
                 if !chained && operator.combine(entry.value, operand, out).map_err(named)? {
-                    return self.write_at(family, probe, key, seqno, EntryKind::Merge, out);
+                    within_limit(out.len())?;
+                    return Ok(Step::Replace(EntryKind::Merge));
                 }
-                if owned.active.memtable.depth(place) < CHAIN_MAX {
-                    let memtable = &mut owned.active.memtable;
-                    let before = memtable.bytes();
-                    memtable.chain(slot, place, key, seqno, operand);
-                    let grown = memtable.bytes() - before;
-                    self.after_write(family, grown);
-                    return Ok(());
+                if memtable.depth(place) < CHAIN_MAX {
+                    return Ok(Step::Chain { slot, place });
                 }
                 // The chain is long enough: find out what it stands on.
-                let base = owned.sources().get(key, hash)?;
+                let base = self.sources().get(key, hash)?;
                 out.clear();
                 operator.merge(base.as_deref(), operand, out).map_err(named)?;
             }
         }
-        self.write_at(family, probe, key, seqno, EntryKind::Put, out)
+        within_limit(out.len())?;
+        Ok(Step::Replace(EntryKind::Put))
     }
+}
+
+fn within_limit(bytes: usize) -> Result {
+    if bytes > VALUE_BYTES_MAX {
+        return Err(too_large(bytes));
+    }
+    Ok(())
+}
+
+fn extend(slot: usize, place: Place, old: &[u8], more: &[u8]) -> Result<Step> {
+    within_limit(old.len() + more.len())?;
+    Ok(Step::Extend { slot, place })
 }

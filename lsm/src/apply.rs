@@ -1,0 +1,171 @@
+//! Writing a batch: check all of it, then apply all of it.
+//!
+//! Everything that can fail comes first: sizes, families, operands, and the reading of values that are appended to.
+//! After that nothing can: an operand that the operator cannot fold into what is in the memtable is kept beside it,
+//! as it would be if the value lay in a table, and the read that folds them tells.
+
+use crate::{
+    batch::{Op, WriteBatch},
+    family::{Family, OwnedFamily},
+    key::{self, EntryKind, VALUE_BYTES_MAX, check_sizes},
+    memtable::Probe,
+    merge_operator,
+    read::Value,
+    store::Store,
+    write::{Step, no_operator, too_large},
+};
+use keybed_format::{Error, Result};
+
+/// Values that a batch appends to and that lie in no memtable, by the operation's place in the batch.
+type Bases = Vec<(usize, Vec<u8>)>;
+
+impl Store {
+    /// Applies a batch: all of its operations, with consecutive seqnos, or none.
+    ///
+    /// # Errors
+    /// `KeyTooLarge`, `ValueTooLarge`; `InvalidArgument` if a family is not of this store, if the batch is longer than
+    /// [`BATCH_BYTES_MAX`](crate::BATCH_BYTES_MAX), or if it appends in a family of another merge operator than
+    /// [`Append`](crate::Append); `MergeFailed` if an operand is refused; as [`Store::get`] and [`Store::put`]. Nothing
+    /// is written then.
+    pub fn write(&mut self, batch: &WriteBatch) -> Result {
+        batch.check()?;
+        self.before_write()?;
+        let bases = self.check_batch(batch)?;
+        self.apply(batch.ops(), &bases);
+        Ok(())
+    }
+
+    /// Refuses a batch of which some part could not be applied.
+    fn check_batch(&self, batch: &WriteBatch) -> Result<Bases> {
+        let mut bases = Bases::new();
+        for (at, op) in batch.ops().enumerate() {
+            let owned = self.owned(Family(op.family()))?;
+            match op {
+                Op::Put { key, value, .. } => check_sizes(key, value)?,
+                Op::Delete { key, .. } => check_sizes(key, &[])?,
+                Op::Merge { key, operand, .. } => {
+                    check_sizes(key, operand)?;
+                    let operator = owned.options.merge.as_deref().ok_or_else(no_operator)?;
+                    operator
+                        .check(operand)
+                        .map_err(|error| merge_operator::failed(operator, error))?;
+                    if owned.appends {
+                        check_growth(batch, op.family(), key, value_bytes(owned, key))?;
+                    }
+                }
+                Op::Append { key, bytes, .. } => {
+                    check_sizes(key, bytes)?;
+                    if owned.options.merge.is_some() && !owned.appends {
+                        return Err(Error::invalid(
+                            "a batch appends only in a family without a merge operator, or with Append",
+                        )
+                        .with("family", &owned.name));
+                    }
+                    let mut old_bytes = value_bytes(owned, key);
+                    let hash = key::hash(key);
+                    if !owned.appends && owned.active.memtable.get(key, hash).is_none() {
+                        let base = owned
+                            .below()
+                            .get(key, hash)?
+                            .map_or_else(Vec::new, Value::into_vec);
+                        old_bytes = base.len();
+                        bases.push((at, base));
+                    }
+                    check_growth(batch, op.family(), key, old_bytes)?;
+                }
+            }
+        }
+        Ok(bases)
+    }
+
+    /// Applies operations that were checked.
+    pub(crate) fn apply<'a>(&mut self, ops: impl Iterator<Item = Op<'a>>, bases: &[(usize, Vec<u8>)]) {
+        let mut out = std::mem::take(&mut self.scratch);
+        let mut bases = bases.iter().peekable();
+        for (at, op) in ops.enumerate() {
+            let base = bases
+                .next_if(|(of, _)| *of == at)
+                .map(|(_, base)| base.as_slice());
+            self.apply_one(op, base, &mut out);
+        }
+        self.scratch = out;
+    }
+
+    fn apply_one(&mut self, op: Op<'_>, base: Option<&[u8]>, out: &mut Vec<u8>) {
+        let family = Family(op.family());
+        let owned = &self.families[op.family() as usize];
+        let (Op::Put { key, .. } | Op::Delete { key, .. } | Op::Merge { key, .. } | Op::Append { key, .. }) =
+            op;
+        let hash = key::hash(key);
+        let probe = owned.active.memtable.find(key, hash);
+        out.clear();
+        let (step, more) = match op {
+            Op::Put { value, .. } => (Step::Store(EntryKind::Put), value),
+            Op::Delete { .. } => (Step::Store(EntryKind::Delete), &[][..]),
+            Op::Merge { operand, .. } => {
+                let planned = owned.plan_merge(probe, key, hash, operand, out);
+                (planned.unwrap_or_else(|_| beside(probe)), operand)
+            }
+            Op::Append { bytes, .. } => match (probe, base) {
+                (Probe::Vacant { .. }, Some(base)) => {
+                    out.extend_from_slice(base);
+                    out.extend_from_slice(bytes);
+                    (Step::Replace(EntryKind::Put), bytes)
+                }
+                // The key is in the memtable, or its family's appends need no base: nothing is read here.
+                _ => {
+                    let planned = owned.plan_append(probe, key, hash, bytes, out);
+                    (planned.unwrap_or_else(|_| beside(probe)), bytes)
+                }
+            },
+        };
+        self.add_by(family, probe, key, step, more, out);
+    }
+}
+
+/// Keeps an operand that cannot be folded now.
+fn beside(probe: Probe) -> Step {
+    match probe {
+        Probe::Found { slot, place } => Step::Chain { slot, place },
+        Probe::Vacant { .. } => Step::Store(EntryKind::Merge),
+    }
+}
+
+/// Bytes of what the memtable holds of a key.
+fn value_bytes(owned: &OwnedFamily, key: &[u8]) -> usize {
+    let found = owned.active.memtable.get(key, key::hash(key));
+    found.map_or(0, |(_, _, value)| value.len())
+}
+
+/// Refuses a batch that makes the value of `key`, of `old_bytes` now, longer than a value may be.
+fn check_growth(batch: &WriteBatch, family: u32, key: &[u8], old_bytes: usize) -> Result {
+    if old_bytes.saturating_add(batch.bytes()) <= VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    let mut bytes = old_bytes;
+    for op in batch.ops().filter(|op| op.family() == family) {
+        match op {
+            Op::Put {
+                key: other, value, ..
+            } if other == key => bytes = value.len(),
+            Op::Delete { key: other, .. } if other == key => bytes = 0,
+            Op::Merge {
+                key: other,
+                operand: more,
+                ..
+            }
+            | Op::Append {
+                key: other,
+                bytes: more,
+                ..
+            } if other == key => {
+                bytes += more.len();
+            }
+            _ => {}
+        }
+        if bytes > VALUE_BYTES_MAX {
+            return Err(too_large(bytes));
+        }
+    }
+    Ok(())
+}

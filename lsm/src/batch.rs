@@ -1,0 +1,292 @@
+//! Writes that take effect together, and their bytes.
+//!
+//! ```text
+//! batch   operations one after the other, each: tag u8 · family varint · key (varint length, bytes) · body
+//!   1 put      value (varint length, bytes)
+//!   2 delete
+//!   3 merge    operand (varint length, bytes)
+//!   4 append   bytes (varint length, bytes)
+//! ```
+//! A frame of the log holds the same bytes behind the first seqno, with the family's number in the manifest in the
+//! place of its token. Page: docs/format/wal.md.
+
+use crate::family::Family;
+use keybed_format::{Cursor, Error, Result, Sink, frame};
+
+/// Longest batch in bytes: what a frame of the log can hold.
+pub const BATCH_BYTES_MAX: usize = frame::PAYLOAD_BYTES_MAX as usize - SEQNO_BYTES;
+
+/// Bytes of the first seqno before the operations of a frame.
+pub(crate) const SEQNO_BYTES: usize = 8;
+
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+const MERGE: u8 = 3;
+const APPEND: u8 = 4;
+
+/// Writes to any number of families that [`Store::write`](crate::Store::write) applies all or not at all, in their
+/// order. Building one checks nothing; sizes and families are checked when it is written.
+///
+/// ```
+/// # fn main() -> keybed_format::Result {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # use keybed_lsm::{Store, StoreOptions, WriteBatch};
+/// let mut store = Store::open(dir.path().join("s"), StoreOptions::default())?;
+/// let (orders, by_user) = (store.family("orders")?, store.family("by-user")?);
+/// let mut batch = WriteBatch::new();
+/// batch.put(orders, b"o-1", b"42").put(by_user, b"ann/o-1", b"").delete(orders, b"o-0");
+/// store.write(&batch)?;
+/// assert_eq!(store.get(orders, b"o-1")?.unwrap(), b"42");
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteBatch {
+    bytes: Sink,
+    len: usize,
+}
+
+/// One operation of a batch; `family` is a token's number in memory and a family's number in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op<'a> {
+    /// The key gets the value.
+    Put {
+        family: u32,
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+    /// The key goes.
+    Delete { family: u32, key: &'a [u8] },
+    /// The family's operator applies the operand.
+    Merge {
+        family: u32,
+        key: &'a [u8],
+        operand: &'a [u8],
+    },
+    /// The bytes go behind the value.
+    Append {
+        family: u32,
+        key: &'a [u8],
+        bytes: &'a [u8],
+    },
+}
+
+impl<'a> Op<'a> {
+    /// The family it writes to.
+    pub(crate) fn family(&self) -> u32 {
+        let (Op::Put { family, .. }
+        | Op::Delete { family, .. }
+        | Op::Merge { family, .. }
+        | Op::Append { family, .. }) = self;
+        *family
+    }
+
+    /// Writes the operation behind `out`, with `family` in the place of its own.
+    #[inline]
+    pub(crate) fn encode(&self, family: u32, out: &mut Sink) {
+        let (tag, key, body) = match self {
+            Op::Put { key, value, .. } => (PUT, *key, Some(*value)),
+            Op::Delete { key, .. } => (DELETE, *key, None),
+            Op::Merge { key, operand, .. } => (MERGE, *key, Some(*operand)),
+            Op::Append { key, bytes, .. } => (APPEND, *key, Some(*bytes)),
+        };
+        out.u8(tag).varint(u64::from(family)).bytes(key);
+        if let Some(body) = body {
+            out.bytes(body);
+        }
+    }
+
+    fn decode(c: &mut Cursor<'a>) -> Result<Op<'a>> {
+        let tag = c.u8()?;
+        let family = c.varint()?;
+        let family = u32::try_from(family).map_err(|_| {
+            c.malformed("a family's number is too large")
+                .with("found", family)
+        })?;
+        let key = c.bytes()?;
+        Ok(match tag {
+            PUT => Op::Put {
+                family,
+                key,
+                value: c.bytes()?,
+            },
+            DELETE => Op::Delete { family, key },
+            MERGE => Op::Merge {
+                family,
+                key,
+                operand: c.bytes()?,
+            },
+            APPEND => Op::Append {
+                family,
+                key,
+                bytes: c.bytes()?,
+            },
+            other => return Err(c.malformed("an operation is not known").with("found", other)),
+        })
+    }
+}
+
+/// The operations in the bytes of a batch; after an error it ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Ops<'a>(Cursor<'a>);
+
+impl<'a> Ops<'a> {
+    /// Those in `bytes`, which lie at `base` of their file.
+    pub(crate) fn new(bytes: &'a [u8], base: u64) -> Self {
+        Ops(Cursor::with_base(bytes, base))
+    }
+}
+
+impl<'a> Iterator for Ops<'a> {
+    type Item = Result<Op<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let op = Op::decode(&mut self.0);
+        if op.is_err() {
+            self.0 = Cursor::new(&[]);
+        }
+        Some(op)
+    }
+}
+
+impl WriteBatch {
+    /// Without operations.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Without operations, with room for `bytes` of them.
+    pub fn with_capacity(bytes: usize) -> Self {
+        WriteBatch {
+            bytes: Sink::with_capacity(bytes),
+            len: 0,
+        }
+    }
+
+    fn push(&mut self, op: Op<'_>) -> &mut Self {
+        op.encode(op.family(), &mut self.bytes);
+        self.len += 1;
+        self
+    }
+
+    /// Gives `key` a value.
+    pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> &mut Self {
+        self.push(Op::Put {
+            family: family.0,
+            key,
+            value,
+        })
+    }
+
+    /// Removes `key`, whether it is there or not.
+    pub fn delete(&mut self, family: Family, key: &[u8]) -> &mut Self {
+        self.push(Op::Delete {
+            family: family.0,
+            key,
+        })
+    }
+
+    /// Changes the value of `key` by an operand of the family's merge operator.
+    pub fn merge(&mut self, family: Family, key: &[u8], operand: &[u8]) -> &mut Self {
+        self.push(Op::Merge {
+            family: family.0,
+            key,
+            operand,
+        })
+    }
+
+    /// Adds `bytes` behind the value of `key`; for families without a merge operator, or with
+    /// [`Append`](crate::Append).
+    pub fn append(&mut self, family: Family, key: &[u8], bytes: &[u8]) -> &mut Self {
+        self.push(Op::Append {
+            family: family.0,
+            key,
+            bytes,
+        })
+    }
+
+    /// Operations in the batch; each takes one seqno.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the batch has no operations.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of the operations, at most [`BATCH_BYTES_MAX`] for a batch that can be written.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Removes all operations and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.len = 0;
+    }
+
+    /// The operations in their order.
+    pub(crate) fn ops(&self) -> impl Iterator<Item = Op<'_>> {
+        Ops::new(self.bytes.as_slice(), 0).map(|op| op.expect("a batch holds what was put into it"))
+    }
+
+    /// Refuses a batch that no frame can hold.
+    pub(crate) fn check(&self) -> Result {
+        if self.bytes.len() <= BATCH_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Error::invalid("a batch is too long; write it in several parts")
+            .expected_found(BATCH_BYTES_MAX, self.bytes.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_holds_what_was_put_into_it() {
+        let mut batch = WriteBatch::new();
+        batch.put(Family(0), b"k", b"v").delete(Family(300), b"");
+        batch
+            .merge(Family(1), b"m", &[9; 200])
+            .append(Family(2), b"a", b"");
+        assert_eq!(batch.len(), 4);
+        let ops: Vec<_> = batch.ops().collect();
+        assert_eq!(
+            ops[..2],
+            [
+                Op::Put {
+                    family: 0,
+                    key: b"k",
+                    value: b"v"
+                },
+                Op::Delete {
+                    family: 300,
+                    key: b""
+                },
+            ]
+        );
+        assert_eq!((ops[2].family(), ops[3].family()), (1, 2));
+        batch.clear();
+        assert!(batch.is_empty() && batch.ops().next().is_none());
+    }
+
+    #[test]
+    fn bytes_that_are_no_batch_are_refused_with_their_offset() {
+        let mut batch = WriteBatch::new();
+        batch
+            .put(Family(0), b"key", b"value")
+            .merge(Family(1), b"m", b"o");
+        let bytes = batch.bytes.as_slice();
+        for length in 1..bytes.len() {
+            let whole = Ops::new(&bytes[..length], 100).all(|op| op.is_ok());
+            assert_eq!(whole, length == 12, "{length}");
+        }
+        let error = Ops::new(&[9, 0, 0], 100).next().unwrap().unwrap_err();
+        assert_eq!(error.offset(), Some(103));
+    }
+}

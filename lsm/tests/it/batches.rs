@@ -1,0 +1,192 @@
+//! If this fails, a batch takes effect in part, in another order, or with other values than its single writes.
+
+use crate::support::{Chain, Map, content, disk, scale, simulated};
+use keybed_env::Random;
+use keybed_format::Code;
+use keybed_lsm::{Append, Family, FamilyOptions, MergeOperator, Store, SumI64, WriteBatch, key};
+use std::sync::Arc;
+
+const FAMILIES: usize = 4;
+
+fn operator(number: usize) -> Option<Arc<dyn MergeOperator>> {
+    match number {
+        0 => None,
+        1 => Some(Arc::new(Append)),
+        2 => Some(Arc::new(SumI64)),
+        _ => Some(Arc::new(Chain)),
+    }
+}
+
+fn families(store: &mut Store) -> Vec<Family> {
+    (0..FAMILIES)
+        .map(|number| {
+            let options = FamilyOptions {
+                merge: operator(number),
+                ..FamilyOptions::default()
+            };
+            store.family_with(&format!("family {number}"), options).unwrap()
+        })
+        .collect()
+}
+
+/// Adds one random operation to a batch, and does it to the model.
+fn add(batch: &mut WriteBatch, tokens: &[Family], models: &mut [Map], random: &mut Random) {
+    let number = random.index(FAMILIES);
+    let (family, model) = (tokens[number], &mut models[number]);
+    let key = vec![b'k', random.below(30) as u8];
+    let value = match number {
+        2 => random.u64().to_le_bytes().to_vec(),
+        _ => vec![random.u64() as u8; random.index(40)],
+    };
+    match random.below(6) {
+        0..=2 => {
+            batch.put(family, &key, &value);
+            model.insert(key, value);
+        }
+        3 => {
+            batch.delete(family, &key);
+            model.remove(&key);
+        }
+        4 if number < 2 => {
+            batch.append(family, &key, &value);
+            model.entry(key).or_default().extend(value);
+        }
+        _ if number > 0 => {
+            batch.merge(family, &key, &value);
+            let mut new = Vec::new();
+            let operator = operator(number).unwrap();
+            operator
+                .merge(model.get(&key).map(Vec::as_slice), &value, &mut new)
+                .unwrap();
+            model.insert(key, new);
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn batches_over_families_do_what_their_operations_do() {
+    for seed in 0..scale(12) {
+        let mut random = Random::from_seed(seed);
+        let mut store = Store::open("s", simulated(disk(), seed)).unwrap();
+        let tokens = families(&mut store);
+        let mut models = vec![Map::new(); FAMILIES];
+        let mut batch = WriteBatch::new();
+        for round in 0..150 {
+            batch.clear();
+            for _ in 0..random.index(25) {
+                add(&mut batch, &tokens, &mut models, &mut random);
+            }
+            let before = store.next_seqno();
+            store.write(&batch).unwrap();
+            assert_eq!(store.next_seqno(), before + batch.len() as u64);
+            if random.one_in(10) {
+                store.flush().unwrap();
+            }
+            for (family, model) in tokens.iter().zip(&models) {
+                assert_eq!(
+                    &content(&store, *family).unwrap(),
+                    model,
+                    "seed {seed}, round {round}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_with_one_bad_operation_changes_nothing() {
+    let mut store = Store::open("s", simulated(disk(), 1)).unwrap();
+    let tokens = families(&mut store);
+    store.put(tokens[0], b"k", b"old").unwrap();
+    let strange = Store::open("t", simulated(disk(), 2))
+        .and_then(|mut other| (0..9).map(|n| other.family(&format!("f{n}"))).last().unwrap())
+        .unwrap();
+    let long = vec![0; key::KEY_BYTES_MAX + 1];
+    type Bad<'a> = &'a dyn Fn(&mut WriteBatch);
+    let bad: [(Bad<'_>, Code); 6] = [
+        (
+            &|batch| {
+                batch.put(tokens[0], &long, b"");
+            },
+            Code::KeyTooLarge,
+        ),
+        (
+            &|batch| {
+                batch.delete(tokens[0], &long);
+            },
+            Code::KeyTooLarge,
+        ),
+        (
+            &|batch| {
+                batch.merge(tokens[0], b"k", b"");
+            },
+            Code::MergeFailed,
+        ),
+        (
+            &|batch| {
+                batch.merge(tokens[2], b"k", b"x");
+            },
+            Code::MergeFailed,
+        ),
+        (
+            &|batch| {
+                batch.append(tokens[3], b"k", b"x");
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            &|batch| {
+                batch.put(strange, b"k", b"");
+            },
+            Code::InvalidArgument,
+        ),
+    ];
+    for (add, code) in bad {
+        let mut batch = WriteBatch::new();
+        batch.put(tokens[0], b"k", b"new").append(tokens[1], b"k", b"new");
+        add(&mut batch);
+        batch.delete(tokens[0], b"k");
+        let before = store.next_seqno();
+        assert_eq!(store.write(&batch).unwrap_err().code(), code);
+        assert_eq!(store.next_seqno(), before);
+        assert_eq!(store.get(tokens[0], b"k").unwrap().unwrap(), b"old");
+        assert!(store.get(tokens[1], b"k").unwrap().is_none());
+    }
+    store.write(&WriteBatch::new()).unwrap();
+}
+
+#[test]
+fn growth_beyond_the_limit_of_a_value_is_refused_before_anything_changes() {
+    let options = keybed_lsm::StoreOptions {
+        memtable_bytes: 400 << 20,
+        ..simulated(disk(), 1)
+    };
+    let mut store = Store::open("s", options).unwrap();
+    let tokens = families(&mut store);
+    let half = vec![1; key::VALUE_BYTES_MAX / 2];
+    store.put(tokens[0], b"k", &half).unwrap();
+    let mut batch = WriteBatch::new();
+    batch
+        .put(tokens[1], b"other", b"v")
+        .append(tokens[0], b"k", &half);
+    store.write(&batch).unwrap();
+    batch.clear();
+    batch.put(tokens[1], b"other", b"w").append(tokens[0], b"k", b"x");
+    assert_eq!(store.write(&batch).unwrap_err().code(), Code::ValueTooLarge);
+    assert_eq!(store.get(tokens[1], b"other").unwrap().unwrap(), b"v");
+    // Together more than one value may have, but no single one.
+    batch.clear();
+    batch
+        .append(tokens[1], b"a", &half)
+        .append(tokens[1], b"b", &half)
+        .append(tokens[1], b"c", b"x");
+    store.write(&batch).unwrap();
+    assert_eq!(store.get(tokens[1], b"b").unwrap().unwrap().len(), half.len());
+    batch.clear();
+    batch
+        .put(tokens[0], b"k", b"short")
+        .append(tokens[0], b"k", b"er");
+    store.write(&batch).unwrap();
+    assert_eq!(store.get(tokens[0], b"k").unwrap().unwrap(), b"shorter");
+}
