@@ -19,6 +19,7 @@
 //! | [`range_delete`], [`floor`] | many keys that are gone at once |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
 //! | `shared` | what owner and background share |
+//! | `shared_store/` | [`SharedStore`]: a store for many threads |
 //! | `stats/` | counters, distributions, shapes: what a store does and how it stands |
 //! | [`merge_operator`] | writes that say how to change a value |
 //! | [`table`], [`cache`] | immutable sorted files; decoded blocks of tables that are not mapped |
@@ -49,6 +50,7 @@ pub mod range_delete;
 mod read;
 mod scan;
 mod shared;
+mod shared_store;
 mod stats;
 mod store;
 pub mod table;
@@ -71,6 +73,7 @@ pub use options::{Access, Durability, FamilyOptions, StoreOptions};
 pub use pin::{PinnedFamily, PinnedFiles, PinnedRun, PinnedTable, Pinning};
 pub use read::Value;
 pub use scan::Range;
+pub use shared_store::{SharedRange, SharedStore};
 pub use stats::{
     FamilyStats, Histogram, Latencies, RunStats, SampledGets, StatsReader, StoreCounts, StoreStats,
     WaitReason, Waits,

@@ -5,7 +5,7 @@ use crate::{
     key::{self, Entry, EntryKind, SEQNO_MAX},
     memtable::{Active, Memtable, Sealed},
     merge_operator::{MergeOperator, fold},
-    stats::{count, count_and_sample},
+    stats::{ReadCounters, count, count_and_sample},
     store::Store,
     table::Slice,
     version::Version,
@@ -191,20 +191,31 @@ impl Store {
     /// ```
     #[inline]
     pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Value<'_>>> {
+        self.get_counted(family, key, &self.shared.owner_counters.reads)
+    }
+
+    /// As [`Store::get`], with counters of whoever reads.
+    #[inline(always)]
+    pub(crate) fn get_counted(
+        &self,
+        family: Family,
+        key: &[u8],
+        counters: &ReadCounters,
+    ) -> Result<Option<Value<'_>>> {
         let family = self.owned(family)?;
         let hash = key::hash(key);
         match family.active.memtable.get(key, hash) {
             Some((_, EntryKind::Put, value)) => {
-                count(&self.shared.owner_counters.memtable_hits);
+                count(&counters.memtable_hits);
                 Ok(Some(Value(Repr::Borrowed(value))))
             }
             Some((_, EntryKind::Delete, _)) => {
-                count(&self.shared.owner_counters.memtable_hits);
+                count(&counters.memtable_hits);
                 Ok(None)
             }
             Some((_, EntryKind::Merge, _)) => family.sources().get_merged(key, hash),
             None => {
-                if count_and_sample(&self.shared.owner_counters.table_gets) {
+                if count_and_sample(&counters.table_gets) {
                     return self.shared.get_sampled(&family.below(), key, hash);
                 }
                 family.below().get(key, hash)

@@ -52,7 +52,7 @@ impl Iterator for Range<'_> {
 }
 
 /// Inclusive start and exclusive end of a range: the first key behind a key is the key and a zero byte.
-fn bounds<'k>(range: &impl RangeBounds<&'k [u8]>) -> (Vec<u8>, Option<Vec<u8>>) {
+pub(crate) fn bounds<'k>(range: &impl RangeBounds<&'k [u8]>) -> (Vec<u8>, Option<Vec<u8>>) {
     let behind = |key: &[u8]| [key, &[0]].concat();
     let start = match range.start_bound() {
         Bound::Included(key) => key.to_vec(),

@@ -15,7 +15,7 @@ use crate::{
     key::TableId,
     memtable::Sealed,
     options::{Access, FamilyOptions, StoreOptions},
-    stats::{AtomicHistogram, BackgroundCounters, OwnerCounters, Timings, WaitReason, nanos},
+    stats::{AtomicHistogram, BackgroundCounters, Handles, OwnerCounters, Timings, WaitReason, nanos},
     table::BlockAccess,
     version::{
         Graveyard, LiveTable, LiveView, Run, Version,
@@ -119,6 +119,8 @@ pub(crate) struct Shared {
     pub(crate) counters: BackgroundCounters,
     /// Written by the owner alone.
     pub(crate) owner_counters: OwnerCounters,
+    /// Counters of the handles of a [`SharedStore`](crate::SharedStore).
+    pub(crate) handles: Handles,
     pub(crate) timings: Timings,
     /// Bytes of the memtable being flushed that its table holds already. Relaxed: it is an estimate for the writer.
     pub(crate) flush_progress: AtomicU64,
@@ -160,6 +162,7 @@ impl Shared {
             graveyard,
             counters: BackgroundCounters::default(),
             owner_counters: OwnerCounters::default(),
+            handles: Handles::default(),
             timings: Timings::default(),
             lock: Mutex::new(Some(lock)),
         })

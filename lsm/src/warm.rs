@@ -149,7 +149,7 @@ impl Store {
         keys: &[K],
     ) -> Result<Vec<Result<Option<Value<'_>>>>> {
         let owned = self.owned(family)?;
-        self.shared.owner_counters.multi_gets.add(keys.len() as u64);
+        self.shared.owner_counters.reads.multi_gets.add(keys.len() as u64);
         Ok(owned.sources().multi_get(keys))
     }
 

@@ -106,7 +106,7 @@ impl Store {
         let probe = owned.active.memtable.find(key, hash);
         let update = match probe {
             Probe::Found { place, .. } => {
-                count(&self.shared.owner_counters.memtable_hits);
+                count(&self.shared.owner_counters.reads.memtable_hits);
                 let entry = owned.active.memtable.entry(place);
                 match entry.kind {
                     EntryKind::Put => change(Some(entry.value)),
@@ -115,7 +115,7 @@ impl Store {
                 }
             }
             Probe::Vacant { .. } => {
-                count(&self.shared.owner_counters.table_gets);
+                count(&self.shared.owner_counters.reads.table_gets);
                 change(owned.below().get(key, hash)?.as_deref())
             }
         };
@@ -169,7 +169,7 @@ impl Store {
             match owned.active.memtable.entry(place).kind {
                 EntryKind::Put => {
                     change(owned.active.memtable.value_mut(place, seqno));
-                    count(&self.shared.owner_counters.memtable_hits);
+                    count(&self.shared.owner_counters.reads.memtable_hits);
                     self.after_write(family, 0);
                     return Ok(true);
                 }
@@ -191,7 +191,7 @@ impl Store {
     ) -> Result<bool> {
         let mut value = std::mem::take(&mut self.scratch);
         value.clear();
-        count(&self.shared.owner_counters.table_gets);
+        count(&self.shared.owner_counters.reads.table_gets);
         let found = match self.owned(family)?.sources().get(key, hash)? {
             Some(old) => {
                 value.extend_from_slice(&old);
@@ -239,7 +239,7 @@ impl Store {
         let probe = owned.active.memtable.find(key, hash);
         let planned = plan(owned, probe, key, hash, more, &mut out);
         if matches!((probe, &planned), (Probe::Vacant { .. }, Ok(Step::Replace(_)))) && !owned.is_bare() {
-            count(&self.shared.owner_counters.table_gets);
+            count(&self.shared.owner_counters.reads.table_gets);
         }
         let result = planned.map(|step| self.add_by(family, probe, key, step, more, &out));
         self.scratch = out;

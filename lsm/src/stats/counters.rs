@@ -8,8 +8,12 @@
 //! All relaxed: they are statistics, and nobody concludes anything about other memory from them.
 
 use super::{Waits, histogram::AtomicHistogram};
+use parking_lot::Mutex;
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -54,15 +58,72 @@ pub(crate) fn count_and_sample(counter: &Counter) -> bool {
     before.is_multiple_of(SAMPLE_EVERY)
 }
 
+/// What reads through one handle met.
+#[derive(Debug, Default)]
+pub(crate) struct ReadCounters {
+    pub(crate) table_gets: Counter,
+    pub(crate) memtable_hits: Counter,
+    pub(crate) multi_gets: Counter,
+}
+
+impl ReadCounters {
+    fn add(&self, other: &ReadCounters) {
+        self.table_gets.add(other.table_gets.get());
+        self.memtable_hits.add(other.memtable_hits.get());
+        self.multi_gets.add(other.multi_gets.get());
+    }
+}
+
+/// Counters of one handle of a shared store, apart from everything that other threads write.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct HandleCounters {
+    pub(crate) reads: ReadCounters,
+}
+
+/// Counters of all handles of a shared store.
+#[derive(Debug, Default)]
+pub(crate) struct Handles {
+    /// Guards the list alone.
+    alive: Mutex<Vec<Arc<HandleCounters>>>,
+    /// Counts of handles that were dropped.
+    gone: HandleCounters,
+}
+
+impl Handles {
+    /// Counters for a new handle.
+    pub(crate) fn join(&self) -> Arc<HandleCounters> {
+        let counters = Arc::<HandleCounters>::default();
+        self.alive.lock().push(counters.clone());
+        counters
+    }
+
+    /// Keeps the counts of a handle that is dropped.
+    pub(crate) fn leave(&self, counters: &Arc<HandleCounters>) {
+        let mut alive = self.alive.lock();
+        alive.retain(|other| !Arc::ptr_eq(other, counters));
+        self.gone.reads.add(&counters.reads);
+    }
+
+    /// Reads of all handles there ever were, and of the owner.
+    pub(super) fn reads(&self, owner: &OwnerCounters) -> ReadCounters {
+        let sum = ReadCounters::default();
+        let alive = self.alive.lock();
+        for handle in alive.iter().map(|handle| &**handle).chain([&self.gone]) {
+            sum.add(&handle.reads);
+        }
+        sum.add(&owner.reads);
+        sum
+    }
+}
+
 /// Counters that the owner of the store writes; other threads read them. Apart from everything that other threads
 /// write.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct OwnerCounters {
     pub(crate) writes: Counter,
-    pub(crate) table_gets: Counter,
-    pub(crate) memtable_hits: Counter,
-    pub(crate) multi_gets: Counter,
+    pub(crate) reads: ReadCounters,
     pub(crate) seals: Counter,
     pub(crate) stalls: Counter,
     /// Bytes in active memtables, as of the last write that took memory.

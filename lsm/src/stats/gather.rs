@@ -31,6 +31,10 @@ use std::{
 pub struct StatsReader(Arc<Shared>);
 
 impl StatsReader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        StatsReader(shared)
+    }
+
     /// Everything.
     pub fn stats(&self) -> StoreStats {
         self.0.stats()
@@ -48,7 +52,7 @@ impl Store {
         self.shared.stats()
     }
 
-    /// What the store has done so far, without a lock.
+    /// What the store has done so far, in a few counters that are cheap to read.
     pub fn counts(&self) -> StoreCounts {
         self.shared.counts()
     }
@@ -63,11 +67,12 @@ impl Shared {
     pub(crate) fn counts(&self) -> StoreCounts {
         let (owner, background) = (&self.owner_counters, &self.counters);
         let load = |counter: &AtomicU64| counter.load(Relaxed);
+        let reads = self.handles.reads(owner);
         StoreCounts {
             writes: owner.writes.get(),
-            table_gets: owner.table_gets.get(),
-            memtable_hits: owner.memtable_hits.get(),
-            multi_gets: owner.multi_gets.get(),
+            table_gets: reads.table_gets.get(),
+            memtable_hits: reads.memtable_hits.get(),
+            multi_gets: reads.multi_gets.get(),
             seals: owner.seals.get(),
             flushes: load(&background.flushes),
             flush_bytes: load(&background.flush_bytes),

@@ -15,14 +15,17 @@ mod sample;
 mod text;
 
 pub use counters::WaitReason;
-pub(crate) use counters::{BackgroundCounters, OwnerCounters, Timings, count, count_and_sample, nanos};
+pub(crate) use counters::{
+    BackgroundCounters, HandleCounters, Handles, OwnerCounters, ReadCounters, Timings, count,
+    count_and_sample, nanos,
+};
 pub use gather::StatsReader;
 pub(crate) use histogram::AtomicHistogram;
 pub use histogram::Histogram;
 
 use crate::cache::CacheStats;
 
-/// Counters of one store since it was opened. Cheap to take: no lock, no allocation.
+/// Counters of one store since it was opened. Cheap to take: no allocation, no lock that a read or write takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreCounts {
     /// Writes: puts, deletes, merges, updates and appends that changed something.

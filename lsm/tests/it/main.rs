@@ -14,6 +14,7 @@ mod pins;
 mod pressure;
 mod rescale;
 mod shape;
+mod shared;
 mod simulated;
 mod stats;
 mod support;

@@ -1,0 +1,83 @@
+//! Reads beside each other. Values are copied or shown under the lock, so that nothing borrowed outlives it.
+
+use super::{SharedRange, SharedStore};
+use crate::family::Family;
+use keybed_format::Result;
+use std::ops::RangeBounds;
+
+impl SharedStore {
+    /// A copy of the value of `key`; `None` if it is absent.
+    ///
+    /// # Errors
+    /// `Closed`; as [`Store::get`](crate::Store::get).
+    #[inline]
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.beside(|store| {
+            let value = store.get_counted(family, key, &self.counters.reads)?;
+            Ok(value.map(crate::Value::into_vec))
+        })
+    }
+
+    /// Shows the value of `key` to `see`, without copying it; `None` if it is absent. Runs `see` under the lock: it
+    /// must not use the store.
+    ///
+    /// # Errors
+    /// As [`SharedStore::get`].
+    #[inline]
+    pub fn get_with<R>(&self, family: Family, key: &[u8], see: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        self.beside(|store| {
+            let value = store.get_counted(family, key, &self.counters.reads)?;
+            Ok(value.map(|value| see(&value)))
+        })
+    }
+
+    /// Whether `key` has a value.
+    ///
+    /// # Errors
+    /// As [`SharedStore::get`].
+    pub fn contains(&self, family: Family, key: &[u8]) -> Result<bool> {
+        Ok(self.get_with(family, key, |_| ())?.is_some())
+    }
+
+    /// Copies of the values of several keys, all of one moment, in the order of the keys.
+    ///
+    /// # Errors
+    /// As [`SharedStore::get`].
+    pub fn multi_get<K: AsRef<[u8]>>(&self, family: Family, keys: &[K]) -> Result<Vec<Option<Vec<u8>>>> {
+        self.beside(|store| {
+            self.counters.reads.multi_gets.add(keys.len() as u64);
+            let values = store.owned(family)?.sources().multi_get(keys);
+            let copy = |value: Result<Option<crate::Value<'_>>>| Ok(value?.map(crate::Value::into_vec));
+            values.into_iter().map(copy).collect()
+        })
+    }
+
+    /// Entries of a range of keys at the moment of the call, ascending. Writes go on meanwhile and are not seen.
+    ///
+    /// # Errors
+    /// As [`SharedRange::next_entry`].
+    ///
+    /// ```
+    /// # fn main() -> keybed_format::Result {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = keybed_lsm::SharedStore::open(dir.path().join("s"), keybed_lsm::StoreOptions::default())?;
+    /// let orders = store.family("orders")?;
+    /// store.put(orders, b"o-1", b"42")?;
+    /// let mut range = store.range(orders, &b"o-"[..]..)?;
+    /// store.delete(orders, b"o-1")?;
+    /// assert_eq!(range.next_entry()?, Some((&b"o-1"[..], &b"42"[..])));
+    /// # Ok(()) }
+    /// ```
+    pub fn range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<SharedRange> {
+        let (start, end) = crate::scan::bounds(&range);
+        SharedRange::new(self, family, start, end)
+    }
+
+    /// Entries whose keys begin with `prefix` at the moment of the call, ascending.
+    ///
+    /// # Errors
+    /// As [`SharedRange::next_entry`].
+    pub fn prefix(&self, family: Family, prefix: &[u8]) -> Result<SharedRange> {
+        SharedRange::new(self, family, prefix.to_vec(), crate::key::prefix_end(prefix))
+    }
+}
