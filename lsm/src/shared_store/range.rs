@@ -1,7 +1,7 @@
 //! A range of a shared store: one moment, read in pieces, so that no lock is held between two entries.
 //!
-//! The first piece is copied under the lock. Most ranges end within it; only of a longer one a
-//! [`View`] is taken (before the piece, in the same moment), which seals the memtables.
+//! The first piece is copied under the lock. Most ranges end within it; a longer one starts again from a
+//! [`View`], which seals the memtables.
 
 use super::SharedStore;
 use crate::{family::Family, scan::Range, view::View};
@@ -66,11 +66,11 @@ impl SharedRange {
     pub(super) fn new(
         store: &SharedStore,
         family: Family,
-        start: Vec<u8>,
+        start: &[u8],
         end: Option<Vec<u8>>,
     ) -> Result<Self> {
         let mut piece = Piece::default();
-        let bounds = slices(Bound::Included(&start), end.as_deref());
+        let bounds = slices(Bound::Included(start), end.as_deref());
         store.beside(|store| piece.fill(&mut store.range(family, bounds)?))?;
         let mut view = None;
         if !piece.is_last {

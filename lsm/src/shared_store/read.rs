@@ -70,7 +70,7 @@ impl SharedStore {
     /// ```
     pub fn range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<SharedRange> {
         let (start, end) = crate::scan::bounds(&range);
-        SharedRange::new(self, family, start, end)
+        SharedRange::new(self, family, &start, end)
     }
 
     /// Entries whose keys begin with `prefix` at the moment of the call, ascending.
@@ -78,6 +78,6 @@ impl SharedStore {
     /// # Errors
     /// As [`SharedRange::next_entry`].
     pub fn prefix(&self, family: Family, prefix: &[u8]) -> Result<SharedRange> {
-        SharedRange::new(self, family, prefix.to_vec(), crate::key::prefix_end(prefix))
+        SharedRange::new(self, family, prefix, crate::key::prefix_end(prefix))
     }
 }
