@@ -151,9 +151,9 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
             .iter()
             .map(|table| Change::AddTable(id, table.record.clone())),
     );
-    let (bytes, entries) = table
-        .as_ref()
-        .map_or((0, 0), |table| (table.record.bytes, table.record.entries));
+    let (bytes, entries) = table.as_ref().map_or((0, 0), |table| {
+        (table.record.facts.bytes, table.record.facts.entries)
+    });
     // Before the version is published: whoever finds the memtable gone from the queue finds the table here.
     let done = |state: &mut crate::shared::State| {
         let _ = sealed.flushed.set(table);

@@ -62,6 +62,8 @@ pub struct MountTable {
     pub id: TableId,
     /// The keys that may be seen; several parts of one file may be mounted.
     pub visible: KeyRange,
+    /// As [`PinnedTable::seqno_base`](crate::PinnedTable::seqno_base): 0 unless the table was ingested.
+    pub seqno_base: Seqno,
 }
 
 impl Store {
@@ -134,18 +136,15 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
                             run,
                             tier,
                             origin: Origin::Mounted,
-                            id: table.id,
-                            bytes: facts.bytes,
-                            digest: facts.digest,
-                            entries: facts.entries,
-                            seqno_max: facts.seqno_max,
+                            facts: Arc::new(facts.clone()),
+                            seqno_base: table.seqno_base,
                             visible: keys_of(facts),
                         };
                         known.insert(table.id, record.clone());
                         record
                     }
                 };
-                next_seqno = next_seqno.max(record.seqno_max + 1);
+                next_seqno = next_seqno.max(record.seqno_max() + 1);
                 // Merges put tables between those of the bottom, by their keys: there a range must not claim more
                 // than the keys it shows. Parts of other origins may come with the range of all they own.
                 let visible = if tier == BOTTOM {

@@ -8,15 +8,14 @@
 
 use crate::{
     budget::MemoryBudget,
-    cache::BlockCache,
     family::built_in,
     key::TableId,
     options::{FamilyOptions, StoreOptions},
-    shared::{Catalogue, Shared, SharedFamily, State, block_access, table_id, table_path, version_of},
+    shared::{Catalogue, Shared, SharedFamily, State, table_id, table_path, version_of},
     store::Store,
-    table::TableReader,
+    table::{TableReader, open_files::OpenFiles},
     version::{
-        Graveyard, LiveTable,
+        Graveyard, LiveTable, Opener,
         edit::TableRecord,
         manifest::{self, Manifest},
         set::VersionSet,
@@ -60,7 +59,8 @@ pub(crate) fn files(fs: &dyn Fs, dir: &Path) -> Result<Vec<String>> {
 }
 
 impl Store {
-    /// Opens the store in `dir`, or creates it.
+    /// Opens the store in `dir`, or creates it. The time it takes does not grow with the content: tables are looked
+    /// for and measured, and opened when they are needed; the first read of a table that is damaged says so.
     ///
     /// # Errors
     /// `Locked` with the holder's `pid` if the directory is in use; `ManifestCorrupt`, `TableCorrupt`,
@@ -139,10 +139,17 @@ fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start)
     let graveyard = Arc::new(Graveyard::default());
     let budget = options.budget.get_or_insert_with(MemoryBudget::unlimited).clone();
     let cache = budget.shared_cache(options.cache_bytes);
+    let opener = Arc::new(Opener {
+        access: options.access,
+        cache,
+        files: OpenFiles::new(fs.clone(), options.open_files_max),
+    });
     let mut tables: HashMap<TableId, Arc<LiveTable>> = HashMap::new();
     for record in start.set.tables() {
-        if let Entry::Vacant(place) = tables.entry(record.id) {
-            let table = open_table(&*fs, dir, &options, &cache, record, &graveyard)?;
+        if let Entry::Vacant(place) = tables.entry(record.id()) {
+            let path = table_path(dir, record.id());
+            check_table(&*fs, &path, record)?;
+            let table = LiveTable::new(path, record.clone(), graveyard.clone(), opener.clone());
             place.insert(Arc::new(table));
         }
     }
@@ -185,7 +192,7 @@ fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start)
     let next_seqno = manifest.set().next_seqno;
     let seed = options.ids.fresh()? as u64;
     let catalogue = Catalogue { manifest, tables };
-    let shared = Shared::new(dir, options, locked.lock, catalogue, graveyard, cache, state);
+    let shared = Shared::new(dir, options, locked.lock, catalogue, graveyard, opener, state);
     Ok(Store::new(shared, next_seqno, Random::from_seed(seed)))
 }
 
@@ -198,35 +205,26 @@ fn is_stray(name: &str, manifest_number: u64, named: &HashSet<TableId>) -> bool 
     }
 }
 
-/// Opens a table and compares it with what the manifest says.
-fn open_table(
-    fs: &dyn Fs,
-    dir: &Path,
-    options: &StoreOptions,
-    cache: &Arc<BlockCache>,
-    record: &TableRecord,
-    graveyard: &Arc<Graveyard>,
-) -> Result<LiveTable> {
-    let path = table_path(dir, record.id);
-    let reader = open_reader(
-        fs,
-        &path,
-        record.id,
-        block_access(options.access, record.origin, cache),
-    )?;
-    let facts = reader.facts();
-    if (facts.bytes, facts.digest, facts.entries) != (record.bytes, record.digest, record.entries) {
-        return Err(Error::new(
-            Code::TableCorrupt,
-            "the table is another one than the manifest names",
-        )
-        .in_file(&path)
-        .expected_found(
-            format_args!("{:016x}", record.digest),
-            format_args!("{:016x}", facts.digest),
-        ));
+/// Looks whether the file of a table is there and as long as it should be; its content is looked at when it is
+/// needed.
+fn check_table(fs: &dyn Fs, path: &Path, record: &TableRecord) -> Result {
+    let Some(found) = fs.facts(path)?.filter(|found| found.kind == FileKind::File) else {
+        return Err(
+            Error::new(Code::TableMissing, "a table that the manifest names is missing").in_file(path),
+        );
+    };
+    let bytes = record.facts.bytes;
+    if found.len == bytes {
+        return Ok(());
     }
-    Ok(LiveTable::new(reader, path, record.clone(), graveyard.clone()))
+    let error = Error::new(
+        Code::TableCorrupt,
+        "the table has another length than the manifest says",
+    );
+    Err(error
+        .in_file(path)
+        .at(found.len.min(bytes))
+        .expected_found(bytes, found.len))
 }
 
 /// Opens a table that must be there.

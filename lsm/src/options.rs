@@ -70,6 +70,9 @@ pub struct StoreOptions {
     /// Cache of decoded blocks; default 32 MiB. Stores of one [`budget`](Self::budget) share one cache, as large as
     /// the largest value among them and smaller while the budget needs the memory.
     pub cache_bytes: usize,
+    /// Files of tables that are not mapped that may be open at the same time, at least 1; default 256. Mapped tables
+    /// keep no file open. Fewer: files are opened again and again, at some microseconds each.
+    pub open_files_max: usize,
     /// Bounds the memory of all stores that are given clones of it; default none: memory is counted, and bounded by
     /// `memtable_bytes`, `sealed_max` and `cache_bytes` of each store alone.
     pub budget: Option<MemoryBudget>,
@@ -97,6 +100,7 @@ impl Default for StoreOptions {
             target_file_bytes: 64 << 20,
             access: Access::Map,
             cache_bytes: 32 << 20,
+            open_files_max: 256,
             budget: None,
             compaction: true,
         }
@@ -111,6 +115,7 @@ impl StoreOptions {
             ("sealed_max", self.sealed_max as u64, 1, 16),
             ("block_bytes", self.block_bytes as u64, 512, 1 << 20),
             ("fan_in", self.fan_in as u64, 2, 16),
+            ("open_files_max", self.open_files_max as u64, 1, 1 << 20),
             ("runs_max", self.runs_max as u64, 2, 1000),
             ("target_file_bytes", self.target_file_bytes, 4 << 10, 1 << 40),
         ];

@@ -54,6 +54,8 @@ pub struct PinnedTable {
     pub visible: KeyRange,
     /// Newest version in the file.
     pub seqno_max: Seqno,
+    /// Seqno of every version of a table that was ingested; 0 = versions have their own.
+    pub seqno_base: Seqno,
     _live: Arc<LiveTable>,
     /// Without it another owner could open the directory and remove the file as nobody's.
     _lock: Arc<dyn FileLock>,
@@ -232,7 +234,7 @@ impl PinningFamily {
             tables: run
                 .tables
                 .iter()
-                .map(|live| pinned(&live.table, &live.view.visible, lock))
+                .map(|live| pinned(&live.table, &live.visible, lock))
                 .collect(),
         });
         PinnedFamily {
@@ -245,13 +247,14 @@ impl PinningFamily {
 fn pinned(table: &Arc<LiveTable>, visible: &KeyRange, lock: &Arc<dyn FileLock>) -> PinnedTable {
     let record = &table.record;
     PinnedTable {
-        id: record.id,
+        id: record.id(),
         path: table.path.clone(),
-        bytes: record.bytes,
-        digest: record.digest,
-        entries: record.entries,
+        bytes: record.facts.bytes,
+        digest: record.facts.digest,
+        entries: record.facts.entries,
         visible: visible.clone(),
-        seqno_max: record.seqno_max,
+        seqno_max: record.seqno_max(),
+        seqno_base: record.seqno_base,
         _live: table.clone(),
         _lock: lock.clone(),
     }

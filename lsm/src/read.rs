@@ -94,7 +94,7 @@ impl<'a> Sources<'a> {
         for run in &self.version.runs {
             let Some(table) = run.find(key) else { continue };
             // `find` has looked at the visible range already.
-            if let Some(found) = table.view.reader.get(key, hash, SEQNO_MAX)? {
+            if let Some(found) = table.view()?.reader.get(key, hash, SEQNO_MAX)? {
                 return match found.kind {
                     EntryKind::Put => Ok(Some(Value(Repr::Table(found.value)))),
                     EntryKind::Delete => Ok(None),
@@ -144,7 +144,7 @@ impl<'a> Sources<'a> {
         }
         for run in &self.version.runs {
             if let Some(table) = run.find(key)
-                && table.view.versions(key, hash, SEQNO_MAX, each)?.is_break()
+                && table.view()?.versions(key, hash, SEQNO_MAX, each)?.is_break()
             {
                 return Ok(ControlFlow::Break(()));
             }

@@ -18,7 +18,7 @@ use crate::{
     stats::{AtomicHistogram, BackgroundCounters, Handles, OwnerCounters, Timings, WaitReason, nanos},
     table::BlockAccess,
     version::{
-        Graveyard, LiveTable, LiveView, Run, Version,
+        Graveyard, LiveTable, LiveView, Opener, Run, Version,
         edit::{Change, Edit, Origin, TableRecord},
         manifest::{Manifest, ROLL_BYTES},
         set::VersionSet,
@@ -104,7 +104,8 @@ pub(crate) struct Shared {
     pub(crate) scheduler: Arc<dyn Scheduler>,
     pub(crate) dir: PathBuf,
     pub(crate) options: StoreOptions,
-    cache: Arc<BlockCache>,
+    /// How tables are opened.
+    pub(crate) opener: Arc<Opener>,
     /// Bounds the memory of this store and of others.
     pub(crate) budget: MemoryBudget,
     /// Rises with every install and every failure. Release after the state changed; the owner's Acquire load before
@@ -143,7 +144,7 @@ impl Shared {
         lock: Arc<dyn FileLock>,
         catalogue: Catalogue,
         graveyard: Arc<Graveyard>,
-        cache: Arc<BlockCache>,
+        opener: Arc<Opener>,
         state: State,
     ) -> Arc<Shared> {
         Arc::new(Shared {
@@ -153,8 +154,8 @@ impl Shared {
             dir: dir.to_path_buf(),
             ids: Mutex::new(options.ids.clone()),
             options,
-            budget: cache.budget().clone(),
-            cache,
+            budget: opener.cache.budget().clone(),
+            opener,
             generation: AtomicU64::new(1),
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -178,14 +179,9 @@ impl Shared {
         table_path(&self.dir, id)
     }
 
-    /// How blocks of a table are read.
-    pub(crate) fn block_access(&self, origin: Origin) -> BlockAccess {
-        block_access(self.options.access, origin, &self.cache)
-    }
-
     /// The cache of blocks of tables that are not mapped.
     pub(crate) fn cache(&self) -> &BlockCache {
-        &self.cache
+        &self.opener.cache
     }
 
     /// Does `work`, which waits, and notes for how long and why.
@@ -449,9 +445,9 @@ pub(crate) fn version_of(
         return Ok(Version::default());
     };
     let live = |record: &&TableRecord| {
-        let table = tables.get(&record.id).ok_or_else(|| {
+        let table = tables.get(&record.id()).ok_or_else(|| {
             Error::new(Code::TableMissing, "a table that the manifest names is not open")
-                .with("table", record.id)
+                .with("table", record.id())
         })?;
         Ok(LiveView::new(table.clone(), record.visible.clone()))
     };

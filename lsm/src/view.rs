@@ -14,7 +14,8 @@ use keybed_format::{Error, Result};
 use std::{ops::RangeBounds, sync::Arc};
 
 /// The content of a store at the moment the view was taken. It holds the memtables and tables it saw, so old
-/// versions need not be kept in new tables; drop it soon, it keeps memory and files.
+/// versions need not be kept in new tables; drop it soon, it keeps memory and files. It should not outlive the store:
+/// the next owner of the directory may remove files of it that were not opened yet, which are then `TableMissing`.
 #[derive(Clone, Debug)]
 pub struct View(Arc<Inner>);
 

@@ -53,7 +53,8 @@ impl<'a> Sources<'a> {
             let mut tables: [Option<&TableReader>; BATCH] = [None; BATCH];
             for (at, wanted) in keys.iter().enumerate() {
                 if absent[at] && chosen[at].is_none() {
-                    tables[at] = run.find(wanted.key).map(|table| &*table.view.reader);
+                    let view = run.find(wanted.key).and_then(|table| table.view().ok());
+                    tables[at] = view.map(|view| &*view.reader);
                 }
             }
             // Without a branch on the answer, the loads of all filters are under way at the same time.

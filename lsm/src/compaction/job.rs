@@ -42,7 +42,7 @@ pub(crate) struct Work {
 pub(crate) fn facts(version: &Version, requested: bool) -> LevelFacts {
     let part = |live: &LiveView| PartFacts {
         id: live.table.id(),
-        visible_start: live.view.visible.start.clone(),
+        visible_start: live.visible.start.clone(),
         first: live.first.clone(),
         last: live.last.clone(),
         bytes: live.bytes(),
@@ -179,7 +179,7 @@ fn run(shared: &Shared, work: &Work) -> Result<Outcome> {
     .filter(|live| {
         plan.bottom
             .iter()
-            .any(|(id, start)| live.table.id() == *id && live.view.visible.start == *start)
+            .any(|(id, start)| live.table.id() == *id && live.visible.start == *start)
     })
     .collect();
     let clipped: Vec<Vec<LiveView>> = inputs
@@ -187,7 +187,7 @@ fn run(shared: &Shared, work: &Work) -> Result<Outcome> {
         .map(|run| clip(&run.tables, &plan.slice))
         .chain([bottom
             .iter()
-            .map(|live| LiveView::new(live.table.clone(), live.view.visible.clone()))
+            .map(|live| LiveView::new(live.table.clone(), live.visible.clone()))
             .collect()])
         .collect();
     let sources = clipped
@@ -206,10 +206,14 @@ fn run(shared: &Shared, work: &Work) -> Result<Outcome> {
     if resolver.run(&mut merge, plan.slice.end.as_deref(), &mut output)? == Outcome::Cancelled {
         return Ok(Outcome::Cancelled);
     }
-    let read_bytes: u64 = clipped.iter().flatten().map(|live| live.table.record.bytes).sum();
+    let read_bytes: u64 = clipped
+        .iter()
+        .flatten()
+        .map(|live| live.table.record.facts.bytes)
+        .sum();
     drop(merge);
     let tables = output.finish()?;
-    let written_bytes: u64 = tables.iter().map(|table| table.record.bytes).sum();
+    let written_bytes: u64 = tables.iter().map(|table| table.record.facts.bytes).sum();
     let mut edit = removals(work, &inputs, &bottom);
     edit.changes.extend(
         tables
@@ -257,7 +261,7 @@ fn clip(tables: &[LiveView], slice: &KeyRange) -> Vec<LiveView> {
     tables
         .iter()
         .filter(|live| slice.touches(&live.first, &live.last))
-        .map(|live| LiveView::new(live.table.clone(), live.view.visible.clip(slice)))
+        .map(|live| LiveView::new(live.table.clone(), live.visible.clip(slice)))
         .collect()
 }
 
@@ -269,7 +273,7 @@ fn removals(work: &Work, inputs: &[&Run], bottom: &[&LiveView]) -> Edit {
             family: work.id,
             run,
             id: live.table.id(),
-            visible_start: live.view.visible.start.clone(),
+            visible_start: live.visible.start.clone(),
         });
     };
     for live in bottom {
@@ -287,7 +291,7 @@ fn removals(work: &Work, inputs: &[&Run], bottom: &[&LiveView]) -> Edit {
     };
     for run in inputs {
         for live in &run.tables {
-            let visible = live.view.visible.clip(&rest);
+            let visible = live.visible.clip(&rest);
             if visible.touches(&live.first, &live.last) {
                 let record = TableRecord {
                     run: run.number,

@@ -7,7 +7,7 @@ use super::resolve::Keep;
 use crate::{
     key::{Entry, KeyRange, TableId},
     shared::Shared,
-    table::{TableBuilder, TableFacts, TableOptions, TableReader},
+    table::{TableBuilder, TableFacts, TableOptions},
     version::{
         LiveTable,
         edit::{Origin, TableRecord},
@@ -123,17 +123,12 @@ impl<'a> Output<'a> {
     }
 
     fn live(&self, facts: &TableFacts, path: &Path) -> Result<Arc<LiveTable>> {
-        let access = self.shared.block_access(Origin::Own);
-        let reader = TableReader::open(&*self.shared.fs, path, facts.id, access)?;
         let record = TableRecord {
             run: self.options.run,
             tier: self.options.tier,
             origin: Origin::Own,
-            id: facts.id,
-            bytes: facts.bytes,
-            digest: facts.digest,
-            entries: facts.entries,
-            seqno_max: facts.seqno_max,
+            facts: Arc::new(facts.clone()),
+            seqno_base: 0,
             visible: if self.options.target_file_bytes.is_some() {
                 KeyRange {
                     start: facts.smallest.clone(),
@@ -143,12 +138,15 @@ impl<'a> Output<'a> {
                 KeyRange::all()
             },
         };
-        Ok(Arc::new(LiveTable::new(
-            reader,
+        let table = LiveTable::new(
             path.to_path_buf(),
             record,
             self.shared.graveyard.clone(),
-        )))
+            self.shared.opener.clone(),
+        );
+        // What cannot be read is written again.
+        table.reader()?;
+        Ok(Arc::new(table))
     }
 }
 

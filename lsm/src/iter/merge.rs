@@ -27,19 +27,22 @@ impl<'a> RunIter<'a> {
         }
     }
 
-    fn open(&self) -> Option<TableIter<&'a TableView>> {
-        let view = &self.tables.get(self.at)?.view;
-        Some(if self.streaming {
+    fn open(&self) -> Result<Option<TableIter<&'a TableView>>> {
+        let Some(table) = self.tables.get(self.at) else {
+            return Ok(None);
+        };
+        let view = table.view()?;
+        Ok(Some(if self.streaming {
             TableIter::streaming(view)
         } else {
             TableIter::new(view)
-        })
+        }))
     }
 
     /// Moves to the first key not below `key`.
     fn seek(&mut self, key: &[u8]) -> Result {
         self.at = self.tables.partition_point(|table| table.is_before(key));
-        self.iter = self.open();
+        self.iter = self.open()?;
         if let Some(iter) = &mut self.iter {
             iter.seek(key)?;
         }
@@ -50,7 +53,7 @@ impl<'a> RunIter<'a> {
     fn settle(&mut self) -> Result {
         while self.iter.as_ref().is_some_and(|iter| !iter.valid()) {
             self.at += 1;
-            self.iter = self.open();
+            self.iter = self.open()?;
             if let Some(iter) = &mut self.iter {
                 iter.seek_to_first()?;
             }

@@ -112,7 +112,7 @@ impl Shared {
             stats.sealed_bytes += shape.family.sealed_bytes;
             let tables = || shape.version.runs.iter().flat_map(|run| &run.tables);
             stats.tables += tables().count() as u64;
-            stats.table_bytes += tables().map(|live| live.table.record.bytes).sum::<u64>();
+            stats.table_bytes += tables().map(|live| live.table.record.facts.bytes).sum::<u64>();
             stats.runs_max = stats.runs_max.max(shape.version.runs.len() as u64);
             stats.families.push(FamilyStats {
                 runs: shape.version.runs.iter().map(run_stats).collect(),
@@ -166,8 +166,8 @@ fn run_stats(run: &Run) -> RunStats {
     for live in &run.tables {
         if seen.insert(live.table.id()) {
             stats.files += 1;
-            stats.bytes += live.table.record.bytes;
-            stats.entries += live.table.record.entries;
+            stats.bytes += live.table.record.facts.bytes;
+            stats.entries += live.table.record.facts.entries;
         }
     }
     stats

@@ -40,9 +40,10 @@ impl Shared {
         for run in &sources.version.runs {
             let Some(table) = run.find(key) else { continue };
             sampled.tables.fetch_add(1, Relaxed);
-            if !table.view.reader.may_contain(hash) {
+            let reader = table.table.reader()?;
+            if !reader.may_contain(hash) {
                 sampled.filter_negatives.fetch_add(1, Relaxed);
-            } else if table.view.reader.get(key, hash, SEQNO_MAX)?.is_some() {
+            } else if reader.get(key, hash, SEQNO_MAX)?.is_some() {
                 return Ok(());
             } else {
                 sampled.filter_false_positives.fetch_add(1, Relaxed);

@@ -267,7 +267,8 @@ impl Current {
     fn decode(&mut self, reader: &TableReader) -> bool {
         let view = self.view(reader);
         let decoded = view.key_place(self.index).and_then(|(start, end)| {
-            let version = view.version(self.index, end)?;
+            let mut version = view.version(self.index, end)?;
+            version.seqno = version.seqno.max(reader.seqno_base);
             Some((start, end, version))
         });
         let Some((start, end, version)) = decoded else {

@@ -26,6 +26,7 @@ mod fence;
 mod filter;
 mod footer;
 mod iter;
+pub(crate) mod open_files;
 mod options;
 mod properties;
 mod reader;
@@ -42,6 +43,7 @@ pub use dump::TableDump;
 pub use iter::TableIter;
 pub use options::{Compression, TableFacts, TableOptions};
 pub use reader::{BlockAccess, TableReader};
+pub use source::TableSource;
 pub use value::{Found, Slice};
 pub use view::TableView;
 pub(crate) use warm::warm;
@@ -55,6 +57,6 @@ pub(crate) mod inside {
         fence::FenceBuilder,
         filter::{Filter, build as build_filter},
         footer::{Footer, HEAD_BYTES, KIND, SectionId, head, seal},
-        properties::encode as encode_properties,
+        properties::{decode as decode_properties, encode as encode_properties},
     };
 }

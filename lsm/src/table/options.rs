@@ -83,7 +83,7 @@ pub struct TableFacts {
 
 impl TableFacts {
     /// A table of which nothing is known yet, `seqno_min` being above and `seqno_max` below all others.
-    pub(crate) fn new(id: TableId) -> TableFacts {
+    pub fn new(id: TableId) -> TableFacts {
         TableFacts {
             id,
             bytes: 0,

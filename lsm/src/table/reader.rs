@@ -8,7 +8,7 @@ use super::{
     filter::Filter,
     footer::{self, Footer, SectionId},
     properties,
-    source::{Source, Tail},
+    source::{Source, TableSource, Tail},
 };
 use crate::{
     budget::{Lease, Pool},
@@ -53,6 +53,9 @@ pub struct TableReader {
     /// Geometry of each mapped, uncompressed block whose checksum was verified. `OnceLock` publishes it with a
     /// release store that the acquire load of each read pairs with. Empty if the file is not mapped.
     checked: Box<[OnceLock<Geometry>]>,
+    /// Versions count as written at this seqno if it is larger than their own: it is, for a table that was ingested,
+    /// whose versions have none.
+    pub(super) seqno_base: Seqno,
     /// What index and filter take of the cache's budget.
     _lease: Lease,
 }
@@ -90,13 +93,38 @@ impl TableReader {
         id: TableId,
         access: BlockAccess,
     ) -> Result<Arc<TableReader>> {
+        Self::open_source(Arc::new(file), path, id, access)
+    }
+
+    /// As [`TableReader::open`], for bytes that come from anywhere; `path` names them in errors.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_source(
+        source: Arc<dyn TableSource>,
+        path: &Path,
+        id: TableId,
+        access: BlockAccess,
+    ) -> Result<Arc<TableReader>> {
+        Self::open_based(source, (path, id), access, 0)
+    }
+
+    /// As [`TableReader::open_source`], for a table whose versions all count as written at `seqno_base`, if that is
+    /// not 0: one that was ingested.
+    pub(crate) fn open_based(
+        source: Arc<dyn TableSource>,
+        (path, id): (&Path, TableId),
+        access: BlockAccess,
+        seqno_base: Seqno,
+    ) -> Result<Arc<TableReader>> {
         let (cache, map, filter) = match access {
             BlockAccess::Map(cache) => (cache, true, true),
             BlockAccess::Cache(cache) => (cache, false, true),
             BlockAccess::Stream => (Arc::new(BlockCache::new(0)), false, false),
         };
-        let source = Source::new(file, map);
+        let source = Source::new(source, map);
         let opened = source.and_then(|source| Self::read_sections(source, (path, id), cache, filter));
+        let opened = opened.map(|reader| TableReader { seqno_base, ..reader });
         opened.map(Arc::new).map_err(|e| damage_of_table(e, path))
     }
 
@@ -171,6 +199,7 @@ impl TableReader {
             filter,
             prefix_filter,
             checked,
+            seqno_base: 0,
         };
         reader._lease.overdraw(reader.memory_bytes());
         Ok(reader)
@@ -208,7 +237,7 @@ impl TableReader {
     /// `TableCorrupt` if the block is damaged; `IoFailed`.
     #[inline]
     pub fn get(&self, key: &[u8], hash: u64, seqno_max: Seqno) -> Result<Option<Found<'_>>> {
-        if !self.may_contain(hash) {
+        if !self.may_contain(hash) || seqno_max < self.seqno_base {
             return Ok(None);
         }
         let index = self.fence.find(key);
@@ -223,7 +252,7 @@ impl TableReader {
                     .get(version.value_start as usize..version.value_end as usize);
                 let value = Slice::borrowed(self.sane(index, value)?);
                 Ok(Some(Found {
-                    seqno: version.seqno,
+                    seqno: version.seqno.max(self.seqno_base),
                     kind: version.kind,
                     value,
                 }))
@@ -235,7 +264,7 @@ impl TableReader {
                 };
                 let value = Slice::in_block(block, version.value_start, version.value_end);
                 Ok(Some(Found {
-                    seqno: version.seqno,
+                    seqno: version.seqno.max(self.seqno_base),
                     kind: version.kind,
                     value,
                 }))
@@ -254,7 +283,7 @@ impl TableReader {
         seqno_max: Seqno,
         each: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        if !self.may_contain(hash) {
+        if !self.may_contain(hash) || seqno_max < self.seqno_base {
             return Ok(ControlFlow::Continue(()));
         }
         let index = self.fence.find(key);
@@ -263,7 +292,9 @@ impl TableReader {
         let first = self.sane(index, view.find_visible(key, hash, seqno_max))?;
         let mut at = first.map(|(at, _)| at);
         while let Some(entry_at) = at {
-            if each(self.sane(index, view.entry(entry_at))?).is_break() {
+            let mut entry = self.sane(index, view.entry(entry_at))?;
+            entry.seqno = entry.seqno.max(self.seqno_base);
+            if each(entry).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
             at = self.sane(index, view.older(entry_at, key))?.map(|(at, _)| at);

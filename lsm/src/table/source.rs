@@ -1,30 +1,65 @@
-//! Where the bytes of a table come from: a memory map, or a file read at offsets.
+//! Where the bytes of a table come from: a memory map, or a source read at offsets.
 
 use keybed_env::{ReadFile, fs::Map};
 use keybed_format::{Code, Error, Result};
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt::Debug, sync::Arc};
 
-/// Bytes read at once when a table is opened: filter, index, properties and footer of most tables.
+/// Bytes read at once when a table is opened: index, properties and footer of most tables.
 const TAIL_BYTES: u64 = 64 << 10;
+
+/// What a table is read from: a local file, a file that is closed while it is not needed, or whatever else hands out
+/// the bytes of an immutable file at offsets.
+pub trait TableSource: Send + Sync + Debug {
+    /// Bytes of the whole table.
+    fn bytes(&self) -> u64;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// `Malformed` (with offset) if the table ends before; `IoFailed`, `NotFound`.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result;
+
+    /// The whole table mapped into memory, where that is possible.
+    ///
+    /// # Errors
+    /// `IoFailed` if mapping was possible but failed.
+    fn map(&self) -> Result<Option<Map>> {
+        Ok(None)
+    }
+}
+
+impl TableSource for Arc<dyn ReadFile> {
+    fn bytes(&self) -> u64 {
+        self.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn map(&self) -> Result<Option<Map>> {
+        ReadFile::map(&**self)
+    }
+}
 
 /// The bytes of a table.
 pub(super) enum Source {
     /// Mapped; the file itself is closed, the map keeps its pages alive.
     Map(Map),
-    File(Arc<dyn ReadFile>),
+    Read(Arc<dyn TableSource>),
 }
 
 impl Source {
-    /// The file, mapped if asked for and possible.
-    pub(super) fn new(file: Arc<dyn ReadFile>, map: bool) -> Result<Source> {
-        let mapped = if map { file.map()? } else { None };
-        Ok(mapped.map_or(Source::File(file), Source::Map))
+    /// The source, mapped if asked for and possible.
+    pub(super) fn new(source: Arc<dyn TableSource>, map: bool) -> Result<Source> {
+        let mapped = if map { source.map()? } else { None };
+        Ok(mapped.map_or(Source::Read(source), Source::Map))
     }
 
     pub(super) fn len(&self) -> u64 {
         match self {
             Source::Map(map) => map.len() as u64,
-            Source::File(file) => file.len(),
+            Source::Read(source) => source.bytes(),
         }
     }
 
@@ -37,7 +72,7 @@ impl Source {
     pub(super) fn mapped(&self, start: usize, end: usize) -> Option<&[u8]> {
         match self {
             Source::Map(map) => map.get(start..end),
-            Source::File(_) => None,
+            Source::Read(_) => None,
         }
     }
 
@@ -48,7 +83,7 @@ impl Source {
                 buffer.copy_from_slice(&self.read(offset, offset.saturating_add(buffer.len() as u64))?);
                 Ok(())
             }
-            Source::File(file) => file.read_exact_at(buffer, offset),
+            Source::Read(source) => source.read_at(buffer, offset),
         }
     }
 
@@ -63,9 +98,9 @@ impl Source {
                 .get(start as usize..end as usize)
                 .map(Cow::Borrowed)
                 .ok_or_else(outside),
-            Source::File(file) => {
+            Source::Read(source) => {
                 let mut bytes = vec![0; usize::try_from(end - start).map_err(|_| outside())?];
-                file.read_exact_at(&mut bytes, start)?;
+                source.read_at(&mut bytes, start)?;
                 Ok(Cow::Owned(bytes))
             }
         }

@@ -6,7 +6,8 @@
 //!                     · prefix u16 · bottom filter u8
 //!   2 drop family     id u32
 //!   3 add table       family u32 · run u64 · tier u8 · origin u8 · table id u128 · bytes u64 · digest u64
-//!                     · entries u64 · seqno max u64 · visible start (bytes) · visible end flag u8 [bytes]
+//!                     · seqno base u64 · properties (bytes, as in the table's section)
+//!                     · visible start (bytes) · visible end flag u8 [bytes]
 //!   4 remove table    family u32 · run u64 · table id u128 · visible start (bytes)
 //!   5 next seqno      u64
 //! ```
@@ -15,8 +16,10 @@
 use crate::{
     key::{KEY_BYTES_MAX, KeyRange, SEQNO_MAX, Seqno, TableId},
     memtable::MemtableKind,
+    table::{TableFacts, inside},
 };
 use keybed_format::{Cursor, Result, Sink};
+use std::sync::Arc;
 
 /// Longest name of a family or operator, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -65,18 +68,24 @@ pub struct TableRecord {
     pub tier: u8,
     /// Where the file comes from.
     pub origin: Origin,
-    /// Names the content.
-    pub id: TableId,
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// Digest of the file's trailer.
-    pub digest: u64,
-    /// Versions in the file.
-    pub entries: u64,
-    /// Newest version in the file.
-    pub seqno_max: Seqno,
+    /// Everything known about the table, so that nothing need be read to plan with it.
+    pub facts: Arc<TableFacts>,
+    /// Seqno of every version in a table that was ingested; 0 = versions have their own.
+    pub seqno_base: Seqno,
     /// The keys that may be seen.
     pub visible: KeyRange,
+}
+
+impl TableRecord {
+    /// Names the content.
+    pub fn id(&self) -> TableId {
+        self.facts.id
+    }
+
+    /// Newest version in the file.
+    pub fn seqno_max(&self) -> Seqno {
+        self.facts.seqno_max.max(self.seqno_base)
+    }
 }
 
 /// One change.
@@ -172,16 +181,15 @@ fn encode_change(out: &mut Sink, change: &Change) {
                 Origin::Own => 0,
                 Origin::Mounted => 1,
             };
+            let facts = &*table.facts;
             out.u8(3)
                 .u32(*family)
                 .u64(table.run)
                 .u8(table.tier)
                 .u8(origin)
-                .u128(table.id.0);
-            out.u64(table.bytes)
-                .u64(table.digest)
-                .u64(table.entries)
-                .u64(table.seqno_max);
+                .u128(facts.id.0);
+            out.u64(facts.bytes).u64(facts.digest).u64(table.seqno_base);
+            out.bytes(&inside::encode_properties(facts));
             out.bytes(&table.visible.start).bool(table.visible.end.is_some());
             if let Some(end) = &table.visible.end {
                 out.bytes(end);
@@ -242,19 +250,22 @@ fn decode_change(c: &mut Cursor<'_>) -> Result<Change> {
 }
 
 fn decode_table(c: &mut Cursor<'_>) -> Result<TableRecord> {
+    let (run, tier) = (c.u64()?, c.u8()?);
+    let origin = match c.u8()? {
+        0 => Origin::Own,
+        1 => Origin::Mounted,
+        other => return Err(c.malformed("a table's origin is not known").with("found", other)),
+    };
+    let file = (TableId(c.u128()?), c.u64()?, c.u64()?);
+    let seqno_base = seqno(c)?;
+    let at = c.offset();
+    let facts = inside::decode_properties(c.bytes()?, at, file)?;
     Ok(TableRecord {
-        run: c.u64()?,
-        tier: c.u8()?,
-        origin: match c.u8()? {
-            0 => Origin::Own,
-            1 => Origin::Mounted,
-            other => return Err(c.malformed("a table's origin is not known").with("found", other)),
-        },
-        id: TableId(c.u128()?),
-        bytes: c.u64()?,
-        digest: c.u64()?,
-        entries: c.u64()?,
-        seqno_max: seqno(c)?,
+        run,
+        tier,
+        origin,
+        facts: Arc::new(facts),
+        seqno_base,
         visible: KeyRange {
             start: key_bytes(c)?,
             end: if c.bool()? { Some(key_bytes(c)?) } else { None },

@@ -15,16 +15,20 @@ pub mod manifest;
 pub mod set;
 
 use crate::{
+    cache::BlockCache,
     key::{KeyRange, TableId, order_prefix},
-    table::{TableReader, TableView},
+    options::Access,
+    shared::block_access,
+    table::{TableReader, TableView, open_files::OpenFiles},
 };
 use edit::{BOTTOM, TableRecord};
+use keybed_format::{Code, Error, Result};
 use parking_lot::Mutex;
 use std::{
     cmp::Ordering,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{self, AtomicBool},
     },
 };
@@ -47,11 +51,48 @@ impl Graveyard {
     }
 }
 
-/// A table on disk and its reader.
+/// How the tables of a store are opened.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    /// How blocks are read.
+    pub(crate) access: Access,
+    /// Where decoded blocks are kept.
+    pub(crate) cache: Arc<BlockCache>,
+    /// Files that are not mapped.
+    pub(crate) files: Arc<OpenFiles>,
+}
+
+impl Opener {
+    /// Opens the file of a table and compares it with what is recorded.
+    fn open(&self, path: &Path, record: &TableRecord) -> Result<Arc<TableReader>> {
+        let facts = &*record.facts;
+        let source = Arc::new(self.files.file(path, facts.bytes));
+        let access = block_access(self.access, record.origin, &self.cache);
+        let reader = TableReader::open_based(source, (path, facts.id), access, record.seqno_base).map_err(
+            |error| match error.code() {
+                Code::NotFound => error.recode(Code::TableMissing).in_file(path),
+                _ => error,
+            },
+        )?;
+        if reader.facts() == facts {
+            return Ok(reader);
+        }
+        Err(Error::new(
+            Code::TableCorrupt,
+            "the table is another one than the manifest names",
+        )
+        .in_file(path)
+        .expected_found(
+            format_args!("{:016x}", facts.digest),
+            format_args!("{:016x}", reader.facts().digest),
+        ))
+    }
+}
+
+/// A table on disk, and its reader once somebody needed it.
 #[derive(Debug)]
 pub(crate) struct LiveTable {
-    /// The reader.
-    pub(crate) reader: Arc<TableReader>,
+    reader: OnceLock<Arc<TableReader>>,
     /// The file.
     pub(crate) path: PathBuf,
     /// What the manifest says about it, but for run, tier and visible range.
@@ -60,28 +101,50 @@ pub(crate) struct LiveTable {
     /// synchronises with the earlier drops.
     obsolete: AtomicBool,
     graveyard: Arc<Graveyard>,
+    opener: Arc<Opener>,
 }
 
 impl LiveTable {
-    /// Wraps an open table.
+    /// A table that was not opened yet.
     pub(crate) fn new(
-        reader: Arc<TableReader>,
         path: PathBuf,
         record: TableRecord,
         graveyard: Arc<Graveyard>,
+        opener: Arc<Opener>,
     ) -> Self {
         LiveTable {
-            reader,
+            reader: OnceLock::new(),
             path,
             record,
             obsolete: AtomicBool::new(false),
             graveyard,
+            opener,
         }
+    }
+
+    /// The reader, opened now if nobody did before.
+    ///
+    /// # Errors
+    /// `TableMissing`, `TableCorrupt` with the file; the next call tries again.
+    #[inline]
+    pub(crate) fn reader(&self) -> Result<&Arc<TableReader>> {
+        match self.reader.get() {
+            Some(reader) => Ok(reader),
+            None => self.open(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open(&self) -> Result<&Arc<TableReader>> {
+        let reader = self.opener.open(&self.path, &self.record)?;
+        // Two threads may open it; one reader stays.
+        Ok(self.reader.get_or_init(|| reader))
     }
 
     /// Names the content.
     pub(crate) fn id(&self) -> TableId {
-        self.record.id
+        self.record.id()
     }
 
     /// Lets the file be removed when the last holder drops it.
@@ -101,10 +164,11 @@ impl Drop for LiveTable {
 /// The visible part of a table in a run.
 #[derive(Debug)]
 pub(crate) struct LiveView {
+    view: OnceLock<TableView>,
     /// The table.
     pub(crate) table: Arc<LiveTable>,
-    /// Its visible part.
-    pub(crate) view: TableView,
+    /// The keys that may be seen.
+    pub(crate) visible: KeyRange,
     /// First key that may be visible.
     pub(crate) first: Vec<u8>,
     /// Last key that may be visible, or the visible end itself; never below the visible start.
@@ -117,7 +181,7 @@ pub(crate) struct LiveView {
 impl LiveView {
     /// `visible` part of `table`.
     pub(crate) fn new(table: Arc<LiveTable>, visible: KeyRange) -> Self {
-        let facts = table.reader.facts();
+        let facts = &*table.record.facts;
         let first = facts.smallest.as_slice().max(&visible.start).to_vec();
         let last = match &visible.end {
             Some(end) => facts.largest.as_slice().min(end),
@@ -126,30 +190,48 @@ impl LiveView {
         // A view may show nothing, because all keys lie before it. It still stands in its place among the others of
         // the run, or the search among them would go astray.
         let last = last.max(&visible.start).to_vec();
-        let view = TableView::new(table.reader.clone(), visible);
         LiveView {
+            view: OnceLock::new(),
             first_prefix: order_prefix(&first),
             last_prefix: order_prefix(&last),
             table,
-            view,
+            visible,
             first,
             last,
         }
     }
 
-    /// About how many bytes are visible.
+    /// The visible part as something to read; opens the table if nobody did before.
+    ///
+    /// # Errors
+    /// As [`LiveTable::reader`].
+    #[inline]
+    pub(crate) fn view(&self) -> Result<&TableView> {
+        match self.view.get() {
+            Some(view) => Ok(view),
+            None => self.open(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open(&self) -> Result<&TableView> {
+        let view = TableView::new(self.table.reader()?.clone(), self.visible.clone());
+        Ok(self.view.get_or_init(|| view))
+    }
+
+    /// About how many bytes of the file are visible: from the index if the table is open, else all of them.
     pub(crate) fn bytes(&self) -> u64 {
-        if self.view.visible.is_all() {
-            self.table.record.bytes
-        } else {
-            self.view.visible_bytes()
+        match self.table.reader.get().filter(|_| !self.visible.is_all()) {
+            Some(reader) => reader.bytes_in(&self.visible),
+            None => self.table.record.facts.bytes,
         }
     }
 
     /// Whether everything visible lies below `key`.
     #[inline]
     pub(crate) fn is_before(&self, key: &[u8]) -> bool {
-        self.last.as_slice() < key || self.view.visible.ends_before(key)
+        self.last.as_slice() < key || self.visible.ends_before(key)
     }
 }
 
@@ -193,7 +275,12 @@ impl Run {
         tables
             .iter()
             .take_while(|table| end.is_none_or(|end| table.first.as_slice() < end))
-            .any(|table| table.view.reader.may_contain_prefix(prefix))
+            // Who reads a table that cannot be opened is told.
+            .any(|table| {
+                table
+                    .view()
+                    .map_or(true, |view| view.reader.may_contain_prefix(prefix))
+            })
     }
 
     /// Whether it is the bottom run.
@@ -231,7 +318,9 @@ impl Version {
 /// Whether some run can hold `key`: false is certain.
 pub(crate) fn may_hold(runs: &[Run], key: &[u8], hash: u64) -> bool {
     runs.iter().any(|run| {
-        run.find(key)
-            .is_some_and(|table| table.view.may_contain(key, hash))
+        run.find(key).is_some_and(|table| {
+            // A table that cannot be opened may hold everything.
+            table.view().map_or(true, |view| view.may_contain(key, hash))
+        })
     })
 }

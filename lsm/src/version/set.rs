@@ -75,7 +75,7 @@ impl VersionSet {
 
     /// The tables of which any family shows a part.
     pub fn table_ids(&self) -> HashSet<TableId> {
-        self.tables().map(|table| table.id).collect()
+        self.tables().map(TableRecord::id).collect()
     }
 
     /// All tables of all families; one id may occur several times.
@@ -156,9 +156,9 @@ impl VersionSet {
             }
             Change::AddTable(id, table) => {
                 let family = self.family_mut(*id)?;
-                let key = (table.run, table.visible.start.clone(), table.id);
+                let key = (table.run, table.visible.start.clone(), table.id());
                 if family.tables.insert(key, table.clone()).is_some() {
-                    return Err(wrong("a table is added twice").with("table", table.id));
+                    return Err(wrong("a table is added twice").with("table", table.id()));
                 }
             }
             Change::RemoveTable {
@@ -200,7 +200,7 @@ impl VersionSet {
             if a.visible.intersects(&b.visible) {
                 return Err(wrong("two tables of a run overlap")
                     .with("run", run)
-                    .with("table", b.id));
+                    .with("table", b.id()));
             }
             if a.tier != b.tier {
                 return Err(wrong("two tables of a run have different tiers").with("run", run));

@@ -4,6 +4,7 @@ mod batches;
 mod crash;
 mod faults;
 mod fuzz_corpus;
+mod lazy;
 mod limits;
 mod lock;
 mod manifest;

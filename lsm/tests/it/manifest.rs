@@ -5,6 +5,7 @@ use keybed_env::{Fs, Random, SimFs};
 use keybed_format::{ErrorKind, Result};
 use keybed_lsm::{
     FamilyOptions, KeyRange, MemtableKind, Store, SumI64, TableId,
+    table::TableFacts,
     version::{
         edit::{BOTTOM, Change, Edit, FamilyRecord, Origin, TableRecord},
         manifest::{self, Manifest},
@@ -154,11 +155,18 @@ fn golden_set() -> VersionSet {
         run: 7,
         tier: 1,
         origin: Origin::Mounted,
-        id: TableId(0x0123),
-        bytes: 4096,
-        digest: 0xd1,
-        entries: 10,
-        seqno_max: 99,
+        facts: Arc::new(TableFacts {
+            bytes: 4096,
+            digest: 0xd1,
+            entries: 10,
+            keys: 9,
+            smallest: b"b".to_vec(),
+            largest: b"y".to_vec(),
+            seqno_min: 0,
+            seqno_max: 99,
+            ..TableFacts::new(TableId(0x0123))
+        }),
+        seqno_base: 40,
         visible: KeyRange {
             start: b"a".to_vec(),
             end: Some(b"m".to_vec()),
@@ -248,7 +256,10 @@ fn edits_that_contradict_the_set_are_refused_and_change_nothing() {
     };
     let add = |change: &dyn Fn(&mut TableRecord)| {
         let mut table = TableRecord {
-            id: TableId(9),
+            facts: Arc::new(TableFacts {
+                id: TableId(9),
+                ..(*table.facts).clone()
+            }),
             run: 8,
             tier: 0,
             visible: KeyRange::all(),

@@ -141,6 +141,7 @@ fn clipped(pinned: &PinnedFiles, range: &KeyRange, target: &std::path::Path) -> 
         path: Store::table_path(target, table.id),
         id: table.id,
         visible: table.visible.clip(range),
+        seqno_base: table.seqno_base,
     };
     let run = |run: &keybed_lsm::PinnedRun| MountRun {
         tier: run.tier,

@@ -106,6 +106,7 @@ pub(crate) fn pinned_content(
                             path: Store::table_path(target, table.id),
                             id: table.id,
                             visible: table.visible.clone(),
+                            seqno_base: table.seqno_base,
                         })
                         .collect(),
                 })

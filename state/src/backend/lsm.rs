@@ -171,6 +171,7 @@ fn mount_run(run: &RunHandle, dir: &Path) -> MountRun {
     let tables = run.tables.iter().map(|table| MountTable {
         path: work_dir::table_path(dir, table.file.content),
         id: TableId(table.file.content),
+        seqno_base: 0,
         visible: KeyRange {
             start: table.visible_start.clone(),
             end: table.visible_end.clone(),

@@ -134,6 +134,7 @@ impl TableRun {
             self.tables.push(MountTable {
                 path,
                 id: facts.id,
+                seqno_base: 0,
                 visible: KeyRange {
                     start,
                     end: Some(end),
