@@ -193,6 +193,14 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
+/// The first key behind `key`: the key and a zero byte.
+pub fn behind(key: &[u8]) -> Vec<u8> {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next
+}
+
 /// The one hash of a key: xxh3-64 with seed 0, shared by memtable, filter and block.
 #[inline]
 pub fn hash(key: &[u8]) -> u64 {
@@ -279,6 +287,22 @@ pub fn less(a: &[u8], b: &[u8]) -> bool {
     x < y || (x == y && a.len() < b.len())
 }
 
+/// The order of two keys, compared in words of eight bytes like [`equal`].
+#[inline]
+pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    let (a_words, b_words) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    for (x, y) in a_words.iter().zip(b_words) {
+        if x != y {
+            return u64::from_be_bytes(*x).cmp(&u64::from_be_bytes(*y));
+        }
+    }
+    let words = a_words.len().min(b_words.len()) * 8;
+    let x = order_prefix(a.get(words..).unwrap_or_default());
+    let y = order_prefix(b.get(words..).unwrap_or_default());
+    // Equal padded words: one key is the other followed by zeros, so the shorter one comes first.
+    x.cmp(&y).then(a.len().cmp(&b.len()))
+}
+
 /// The first eight bytes as a number that orders like the bytes; shorter keys are padded with zeros, so equal
 /// numbers say nothing about the order of the keys.
 #[inline]
@@ -345,6 +369,8 @@ mod tests {
         fn equality_is_that_of_slices(a in prop::collection::vec(0_u8..2, 0..40), b in prop::collection::vec(0_u8..2, 0..40), at: usize) {
             prop_assert_eq!(equal(&a, &b), a == b);
             prop_assert_eq!(less(&a, &b), a < b);
+            prop_assert_eq!(compare(&a, &b), a.cmp(&b));
+            prop_assert!(behind(&a) > a && (b <= a || behind(&a) <= b));
             prop_assert!(equal(&a, &a.clone()));
             let mut other = a.clone();
             if !other.is_empty() {

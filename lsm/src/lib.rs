@@ -17,6 +17,7 @@
 //! | `version/` | which tables hold a family's content: edits, manifest, version set |
 //! | `iter/` | merging sorted sources |
 //! | [`range_delete`], [`floor`] | many keys that are gone at once |
+//! | `cursor` | an iterator that borrows nothing and sees one moment |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
 //! | `shared` | what owner and background share |
 //! | `shared_store/` | [`SharedStore`]: a store for many threads |
@@ -32,6 +33,7 @@ mod batch;
 pub mod budget;
 pub mod cache;
 pub mod compaction;
+mod cursor;
 mod family;
 pub mod floor;
 mod flush;
@@ -63,6 +65,7 @@ mod write;
 pub use batch::{BATCH_BYTES_MAX, WriteBatch};
 pub use budget::{BudgetStats, MemoryBudget, Pool};
 pub use cache::{BlockCache, CacheStats};
+pub use cursor::Cursor;
 pub use family::Family;
 pub use floor::Floor;
 pub use key::{Entry, EntryKind, KeyRange, Seqno, TableId};

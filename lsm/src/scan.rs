@@ -1,18 +1,21 @@
-//! Scans: keys in order with their values.
+//! Scans: keys in order with their values, up or down.
 
 use crate::{
     family::Family,
-    iter::{MergeIter, Source, VisibleIter, merge::RunIter},
-    key::prefix_end,
-    memtable::MemtableIter,
+    iter::{MergeIter, RunIter, Source, VisibleIter},
+    key::{self, KeyRange, SEQNO_MAX},
+    memtable::{Held, MemtableIter},
     read::Sources,
     store::Store,
     version::Run,
 };
 use keybed_format::Result;
-use std::ops::{Bound, RangeBounds};
+use std::{
+    ops::{Bound, RangeBounds},
+    sync::Arc,
+};
 
-/// Entries of a range of keys, ascending.
+/// Entries of a range of keys, ascending, or descending where it was asked for. Nothing outside of the range is read.
 ///
 /// [`Range::next_entry`] lends key and value without copying; as an `Iterator` it hands out copies. After an error
 /// it is over.
@@ -22,19 +25,20 @@ pub struct Range<'a> {
 
 impl std::fmt::Debug for Range<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Range(at {})", self.iter.key().escape_ascii())
+        let key = self.iter.entry().map_or(&[][..], |(key, _)| key);
+        write!(f, "Range(at {})", key.escape_ascii())
     }
 }
 
 impl Range<'_> {
-    /// Moves to the next entry and lends it; `None` behind the last.
+    /// Moves to the next entry, seen in the range's direction, and lends it; `None` behind the last.
     ///
     /// # Errors
     /// `TableCorrupt` with file and offset; `MergeFailed` if an operator refuses; errors of the file system.
     #[inline]
     pub fn next_entry(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         Ok(if self.iter.advance()? {
-            Some((self.iter.key(), self.iter.value()))
+            self.iter.entry()
         } else {
             None
         })
@@ -51,63 +55,84 @@ impl Iterator for Range<'_> {
     }
 }
 
-/// Inclusive start and exclusive end of a range: the first key behind a key is the key and a zero byte.
-pub(crate) fn bounds<'k>(range: &impl RangeBounds<&'k [u8]>) -> (Vec<u8>, Option<Vec<u8>>) {
-    let behind = |key: &[u8]| [key, &[0]].concat();
-    let start = match range.start_bound() {
-        Bound::Included(key) => key.to_vec(),
-        Bound::Excluded(key) => behind(key),
-        Bound::Unbounded => Vec::new(),
-    };
-    let end = match range.end_bound() {
-        Bound::Included(key) => Some(behind(key)),
-        Bound::Excluded(key) => Some(key.to_vec()),
-        Bound::Unbounded => None,
-    };
-    (start, end)
+impl KeyRange {
+    /// The keys inside of bounds of any kind.
+    pub(crate) fn of<'k>(range: &impl RangeBounds<&'k [u8]>) -> KeyRange {
+        let start = match range.start_bound() {
+            Bound::Included(key) => key.to_vec(),
+            Bound::Excluded(key) => key::behind(key),
+            Bound::Unbounded => Vec::new(),
+        };
+        let end = match range.end_bound() {
+            Bound::Included(key) => Some(key::behind(key)),
+            Bound::Excluded(key) => Some(key.to_vec()),
+            Bound::Unbounded => None,
+        };
+        KeyRange { start, end }
+    }
+}
+
+/// Which way a scan goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
 }
 
 impl<'a> Sources<'a> {
-    /// Entries of a range.
-    pub(crate) fn range<'k>(&self, range: &impl RangeBounds<&'k [u8]>) -> Result<Range<'a>> {
-        let (start, end) = bounds(range);
-        self.scan(&start, end, |_, _| true)
+    /// Entries inside of `range`.
+    pub(crate) fn scan(&self, range: KeyRange, direction: Direction) -> Result<Range<'a>> {
+        self.scan_if(range, direction, |_, _| true)
     }
 
     /// Entries whose keys begin with `prefix`.
-    pub(crate) fn prefix(&self, prefix: &[u8]) -> Result<Range<'a>> {
-        self.scan(prefix, prefix_end(prefix), |run, end| {
-            run.may_hold_prefix(prefix, end)
+    pub(crate) fn scan_prefix(&self, prefix: &[u8], direction: Direction) -> Result<Range<'a>> {
+        self.scan_if(KeyRange::prefix(prefix), direction, |run, range| {
+            run.may_hold_prefix(prefix, range.end.as_deref())
         })
     }
 
-    /// `may_hold` says whether a run can hold keys of the range, of which it is given the end.
-    fn scan(
+    /// `may_hold` says whether a run can hold keys of the range.
+    fn scan_if(
         &self,
-        start: &[u8],
-        end: Option<Vec<u8>>,
-        may_hold: impl Fn(&Run, Option<&[u8]>) -> bool,
+        range: KeyRange,
+        direction: Direction,
+        may_hold: impl Fn(&Run, &KeyRange) -> bool,
     ) -> Result<Range<'a>> {
-        let mut sources = Vec::with_capacity(1 + self.sealed.len() + self.version.runs.len());
-        if let Some(active) = self.active.filter(|active| !active.memtable.is_empty()) {
-            sources.push(Source::Memtable(MemtableIter::new(
-                &active.memtable,
-                active.order(),
-            )));
+        let mut sources = Vec::new();
+        if !range.is_empty() {
+            sources.reserve_exact(1 + self.sealed.len() + self.version.runs.len());
+            self.open(&Arc::new(range), may_hold, &mut sources);
         }
-        sources.extend(self.sealed.iter().map(|sealed| Source::Memtable(sealed.iter())));
-        sources.extend(
-            self.version
-                .runs
-                .iter()
-                .filter(|run| may_hold(run, end.as_deref()))
-                .map(|run| Source::Run(RunIter::new(&run.tables, false))),
-        );
         let mut merge = MergeIter::new(sources);
-        merge.seek(start)?;
+        // Each source keeps to the range by itself.
+        match direction {
+            Direction::Up => merge.seek(&[])?,
+            Direction::Down => merge.seek_before(None)?,
+        }
         Ok(Range {
-            iter: VisibleIter::new(merge, self.operator, end),
+            iter: VisibleIter::new(merge, self.operator),
         })
+    }
+
+    /// Opens whatever holds keys inside of `bounds`, newest first.
+    fn open(
+        &self,
+        bounds: &Arc<KeyRange>,
+        may_hold: impl Fn(&Run, &KeyRange) -> bool,
+        sources: &mut Vec<Source<'a>>,
+    ) {
+        let memtable = |memtable, order| {
+            let iter = MemtableIter::within(Held::Borrowed(memtable), order, bounds, SEQNO_MAX);
+            Source::Memtable(iter)
+        };
+        if let Some(active) = self.active.filter(|active| !active.memtable.is_empty()) {
+            sources.push(memtable(&active.memtable, active.order()));
+        }
+        let sealed = self.sealed.iter();
+        sources.extend(sealed.map(|sealed| memtable(&sealed.memtable, sealed.order())));
+        let runs = self.version.runs.iter().filter(|run| may_hold(run, bounds));
+        sources.extend(runs.map(|run| Source::Run(RunIter::within(&run.tables, bounds))));
     }
 }
 
@@ -131,7 +156,32 @@ impl Store {
     /// # Ok(()) }
     /// ```
     pub fn range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<Range<'_>> {
-        self.owned(family)?.sources().range(&range)
+        self.owned(family)?
+            .sources()
+            .scan(KeyRange::of(&range), Direction::Up)
+    }
+
+    /// As [`Store::range`], descending.
+    ///
+    /// # Errors
+    /// As [`Range::next_entry`].
+    ///
+    /// ```
+    /// # fn main() -> keybed_format::Result {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let mut store = keybed_lsm::Store::open(dir.path().join("s"), keybed_lsm::StoreOptions::default())?;
+    /// let orders = store.family("orders")?;
+    /// store.put(orders, b"o-1", b"42")?;
+    /// store.put(orders, b"o-2", b"43")?;
+    /// let mut range = store.range_rev(orders, ..)?;
+    /// assert_eq!(range.next_entry()?, Some((&b"o-2"[..], &b"43"[..])));
+    /// assert_eq!(range.next_entry()?, Some((&b"o-1"[..], &b"42"[..])));
+    /// # Ok(()) }
+    /// ```
+    pub fn range_rev<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<Range<'_>> {
+        self.owned(family)?
+            .sources()
+            .scan(KeyRange::of(&range), Direction::Down)
     }
 
     /// Entries whose keys begin with `prefix`, ascending.
@@ -139,6 +189,18 @@ impl Store {
     /// # Errors
     /// As [`Range::next_entry`].
     pub fn prefix(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
-        self.owned(family)?.sources().prefix(prefix)
+        self.owned(family)?
+            .sources()
+            .scan_prefix(prefix, Direction::Up)
+    }
+
+    /// Entries whose keys begin with `prefix`, descending.
+    ///
+    /// # Errors
+    /// As [`Range::next_entry`].
+    pub fn prefix_rev(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
+        self.owned(family)?
+            .sources()
+            .scan_prefix(prefix, Direction::Down)
     }
 }

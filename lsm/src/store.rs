@@ -179,7 +179,12 @@ impl Store {
                 .owner_counters
                 .active_bytes
                 .set(self.active_bytes as u64);
-            if self.families[family.0 as usize].active.memtable.must_seal() {
+            let memtable = &mut self.families[family.0 as usize].active.memtable;
+            let kept = memtable.take_kept_bytes();
+            if kept != 0 {
+                self.shared.owner_counters.kept_bytes.add(kept as u64);
+            }
+            if memtable.must_seal() {
                 self.seal(family.0 as usize);
             }
         }
@@ -331,7 +336,9 @@ impl Store {
                         .active_bytes
                         .set(self.active_bytes as u64);
                     let kind = owned.options.memtable;
-                    owned.active = Active::new(Memtable::new(kind, self.random.u64()));
+                    let fresh = Active::new(Memtable::new(kind, self.random.u64()));
+                    // Cursors go on reading what they saw.
+                    Arc::new(Sealed::new(std::mem::replace(&mut owned.active, fresh).memtable)).hand_over();
                 }
                 if !Arc::ptr_eq(&owned.version, &shared.version) || owned.sealed.len() != shared.sealed.len()
                 {
@@ -402,6 +409,7 @@ impl Store {
         self.looked_at = self.looked_at.min(self.active_bytes);
         let fresh = Active::new(Memtable::new(family.options.memtable, self.random.u64()));
         let sealed = Arc::new(Sealed::new(std::mem::replace(&mut family.active, fresh).memtable));
+        sealed.hand_over();
         family.sealed.insert(0, sealed.clone());
         self.sealed_bytes += sealed.memtable.bytes();
         {

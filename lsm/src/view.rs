@@ -2,11 +2,11 @@
 
 use crate::{
     family::Family,
-    key::{self, Seqno},
+    key::{self, KeyRange, Seqno},
     memtable::Sealed,
     merge_operator::MergeOperator,
     read::{Sources, Value},
-    scan::Range,
+    scan::{Direction, Range},
     store::Store,
     version::Version,
 };
@@ -97,7 +97,15 @@ impl View {
     /// # Errors
     /// As [`View::get`].
     pub fn range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<Range<'_>> {
-        self.sources(family)?.range(&range)
+        self.sources(family)?.scan(KeyRange::of(&range), Direction::Up)
+    }
+
+    /// As [`View::range`], descending.
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub fn range_rev<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<Range<'_>> {
+        self.sources(family)?.scan(KeyRange::of(&range), Direction::Down)
     }
 
     /// Entries whose keys begin with `prefix` then, ascending.
@@ -105,6 +113,16 @@ impl View {
     /// # Errors
     /// As [`View::get`].
     pub fn prefix(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
-        self.sources(family)?.prefix(prefix)
+        self.sources(family)?
+            .scan_prefix(prefix, Direction::Up)
+    }
+
+    /// Entries whose keys begin with `prefix` then, descending.
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub fn prefix_rev(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
+        self.sources(family)?
+            .scan_prefix(prefix, Direction::Down)
     }
 }

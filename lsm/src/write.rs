@@ -167,20 +167,20 @@ impl Store {
         let probe = owned.active.memtable.find(key, hash);
         if let Probe::Found { place, .. } = probe {
             match owned.active.memtable.entry(place).kind {
-                EntryKind::Put => {
+                EntryKind::Put if !owned.active.memtable.keeps(place) => {
                     change(owned.active.memtable.value_mut(place, seqno));
                     count(&self.shared.owner_counters.reads.memtable_hits);
                     self.after_write(family, 0);
                     return Ok(true);
                 }
                 EntryKind::Delete => return Ok(false),
-                EntryKind::Merge => {}
+                EntryKind::Put | EntryKind::Merge => {}
             }
         }
         self.update_promoted(family, probe, key, hash, change)
     }
 
-    /// [`Store::update_in_place`] of a value that is not whole in the memtable.
+    /// [`Store::update_in_place`] of a value that is not whole in the memtable, or must stay there as it is.
     fn update_promoted(
         &mut self,
         family: Family,

@@ -12,7 +12,7 @@ use super::{
     resolve::{Outcome, Resolver},
 };
 use crate::{
-    iter::{MergeIter, Source, merge::RunIter},
+    iter::{MergeIter, RunIter, Source},
     key::KeyRange,
     merge_operator::MergeOperator,
     shared::{Shared, State},
@@ -192,7 +192,7 @@ fn run(shared: &Shared, work: &Work) -> Result<Outcome> {
         .collect();
     let sources = clipped
         .iter()
-        .map(|tables| Source::Run(RunIter::new(tables, true)))
+        .map(|tables| Source::Run(RunIter::streaming(tables)))
         .collect();
     let mut merge = MergeIter::new(sources);
     merge.seek(&plan.slice.start)?;

@@ -70,13 +70,13 @@ impl Resolver<'_> {
             match entry.kind {
                 EntryKind::Put => {
                     out.keep(entry)?;
-                    merge.skip(&key)?;
+                    merge.step_key()?;
                 }
                 EntryKind::Delete => {
                     if self.may_be_older(&key) {
                         out.keep(entry)?;
                     }
-                    merge.skip(&key)?;
+                    merge.step_key()?;
                 }
                 EntryKind::Merge => self.merges(merge, &key, out)?,
             }
@@ -102,7 +102,7 @@ impl Resolver<'_> {
                 kind => base = Some((entry.seqno, kind, entry.value.to_vec())),
             }
             if base.is_some() {
-                merge.skip(key)?;
+                merge.step_key()?;
                 break;
             }
             merge.advance()?;

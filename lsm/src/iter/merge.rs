@@ -1,68 +1,14 @@
-//! All versions of several sources, by key; for one key the newer source first.
+//! All versions of several sources, by key; for one key the newer source first. Upwards by versions or keys,
+//! downwards by keys.
 
-use crate::{
-    key::Entry,
-    memtable::MemtableIter,
-    table::{TableIter, TableView},
-    version::LiveView,
-};
+use super::RunIter;
+use crate::{key, key::Entry, memtable::MemtableIter};
 use keybed_format::Result;
-
-/// Tables of one run, one after the other.
-pub(crate) struct RunIter<'a> {
-    tables: &'a [LiveView],
-    at: usize,
-    iter: Option<TableIter<&'a TableView>>,
-    streaming: bool,
-}
-
-impl<'a> RunIter<'a> {
-    /// Not yet positioned. `streaming` reads ahead and leaves the cache alone.
-    pub(crate) fn new(tables: &'a [LiveView], streaming: bool) -> Self {
-        RunIter {
-            tables,
-            at: 0,
-            iter: None,
-            streaming,
-        }
-    }
-
-    fn open(&self) -> Result<Option<TableIter<&'a TableView>>> {
-        let Some(table) = self.tables.get(self.at) else {
-            return Ok(None);
-        };
-        let view = table.view()?;
-        Ok(Some(if self.streaming {
-            TableIter::streaming(view)
-        } else {
-            TableIter::new(view)
-        }))
-    }
-
-    /// Moves to the first key not below `key`.
-    fn seek(&mut self, key: &[u8]) -> Result {
-        self.at = self.tables.partition_point(|table| table.is_before(key));
-        self.iter = self.open()?;
-        if let Some(iter) = &mut self.iter {
-            iter.seek(key)?;
-        }
-        self.settle()
-    }
-
-    /// Goes to the next table while this one is used up.
-    fn settle(&mut self) -> Result {
-        while self.iter.as_ref().is_some_and(|iter| !iter.valid()) {
-            self.at += 1;
-            self.iter = self.open()?;
-            if let Some(iter) = &mut self.iter {
-                iter.seek_to_first()?;
-            }
-        }
-        Ok(())
-    }
-}
+use std::{cmp::Ordering, ops::ControlFlow};
 
 /// One sorted source of versions.
+// A source is made once per scan and never moved on the way; a box would cost an allocation.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Source<'a> {
     /// A memtable.
     Memtable(MemtableIter<'a>),
@@ -71,11 +17,12 @@ pub(crate) enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// The version it stands at.
     #[inline]
-    fn entry(&self) -> Option<Entry<'_>> {
+    pub(crate) fn entry(&self) -> Option<Entry<'_>> {
         match self {
             Source::Memtable(iter) => iter.is_valid().then(|| iter.entry()),
-            Source::Run(run) => run.iter.as_ref().map(TableIter::entry),
+            Source::Run(run) => run.entry(),
         }
     }
 
@@ -83,10 +30,11 @@ impl Source<'_> {
     fn key(&self) -> Option<&[u8]> {
         match self {
             Source::Memtable(iter) => iter.is_valid().then(|| iter.key()),
-            Source::Run(run) => run.iter.as_ref().map(TableIter::key),
+            Source::Run(run) => run.key(),
         }
     }
 
+    /// Moves to the next version.
     #[inline]
     fn advance(&mut self) -> Result {
         match self {
@@ -94,15 +42,32 @@ impl Source<'_> {
                 iter.advance();
                 Ok(())
             }
-            Source::Run(run) => {
-                if let Some(iter) = &mut run.iter {
-                    iter.next()?;
-                    if !iter.valid() {
-                        return run.settle();
-                    }
-                }
+            Source::Run(run) => run.advance(),
+        }
+    }
+
+    /// Moves to the newest version of the next key, or of the previous one.
+    #[inline]
+    fn step(&mut self, down: bool) -> Result {
+        match (self, down) {
+            (Source::Run(run), false) => run.next_key(),
+            (Source::Run(run), true) => run.prev_key(),
+            (Source::Memtable(iter), false) => {
+                iter.next_key();
                 Ok(())
             }
+            (Source::Memtable(iter), true) => {
+                iter.prev_key();
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves to the next older version of the same key; false if there is none in this source.
+    fn older(&mut self) -> Result<bool> {
+        match self {
+            Source::Memtable(iter) => Ok(iter.older()),
+            Source::Run(run) => run.older(),
         }
     }
 
@@ -115,14 +80,29 @@ impl Source<'_> {
             Source::Run(run) => run.seek(key),
         }
     }
+
+    fn seek_before(&mut self, key: Option<&[u8]>) -> Result {
+        match self {
+            Source::Memtable(iter) => {
+                iter.seek_before(key);
+                Ok(())
+            }
+            Source::Run(run) => run.seek_before(key),
+        }
+    }
 }
 
 /// Sources merged. They are few, so their order is a sorted list: the top moves down past those that are before it.
+///
+/// After [`MergeIter::seek`] it goes up, after [`MergeIter::seek_before`] down. Going down, each source stands at the
+/// newest version of its key, so that keys come in falling order, and the versions of each newest first. An error
+/// leaves it in no defined place: seek again or drop it.
 pub(crate) struct MergeIter<'a> {
     /// Newest first.
     sources: Vec<Source<'a>>,
     /// Sources that have a version, by (its key, age of the source).
     order: Vec<usize>,
+    down: bool,
 }
 
 impl<'a> MergeIter<'a> {
@@ -131,14 +111,33 @@ impl<'a> MergeIter<'a> {
         MergeIter {
             order: Vec::with_capacity(sources.len()),
             sources,
+            down: false,
         }
     }
 
-    /// Moves to the first key not below `key`.
+    /// Moves to the first key not below `key`; goes up from there.
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result {
+        self.down = false;
+        for source in &mut self.sources {
+            source.seek(key)?;
+        }
+        self.sort();
+        Ok(())
+    }
+
+    /// Moves to the last key below `key` (`None`: the last of all); goes down from there.
+    pub(crate) fn seek_before(&mut self, key: Option<&[u8]>) -> Result {
+        self.down = true;
+        for source in &mut self.sources {
+            source.seek_before(key)?;
+        }
+        self.sort();
+        Ok(())
+    }
+
+    fn sort(&mut self) {
         self.order.clear();
         for number in 0..self.sources.len() {
-            self.sources[number].seek(key)?;
             if self.sources[number].key().is_some() {
                 self.order.push(number);
                 let mut at = self.order.len() - 1;
@@ -148,19 +147,32 @@ impl<'a> MergeIter<'a> {
                 }
             }
         }
-        Ok(())
     }
 
     /// Whether the version of source `a` comes before that of `b`.
     #[inline]
     fn is_before(&self, a: usize, b: usize) -> bool {
         match (self.sources[a].key(), self.sources[b].key()) {
-            (Some(x), Some(y)) => match x.cmp(y) {
-                std::cmp::Ordering::Equal => a < b,
-                order => order.is_lt(),
+            (Some(x), Some(y)) => match key::compare(x, y) {
+                Ordering::Equal => a < b,
+                order => order.is_lt() != self.down,
             },
             (Some(_), None) => true,
             _ => false,
+        }
+    }
+
+    /// Puts the source at `at` of the order, which moved, in its place among those behind it.
+    #[inline]
+    fn settle(&mut self, mut at: usize) {
+        let moved = self.order[at];
+        if self.sources[moved].key().is_none() {
+            self.order.remove(at);
+            return;
+        }
+        while at + 1 < self.order.len() && self.is_before(self.order[at + 1], moved) {
+            self.order.swap(at, at + 1);
+            at += 1;
         }
     }
 
@@ -170,34 +182,69 @@ impl<'a> MergeIter<'a> {
         self.sources[*self.order.first()?].entry()
     }
 
-    /// Moves to the next version.
+    /// Moves to the next version, going up.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result {
         let Some(&top) = self.order.first() else {
             return Ok(());
         };
         self.sources[top].advance()?;
-        if self.sources[top].key().is_none() {
-            self.order.remove(0);
+        self.settle(0);
+        Ok(())
+    }
+
+    /// Moves past all versions of the key it stands at, in the direction it goes.
+    #[inline]
+    pub(crate) fn step_key(&mut self) -> Result {
+        if let [only] = *self.order.as_slice() {
+            self.sources[only].step(self.down)?;
+            if self.sources[only].key().is_none() {
+                self.order.clear();
+            }
             return Ok(());
         }
-        let mut at = 0;
-        while at + 1 < self.order.len() && self.is_before(self.order[at + 1], top) {
-            self.order.swap(at, at + 1);
-            at += 1;
+        self.step_among()
+    }
+
+    fn step_among(&mut self) -> Result {
+        let same = self.same_key();
+        for at in 0..same {
+            self.sources[self.order[at]].step(self.down)?;
+        }
+        for at in (0..same).rev() {
+            self.settle(at);
         }
         Ok(())
     }
 
-    /// Moves past all versions of `key`, which it stands at.
+    /// How many sources, first in the order, stand at the key of the first one.
     #[inline]
-    pub(crate) fn skip(&mut self, key: &[u8]) -> Result {
-        loop {
-            self.advance()?;
-            match self.order.first().and_then(|&top| self.sources[top].key()) {
-                Some(next) if crate::key::equal(next, key) => {}
-                _ => return Ok(()),
+    fn same_key(&self) -> usize {
+        let Some((first, rest)) = self.order.split_first() else {
+            return 0;
+        };
+        let key = self.sources[*first].key().unwrap_or_default();
+        let is_same = |other: &&usize| {
+            self.sources[**other]
+                .key()
+                .is_some_and(|other| key::equal(key, other))
+        };
+        1 + rest.iter().take_while(is_same).count()
+    }
+
+    /// Shows all versions of the key it stands at, newest first, until `each` has seen enough; stays at this key.
+    pub(crate) fn versions(&mut self, mut each: impl FnMut(Entry<'_>) -> ControlFlow<()>) -> Result {
+        for at in 0..self.same_key() {
+            let source = &mut self.sources[self.order[at]];
+            loop {
+                if source.entry().is_some_and(|entry| each(entry).is_break()) {
+                    return Ok(());
+                }
+                if !source.older()? {
+                    break;
+                }
             }
         }
+        Ok(())
     }
 }

@@ -4,11 +4,13 @@
 //! active ─┐
 //! sealed ─┼─► MergeIter (merge.rs): every version, newest first per key ─► VisibleIter (visible.rs): one value per key
 //! run    ─┤                                      │
-//! run    ─┘                                      └─► compaction and flush: which versions to keep
+//! run    ─┘   (run.rs)                            └─► compaction and flush: which versions to keep
 //! ```
 
-pub(crate) mod merge;
-pub(crate) mod visible;
+mod merge;
+mod run;
+mod visible;
 
 pub(crate) use merge::{MergeIter, Source};
+pub(crate) use run::RunIter;
 pub(crate) use visible::VisibleIter;

@@ -6,14 +6,13 @@ use crate::{
     merge_operator::{MergeOperator, fold},
 };
 use keybed_format::Result;
+use std::ops::ControlFlow;
 
-/// Keys with their values, deleted ones left out, operands folded.
+/// Keys with their values, deleted ones left out, operands folded; up or down, as the merge goes.
 pub(crate) struct VisibleIter<'a> {
+    /// Inside of the bounds by itself. Stands at the key that was returned.
     merge: MergeIter<'a>,
     operator: Option<&'a dyn MergeOperator>,
-    /// First key behind the range.
-    end: Option<Vec<u8>>,
-    key: Vec<u8>,
     /// The folded value; without one the merge stands at the version that holds it.
     folded: Option<Vec<u8>>,
     state: State,
@@ -23,30 +22,25 @@ pub(crate) struct VisibleIter<'a> {
 enum State {
     /// The merge stands at a key that was not looked at yet.
     Fresh,
-    /// The merge stands at the version that was returned.
-    AtTop,
+    /// The merge stands at the key that was returned.
+    AtKey,
     /// Over, or failed.
     Done,
 }
 
 impl<'a> VisibleIter<'a> {
-    /// `merge` stands at the start of the range.
-    pub(crate) fn new(
-        merge: MergeIter<'a>,
-        operator: Option<&'a dyn MergeOperator>,
-        end: Option<Vec<u8>>,
-    ) -> Self {
+    /// `merge` stands at the start of the range, seen in the direction it goes.
+    pub(crate) fn new(merge: MergeIter<'a>, operator: Option<&'a dyn MergeOperator>) -> Self {
         VisibleIter {
             merge,
             operator,
-            end,
-            key: Vec::new(),
             folded: None,
             state: State::Fresh,
         }
     }
 
     /// Moves to the next key; false behind the last. After an error it is over.
+    #[inline]
     pub(crate) fn advance(&mut self) -> Result<bool> {
         let result = self.step();
         if !matches!(result, Ok(true)) {
@@ -55,69 +49,56 @@ impl<'a> VisibleIter<'a> {
         result
     }
 
+    #[inline]
     fn step(&mut self) -> Result<bool> {
         match self.state {
             State::Fresh => {}
-            State::AtTop => self.merge.skip(&self.key)?,
+            State::AtKey => self.merge.step_key()?,
             State::Done => return Ok(false),
         }
-        self.state = State::Fresh;
-        self.folded = None;
         loop {
             let Some(entry) = self.merge.top() else {
                 return Ok(false);
             };
-            if self.end.as_ref().is_some_and(|end| entry.key >= end.as_slice()) {
-                return Ok(false);
-            }
-            self.key.clear();
-            self.key.extend_from_slice(entry.key);
             match entry.kind {
-                EntryKind::Put => {
-                    self.state = State::AtTop;
-                    return Ok(true);
+                EntryKind::Put => self.folded = None,
+                EntryKind::Delete => {
+                    self.merge.step_key()?;
+                    continue;
                 }
-                EntryKind::Delete => self.merge.skip(&self.key)?,
-                EntryKind::Merge => {
-                    self.folded = Some(self.fold()?);
-                    return Ok(true);
-                }
+                EntryKind::Merge => self.folded = Some(self.fold()?),
             }
+            self.state = State::AtKey;
+            return Ok(true);
         }
     }
 
-    /// Folds the versions of the key it stands at and moves past them.
+    /// Folds the versions of the key it stands at.
+    #[cold]
     fn fold(&mut self) -> Result<Vec<u8>> {
         let mut operands = Vec::new();
-        loop {
-            match self.merge.top() {
-                Some(entry) if crate::key::equal(entry.key, &self.key) => match entry.kind {
-                    EntryKind::Merge => operands.push(entry.value.to_vec()),
-                    kind => {
-                        let base = (kind == EntryKind::Put).then_some(entry.value);
-                        let value = fold(self.operator, base, &operands)?;
-                        self.merge.skip(&self.key)?;
-                        return Ok(value);
-                    }
-                },
-                _ => return fold(self.operator, None, &operands),
+        let mut base = None;
+        self.merge.versions(|entry| {
+            match entry.kind {
+                EntryKind::Merge => {
+                    operands.push(entry.value.to_vec());
+                    return ControlFlow::Continue(());
+                }
+                EntryKind::Put => base = Some(entry.value.to_vec()),
+                EntryKind::Delete => {}
             }
-            self.merge.advance()?;
-        }
+            ControlFlow::Break(())
+        })?;
+        fold(self.operator, base.as_deref(), &operands)
     }
 
-    /// The key it stands at.
+    /// Key and value it stands at.
     #[inline]
-    pub(crate) fn key(&self) -> &[u8] {
-        &self.key
-    }
-
-    /// The value of that key.
-    #[inline]
-    pub(crate) fn value(&self) -> &[u8] {
-        match &self.folded {
-            Some(value) => value,
-            None => self.merge.top().map_or(&[], |entry| entry.value),
+    pub(crate) fn entry(&self) -> Option<(&[u8], &[u8])> {
+        if self.state != State::AtKey {
+            return None;
         }
+        let entry = self.merge.top()?;
+        Some((entry.key, self.folded.as_deref().unwrap_or(entry.value)))
     }
 }

@@ -8,16 +8,20 @@
 //! One record is current per key. A write to a key that is here overwrites it in place if the value fits, else
 //! appends a record and points the index at it: nobody but the owner sees an active memtable, because taking a
 //! `View` or pinning files seals it first. So n updates between two flushes cost one entry in a table. Only operands
-//! of a merge operator that cannot combine them keep older records reachable (`prev`).
+//! of a merge operator that cannot combine them, and cursors (kept.rs), keep older records reachable (`prev`).
 
 mod hash;
+mod iter;
+mod kept;
 mod order;
 mod ordered;
 mod record;
 mod sealed;
 
 pub(crate) use hash::Probe;
-pub(crate) use order::{Active, MemtableIter, Order};
+pub(crate) use iter::{Held, MemtableIter};
+pub(crate) use kept::Watch;
+pub(crate) use order::{Active, Order};
 pub(crate) use sealed::Sealed;
 
 use crate::{
@@ -25,8 +29,10 @@ use crate::{
     key::{self, Entry, EntryKind, Seqno},
 };
 use hash::HashIndex;
+use kept::Kept;
 use ordered::Tree;
 use record::{Head, Record};
+use std::sync::Arc;
 
 /// How a memtable keeps the order of its keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +59,9 @@ pub(crate) struct Memtable {
     layout: u64,
     seqno_min: Seqno,
     seqno_max: Seqno,
+    kept: Kept,
+    /// Bytes of versions that were appended for the sake of cursors, not counted yet.
+    kept_bytes: usize,
 }
 
 impl Memtable {
@@ -65,6 +74,8 @@ impl Memtable {
             layout: 0,
             seqno_min: Seqno::MAX,
             seqno_max: 0,
+            kept: Kept::default(),
+            kept_bytes: 0,
         }
     }
 
@@ -142,7 +153,40 @@ impl Memtable {
     /// The next older operand behind a version; 0 = none.
     #[inline]
     pub(crate) fn older(&self, place: Place) -> Place {
-        Record::at(&self.arena, place).prev()
+        Record::at(&self.arena, place).operand_behind()
+    }
+
+    /// The newest version below `below` among the one at `place` and those behind it; 0 = none.
+    #[inline]
+    pub(crate) fn version_below(&self, mut place: Place, below: Seqno) -> Place {
+        while place != 0 {
+            let record = Record::at(&self.arena, place);
+            if record.seqno() < below {
+                break;
+            }
+            place = record.prev();
+        }
+        place
+    }
+
+    /// Whether the version at `place` must stay as it is, because a cursor may see it.
+    #[inline(always)]
+    pub(crate) fn keeps(&self, place: Place) -> bool {
+        self.kept.keeps(Record::at(&self.arena, place).seqno())
+    }
+
+    /// Registers a cursor that sees what is below `seqno`.
+    pub(crate) fn watch(&self, seqno: Seqno) -> Arc<Watch> {
+        self.kept.watch(seqno)
+    }
+
+    /// Bytes of versions that were appended for the sake of cursors since the last call.
+    #[inline(always)]
+    pub(crate) fn take_kept_bytes(&mut self) -> usize {
+        if self.kept_bytes == 0 {
+            return 0;
+        }
+        std::mem::take(&mut self.kept_bytes)
     }
 
     /// Operands behind a version.
@@ -163,27 +207,13 @@ impl Memtable {
         match probe {
             Probe::Found { slot, place } => {
                 let record = Record::at(&self.arena, place);
-                if value.len() <= record.capacity() {
+                if value.len() <= record.capacity() && !self.kept.keeps(record.seqno()) {
                     if record.prev() != 0 {
                         record::cut_chain(&mut self.arena, place);
                     }
                     record::overwrite(&mut self.arena, place, seqno, kind, value);
                 } else {
-                    // A value that outgrew its record once will do it again: leave room up to a power of two.
-                    let slack = value.len().next_power_of_two() - value.len();
-                    self.move_to_new(
-                        slot,
-                        place,
-                        key,
-                        value,
-                        Head {
-                            seqno,
-                            kind,
-                            prev: 0,
-                            depth: 0,
-                            slack,
-                        },
-                    );
+                    self.replace(slot, place, key, seqno, kind, value);
                 }
             }
             Probe::Vacant { slot, tag } => {
@@ -191,6 +221,7 @@ impl Memtable {
                     seqno,
                     kind,
                     prev: 0,
+                    replaces: false,
                     depth: 0,
                     slack: 0,
                 };
@@ -204,6 +235,34 @@ impl Memtable {
         }
     }
 
+    /// Appends a record that takes the place of the one at `place`, because that one is too small or must stay.
+    fn replace(
+        &mut self,
+        slot: usize,
+        place: Place,
+        key: &[u8],
+        seqno: Seqno,
+        kind: EntryKind,
+        value: &[u8],
+    ) {
+        let capacity = Record::at(&self.arena, place).capacity();
+        // A value that outgrew its record once will do it again: leave room up to a power of two.
+        let capacity = if value.len() > capacity {
+            value.len().next_power_of_two()
+        } else {
+            capacity
+        };
+        let head = Head {
+            seqno,
+            kind,
+            prev: if self.kept.is_watched() { place } else { 0 },
+            replaces: true,
+            depth: 0,
+            slack: capacity - value.len(),
+        };
+        self.move_to_new(slot, place, key, value, head);
+    }
+
     /// Puts an operand in front of the merge chain at `place`, which stays reachable behind it.
     pub(crate) fn chain(&mut self, slot: usize, place: Place, key: &[u8], seqno: Seqno, operand: &[u8]) {
         self.note(seqno);
@@ -212,6 +271,7 @@ impl Memtable {
             seqno,
             kind: EntryKind::Merge,
             prev: place,
+            replaces: false,
             depth,
             slack: 0,
         };
@@ -223,39 +283,35 @@ impl Memtable {
         self.note(seqno);
         let record = Record::at(&self.arena, place);
         let bytes = record.value().len() + more.len();
-        if bytes <= record.capacity() {
+        if bytes <= record.capacity() && !self.kept.keeps(record.seqno()) {
             record::extend(&mut self.arena, place, seqno, more);
             return;
         }
-        let (kind, old) = (record.kind(), record.value().to_vec());
-        let slack = bytes.next_power_of_two() - old.len();
-        let head = Head {
-            seqno,
-            kind,
-            prev: 0,
-            depth: 0,
-            slack,
-        };
-        let place = self.move_to_new(slot, place, key, &old, head);
-        record::extend(&mut self.arena, place, seqno, more);
+        let (kind, mut value) = (record.kind(), Vec::with_capacity(bytes));
+        value.extend_from_slice(record.value());
+        value.extend_from_slice(more);
+        self.replace(slot, place, key, seqno, kind, &value);
     }
 
-    /// The value at `place`, to be changed in place.
+    /// The value at `place`, to be changed in place. The caller made sure that nobody [keeps](Memtable::keeps) it.
     #[inline]
     pub(crate) fn value_mut(&mut self, place: Place, seqno: Seqno) -> &mut [u8] {
         self.note(seqno);
         record::value_mut(&mut self.arena, place, seqno)
     }
 
-    fn move_to_new(&mut self, slot: usize, old: Place, key: &[u8], value: &[u8], head: Head) -> Place {
+    fn move_to_new(&mut self, slot: usize, old: Place, key: &[u8], value: &[u8], head: Head) {
+        let before = self.arena.used();
         let place = record::push(&mut self.arena, key, value, head);
+        if head.replaces && head.prev != 0 {
+            self.kept_bytes += self.arena.used() - before;
+        }
         record::cover(&mut self.arena, old);
         self.index.replace(slot, place);
         self.layout += 1;
         if let Some(tree) = &mut self.tree {
             tree.replace(&self.arena, place);
         }
-        place
     }
 }
 

@@ -1,13 +1,10 @@
-//! Walking a memtable in the order of its keys.
+//! The order of a memtable's keys.
 //!
 //! The Hash flavour sorts (eight bytes of the key, place), then each group of equal bytes by the next eight; the
 //! Ordered flavour follows its B+tree. An order sorted for the active memtable is kept until a key is added or moves.
 
-use super::{Memtable, ordered::TreeAt, record::Record};
-use crate::{
-    arena::Place,
-    key::{Entry, order_prefix},
-};
+use super::{Memtable, record::Record};
+use crate::{arena::Place, key::order_prefix};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -123,89 +120,5 @@ impl Memtable {
         } else {
             Order::Sorted(self.sort())
         }
-    }
-}
-
-/// All versions of a memtable by key, each key's newest first.
-#[derive(Debug)]
-pub(crate) struct MemtableIter<'a> {
-    memtable: &'a Memtable,
-    order: Order,
-    sorted_at: usize,
-    tree_at: TreeAt,
-    /// The current version; 0 behind the last.
-    place: Place,
-}
-
-impl<'a> MemtableIter<'a> {
-    /// Stands at the first key.
-    pub(crate) fn new(memtable: &'a Memtable, order: Order) -> Self {
-        let mut iter = MemtableIter {
-            memtable,
-            order,
-            sorted_at: 0,
-            tree_at: TreeAt::default(),
-            place: 0,
-        };
-        if let Some(tree) = &memtable.tree {
-            iter.tree_at = tree.first();
-        }
-        iter.load();
-        iter
-    }
-
-    fn load(&mut self) {
-        self.place = match (&self.order, &self.memtable.tree) {
-            (Order::Sorted(places), _) => places.get(self.sorted_at).copied(),
-            (Order::Tree, Some(tree)) => tree.place(self.tree_at),
-            (Order::Tree, None) => None,
-        }
-        .unwrap_or(0);
-    }
-
-    /// Moves to the first key not below `key`.
-    pub(crate) fn seek(&mut self, key: &[u8]) {
-        let arena = &self.memtable.arena;
-        match (&self.order, &self.memtable.tree) {
-            (Order::Sorted(places), _) => {
-                self.sorted_at = places.partition_point(|&place| Record::at(arena, place).key() < key);
-            }
-            (Order::Tree, Some(tree)) => self.tree_at = tree.seek(arena, key),
-            (Order::Tree, None) => {}
-        }
-        self.load();
-    }
-
-    /// Whether it stands at a version.
-    #[inline]
-    pub(crate) fn is_valid(&self) -> bool {
-        self.place != 0
-    }
-
-    /// The version it stands at.
-    #[inline]
-    pub(crate) fn entry(&self) -> Entry<'a> {
-        self.memtable.entry(self.place)
-    }
-
-    /// The key it stands at.
-    #[inline]
-    pub(crate) fn key(&self) -> &'a [u8] {
-        Record::at(&self.memtable.arena, self.place).key()
-    }
-
-    /// Moves to the next version.
-    #[inline]
-    pub(crate) fn advance(&mut self) {
-        let older = self.memtable.older(self.place);
-        if older != 0 {
-            self.place = older;
-            return;
-        }
-        match &self.memtable.tree {
-            Some(tree) => tree.advance(&mut self.tree_at),
-            None => self.sorted_at += 1,
-        }
-        self.load();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! inner   prefix[0] place[0] … prefix[n-1] place[n-1]     child i holds the keys from separator i on, below i+1
-//! leaf    prefix[0] place[0] … prefix[n-1] place[n-1]     next → right neighbour
+//! leaf    prefix[0] place[0] … prefix[n-1] place[n-1]     next → right neighbour, before → left neighbour
 //! ```
 //! Keys are compared by their first eight bytes inside the node and read from the arena only on a tie. Keys are
 //! never removed (a delete is a record), so nodes only split. Places change when a value outgrows its record;
@@ -26,6 +26,8 @@ struct Node {
     children: Vec<u32>,
     /// Leaves: the right neighbour, `u32::MAX` at the end.
     next: u32,
+    /// Leaves: the left neighbour, `u32::MAX` at the start.
+    before: u32,
 }
 
 const NO_NODE: u32 = u32::MAX;
@@ -38,6 +40,7 @@ impl Node {
             places: [0; FANOUT],
             children: Vec::new(),
             next: NO_NODE,
+            before: NO_NODE,
         }
     }
 
@@ -170,8 +173,12 @@ impl Tree {
             let number = self.push(right);
             let keep = self.nodes[node as usize].len;
             if child.is_none() {
-                self.nodes[number as usize].next = self.nodes[node as usize].next;
-                self.nodes[node as usize].next = number;
+                let next = std::mem::replace(&mut self.nodes[node as usize].next, number);
+                self.nodes[number as usize].next = next;
+                self.nodes[number as usize].before = node;
+                if let Some(next) = self.nodes.get_mut(next as usize) {
+                    next.before = number;
+                }
             }
             if at > keep || appended {
                 target = number;
@@ -223,7 +230,8 @@ impl Tree {
     }
 
     /// The first position.
-    pub(crate) fn first(&self) -> TreeAt {
+    #[cfg(test)]
+    fn first(&self) -> TreeAt {
         let mut node = self.root;
         while let Some(&child) = self.nodes[node as usize].children.first() {
             node = child;
@@ -231,7 +239,18 @@ impl Tree {
         TreeAt { leaf: node, at: 0 }
     }
 
-    /// The record at a position; `None` behind the last.
+    /// The last position.
+    pub(crate) fn last(&self) -> TreeAt {
+        let mut leaf = self.root;
+        while let Some(&child) = self.nodes[leaf as usize].children.last() {
+            leaf = child;
+        }
+        // The position before the first one if there are no keys.
+        let at = self.nodes[leaf as usize].len.wrapping_sub(1);
+        TreeAt { leaf, at }
+    }
+
+    /// The record at a position; `None` behind the last and before the first.
     #[inline]
     pub(crate) fn place(&self, at: TreeAt) -> Option<Place> {
         let node = &self.nodes[at.leaf as usize];
@@ -243,6 +262,26 @@ impl Tree {
     pub(crate) fn advance(&self, at: &mut TreeAt) {
         at.at += 1;
         self.settle(at);
+    }
+
+    /// The previous position.
+    #[inline]
+    pub(crate) fn retreat(&self, at: &mut TreeAt) {
+        if at.at > 0 {
+            at.at -= 1;
+            return;
+        }
+        let before = self.nodes[at.leaf as usize].before;
+        *at = match self.nodes.get(before as usize) {
+            Some(node) => TreeAt {
+                leaf: before,
+                at: node.len - 1,
+            },
+            None => TreeAt {
+                leaf: at.leaf,
+                at: usize::MAX,
+            },
+        };
     }
 
     /// Moves from the end of a leaf to the start of its neighbour.
@@ -274,6 +313,7 @@ mod tests {
                 seqno: 1,
                 kind: EntryKind::Put,
                 prev: 0,
+                replaces: false,
                 depth: 0,
                 slack: 0,
             },
@@ -286,6 +326,16 @@ mod tests {
             places.push(place);
             tree.advance(&mut at);
         }
+        places
+    }
+
+    fn listed_down(tree: &Tree, mut at: TreeAt) -> Vec<Place> {
+        let mut places = Vec::new();
+        while let Some(place) = tree.place(at) {
+            places.push(place);
+            tree.retreat(&mut at);
+        }
+        places.reverse();
         places
     }
 
@@ -313,12 +363,21 @@ mod tests {
                 model.values().copied().collect::<Vec<_>>(),
                 "seed {seed}"
             );
+            assert_eq!(
+                listed_down(&tree, tree.last()),
+                model.values().copied().collect::<Vec<_>>(),
+                "seed {seed}"
+            );
             for _ in 0..200 {
                 let key = (0..random.below(10))
                     .map(|_| random.below(3) as u8)
                     .collect::<Vec<_>>();
                 let expected: Vec<_> = model.range(key.clone()..).map(|(_, place)| *place).collect();
-                assert_eq!(listed(&tree, tree.seek(&arena, &key)), expected, "seed {seed}");
+                let mut at = tree.seek(&arena, &key);
+                assert_eq!(listed(&tree, at), expected, "seed {seed}");
+                tree.retreat(&mut at);
+                let expected: Vec<_> = model.range(..key.clone()).map(|(_, place)| *place).collect();
+                assert_eq!(listed_down(&tree, at), expected, "seed {seed}");
             }
         }
     }

@@ -4,9 +4,11 @@
 //! 0   seqno << 8 | kind   u64
 //! 8   value bytes         u32
 //! 12  capacity            u32   bytes the value may grow to in place
-//! 16  prev                u32   place of the next older operand of a merge chain, 0 = none
+//! 16  prev                u32   place of an older record of the key, 0 = none
 //! 20  key bytes           u16
-//! 22  covered             u8    1 = not the newest record of its key (replaced, or behind in a chain)
+//! 22  flags               u8    1 = not the newest record of its key (covered)
+//!                               2 = replaces what `prev` leads to, which only cursors may still see; without it
+//!                                   `prev` leads to the older operand that this one stands on
 //! 23  depth               u8    operands behind this one in its merge chain
 //! 24  key, then the value, then unused capacity; rounded up to 8
 //! ```
@@ -21,7 +23,9 @@ const VALUE_BYTES_AT: usize = 8;
 const CAPACITY_AT: usize = 12;
 const PREV_AT: usize = 16;
 const KEY_BYTES_AT: usize = 20;
-const COVERED_AT: usize = 22;
+const FLAGS_AT: usize = 22;
+const COVERED: u8 = 1;
+const REPLACES: u8 = 2;
 const DEPTH_AT: usize = 23;
 
 /// A record, borrowed from its arena.
@@ -34,6 +38,8 @@ pub(super) struct Head {
     pub(super) seqno: Seqno,
     pub(super) kind: EntryKind,
     pub(super) prev: Place,
+    /// `prev` is an older version, not an operand to stand on.
+    pub(super) replaces: bool,
     pub(super) depth: u8,
     /// Unused bytes behind the value.
     pub(super) slack: usize,
@@ -109,9 +115,20 @@ impl<'a> Record<'a> {
         &self.0[start..start + u32_at(self.header(), VALUE_BYTES_AT) as usize]
     }
 
+    /// The older record of the key, whatever it is to this one.
     #[inline(always)]
     pub(super) fn prev(self) -> Place {
         u32_at(self.header(), PREV_AT)
+    }
+
+    /// The older operand that this one stands on.
+    #[inline(always)]
+    pub(super) fn operand_behind(self) -> Place {
+        if self.header()[FLAGS_AT] & REPLACES == 0 {
+            self.prev()
+        } else {
+            0
+        }
     }
 
     #[inline(always)]
@@ -120,7 +137,7 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn is_covered(self) -> bool {
-        self.header()[COVERED_AT] != 0
+        self.header()[FLAGS_AT] & COVERED != 0
     }
 
     pub(super) fn depth(self) -> u8 {
@@ -154,6 +171,7 @@ pub(super) fn push(arena: &mut Arena, key: &[u8], value: &[u8], head: Head) -> P
     header[CAPACITY_AT..][..4].copy_from_slice(&(capacity as u32).to_le_bytes());
     header[PREV_AT..][..4].copy_from_slice(&head.prev.to_le_bytes());
     header[KEY_BYTES_AT..][..2].copy_from_slice(&(key.len() as u16).to_le_bytes());
+    header[FLAGS_AT] = if head.replaces { REPLACES } else { 0 };
     header[DEPTH_AT] = head.depth;
     arena.push(&header, key, value, head.slack)
 }
@@ -195,12 +213,12 @@ pub(super) fn value_mut(arena: &mut Arena, place: Place, seqno: Seqno) -> &mut [
 
 /// Marks a record that is no longer the newest of its key.
 pub(super) fn cover(arena: &mut Arena, place: Place) {
-    arena.at_mut(place)[COVERED_AT] = 1;
+    arena.at_mut(place)[FLAGS_AT] |= COVERED;
 }
 
-/// Forgets the operands behind a record.
+/// Makes a record stand on nothing: what is behind it is what it replaces.
 pub(super) fn cut_chain(arena: &mut Arena, place: Place) {
     let bytes = arena.at_mut(place);
-    bytes[PREV_AT..][..4].fill(0);
+    bytes[FLAGS_AT] |= REPLACES;
     bytes[DEPTH_AT] = 0;
 }

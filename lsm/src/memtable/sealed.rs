@@ -1,6 +1,6 @@
 //! A memtable that takes no writes any more and waits for its flush.
 
-use super::{Memtable, MemtableIter, Order};
+use super::{Held, Memtable, MemtableIter, Order};
 use crate::version::LiveTable;
 use std::sync::{Arc, OnceLock};
 
@@ -25,11 +25,18 @@ impl Sealed {
         }
     }
 
-    /// All its versions; the first call sorts.
+    /// Hands the sealed memtable to the cursors that watched it.
+    pub(crate) fn hand_over(self: &Arc<Self>) {
+        self.memtable.kept.hand_over(self);
+    }
+
+    /// The order of its keys; the first call sorts.
+    pub(crate) fn order(&self) -> Order {
+        self.order.get_or_init(|| self.memtable.final_order()).clone()
+    }
+
+    /// All its newest versions; the first call sorts.
     pub(crate) fn iter(&self) -> MemtableIter<'_> {
-        MemtableIter::new(
-            &self.memtable,
-            self.order.get_or_init(|| self.memtable.final_order()).clone(),
-        )
+        MemtableIter::new(Held::Borrowed(&self.memtable), self.order())
     }
 }

@@ -46,7 +46,7 @@ fn a_memtable_of_either_flavour_is_a_map() {
 }
 
 fn check(active: &Active, model: &BTreeMap<Vec<u8>, (EntryKind, Vec<u8>)>, seed: u64) {
-    let mut iter = MemtableIter::new(&active.memtable, active.order());
+    let mut iter = MemtableIter::new(Held::Borrowed(&active.memtable), active.order());
     for (key, (kind, value)) in model {
         let found = active
             .memtable
@@ -82,7 +82,7 @@ fn a_chain_is_walked_newest_first_and_cut_by_a_put() {
             memtable.chain(slot, place, b"k", seqno, operand);
         }
         let active = Active::new(memtable);
-        let mut iter = MemtableIter::new(&active.memtable, active.order());
+        let mut iter = MemtableIter::new(Held::Borrowed(&active.memtable), active.order());
         for (seqno, operand) in [(3, b"c"), (2, b"b"), (1, b"a")] {
             assert_eq!((iter.entry().seqno, iter.entry().value), (seqno, &operand[..]));
             iter.advance();

@@ -1,7 +1,7 @@
 //! Reads beside each other. Values are copied or shown under the lock, so that nothing borrowed outlives it.
 
 use super::{SharedRange, SharedStore};
-use crate::family::Family;
+use crate::{family::Family, key::KeyRange};
 use keybed_format::Result;
 use std::ops::RangeBounds;
 
@@ -69,7 +69,7 @@ impl SharedStore {
     /// # Ok(()) }
     /// ```
     pub fn range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<SharedRange> {
-        let (start, end) = crate::scan::bounds(&range);
+        let KeyRange { start, end } = KeyRange::of(&range);
         SharedRange::new(self, family, &start, end)
     }
 

@@ -128,6 +128,8 @@ pub(crate) struct OwnerCounters {
     pub(crate) stalls: Counter,
     /// Bytes in active memtables, as of the last write that took memory.
     pub(crate) active_bytes: Counter,
+    /// Bytes taken for versions that cursors might see.
+    pub(crate) kept_bytes: Counter,
 }
 
 /// Counters that background jobs write.

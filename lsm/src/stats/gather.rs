@@ -85,6 +85,7 @@ impl Shared {
             files_removed: load(&background.files_removed),
             torn_bytes: load(&background.torn_bytes),
             active_bytes: owner.active_bytes.get(),
+            kept_bytes: owner.kept_bytes.get(),
         }
     }
 

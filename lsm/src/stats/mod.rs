@@ -60,6 +60,8 @@ pub struct StoreCounts {
     pub torn_bytes: u64,
     /// Bytes in active memtables.
     pub active_bytes: u64,
+    /// Bytes that memtables took for older versions which a cursor might see.
+    pub kept_bytes: u64,
 }
 
 /// What a store has done since it was opened, and how it stands now.

@@ -260,6 +260,7 @@ impl StoreStats {
             ("files_removed_total", self.files_removed),
             ("cache_hits_total", self.cache.hits),
             ("cache_misses_total", self.cache.misses),
+            ("kept_bytes_total", self.kept_bytes),
             ("sampled_gets_total", self.sampled.gets),
             ("sampled_tables_total", self.sampled.tables),
             ("sampled_filter_negatives_total", self.sampled.filter_negatives),

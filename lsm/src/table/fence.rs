@@ -71,6 +71,20 @@ impl Fence {
         }
     }
 
+    /// The last block that can hold keys below `end`.
+    pub(crate) fn find_below(&self, end: &[u8]) -> usize {
+        let block = self.find(end);
+        let starts_at_end = |block| {
+            end.strip_prefix(self.prefix.as_slice())
+                .is_some_and(|rest| rest == self.separator(block))
+        };
+        if block > 0 && starts_at_end(block) {
+            block - 1
+        } else {
+            block
+        }
+    }
+
     /// The block for a key that lacks the common prefix: the first or the last.
     #[cold]
     fn find_stranger(&self, key: &[u8]) -> usize {
@@ -295,6 +309,7 @@ mod tests {
             let near = keys.iter().flat_map(|key| [key[..key.len().saturating_sub(1)].to_vec(), [key.as_slice(), &[0]].concat()]);
             for probe in probes.iter().cloned().chain(near) {
                 prop_assert_eq!(fence.find(&probe), separators.partition_point(|s| *s <= probe));
+                prop_assert_eq!(fence.find_below(&probe), separators.partition_point(|s| *s < probe));
             }
         }
 

@@ -2,6 +2,7 @@
 
 mod batches;
 mod crash;
+mod cursors;
 mod faults;
 mod fuzz_corpus;
 mod lazy;

@@ -176,8 +176,9 @@ impl World {
         let model = self.models[number].clone();
         let entry = |(k, v): (&Vec<u8>, &Vec<u8>)| (k.clone(), v.clone());
         if random.one_in(2) {
-            let expected = model.iter().filter(|(other, _)| other.starts_with(&k)).map(entry);
-            same_scan(self.store().prefix(family, &k).unwrap(), expected, what);
+            let inside = || model.iter().filter(|(other, _)| other.starts_with(&k)).map(entry);
+            same_scan(self.store().prefix(family, &k).unwrap(), inside(), what);
+            same_scan(self.store().prefix_rev(family, &k).unwrap(), inside().rev(), what);
             return;
         }
         let other = key(random);
@@ -188,8 +189,13 @@ impl World {
             2 => (Bound::Excluded(&low), Bound::Unbounded),
             _ => (Bound::Included(&low), Bound::Included(&high)),
         };
-        let expected = model.range::<[u8], _>(bounds).map(entry);
-        same_scan(self.store().range(family, bounds).unwrap(), expected, what);
+        let inside = || model.range::<[u8], _>(bounds).map(entry);
+        same_scan(self.store().range(family, bounds).unwrap(), inside(), what);
+        same_scan(
+            self.store().range_rev(family, bounds).unwrap(),
+            inside().rev(),
+            what,
+        );
     }
 
     fn view(&mut self, random: &mut Random, what: &str) {
