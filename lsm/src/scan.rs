@@ -189,9 +189,7 @@ impl Store {
     /// # Errors
     /// As [`Range::next_entry`].
     pub fn prefix(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
-        self.owned(family)?
-            .sources()
-            .scan_prefix(prefix, Direction::Up)
+        self.owned(family)?.sources().scan_prefix(prefix, Direction::Up)
     }
 
     /// Entries whose keys begin with `prefix`, descending.
@@ -199,8 +197,6 @@ impl Store {
     /// # Errors
     /// As [`Range::next_entry`].
     pub fn prefix_rev(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
-        self.owned(family)?
-            .sources()
-            .scan_prefix(prefix, Direction::Down)
+        self.owned(family)?.sources().scan_prefix(prefix, Direction::Down)
     }
 }

@@ -113,8 +113,7 @@ impl View {
     /// # Errors
     /// As [`View::get`].
     pub fn prefix(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
-        self.sources(family)?
-            .scan_prefix(prefix, Direction::Up)
+        self.sources(family)?.scan_prefix(prefix, Direction::Up)
     }
 
     /// Entries whose keys begin with `prefix` then, descending.
@@ -122,7 +121,6 @@ impl View {
     /// # Errors
     /// As [`View::get`].
     pub fn prefix_rev(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
-        self.sources(family)?
-            .scan_prefix(prefix, Direction::Down)
+        self.sources(family)?.scan_prefix(prefix, Direction::Down)
     }
 }
