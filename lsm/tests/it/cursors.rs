@@ -184,7 +184,11 @@ fn open_cursor(random: &mut Random, store: &Store, number: usize, family: Family
 fn run(seed: u64, steps: usize) -> u64 {
     let mut random = Random::from_seed(seed);
     let mut options_of_store = simulated(disk(), seed);
-    options_of_store.memtable_bytes = if seed.is_multiple_of(2) { 16 << 10 } else { 256 << 10 };
+    options_of_store.memtable_bytes = if seed.is_multiple_of(2) {
+        16 << 10
+    } else {
+        256 << 10
+    };
     let mut store = Store::open(Path::new("store"), options_of_store).unwrap();
     let families: Vec<Family> = (0..6)
         .map(|n| store.family_with(&format!("family {n}"), options(n)).unwrap())
