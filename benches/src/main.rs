@@ -1,126 +1,71 @@
-//! keybed against RocksDB and fjall, in one run on one machine.
+//! keybed against RocksDB, fjall, redb and the maps of the standard library, in one run on one machine.
 //!
 //! Every round runs every engine once, in turn, on the same keys in the same order, so that a change of the
 //! machine's speed hits all alike; figures are medians over rounds, ratios are medians of per-round ratios. CPU is
 //! that of the whole process, background threads included. The results of every engine are checked before its
 //! figures count. See README.md beside this crate for what is equal and what cannot be.
 
-mod engine;
-#[cfg(feature = "fjall")]
-mod fjall_engine;
-mod keybed_engine;
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clock and starts threads and processes"
+)]
+
+mod arguments;
+mod children;
+mod compare;
+mod confine;
+mod content;
+mod engines;
+mod loads;
+mod machine;
 mod measure;
+mod plot;
+mod programs;
 mod report;
-#[cfg(feature = "rocksdb")]
-mod rocksdb_engine;
-mod workload;
+mod rows;
 
-use engine::Engine;
-use std::{path::Path, process::ExitCode};
-use workload::Workload;
-
-type Open = fn(&Path) -> Box<dyn Engine>;
-
-/// Name, peer group (RocksDB's configurations count as one peer, the best taken) and constructor.
-fn engines() -> Vec<(&'static str, &'static str, Open)> {
-    let mut engines: Vec<(&'static str, &'static str, Open)> = Vec::new();
-    engines.push(("keybed", "keybed", |dir| {
-        Box::new(keybed_engine::Keybed::open(dir))
-    }));
-    #[cfg(feature = "rocksdb")]
-    {
-        engines.push(("rocksdb-flink", "rocksdb", |dir| {
-            Box::new(rocksdb_engine::RocksDb::flink(dir))
-        }));
-        engines.push(("rocksdb-tuned", "rocksdb", |dir| {
-            Box::new(rocksdb_engine::RocksDb::tuned(dir))
-        }));
-    }
-    #[cfg(feature = "fjall")]
-    engines.push(("fjall", "fjall", |dir| Box::new(fjall_engine::Fjall::open(dir))));
-    engines
-}
-
-const USAGE: &str =
-    "usage: keybed-benches [--keys N] [--ops N] [--rounds N] [--only ENGINE] [--dir DIR] [--markdown FILE]";
-
-struct Options {
-    keys: u64,
-    ops: u64,
-    rounds: usize,
-    only: Option<String>,
-    dir: Option<String>,
-    markdown: Option<String>,
-}
-
-fn options() -> Result<Options, String> {
-    let mut options = Options {
-        keys: 1_000_000,
-        ops: 1_000_000,
-        rounds: 3,
-        only: None,
-        dir: None,
-        markdown: None,
-    };
-    let mut args = std::env::args().skip(1);
-    while let Some(flag) = args.next() {
-        let mut value = || args.next().ok_or(format!("{flag} wants a value"));
-        let number = |text: String| {
-            text.parse::<u64>()
-                .ok()
-                .filter(|n| *n > 0)
-                .ok_or(format!("{text}: not a positive number"))
-        };
-        match flag.as_str() {
-            "--keys" => options.keys = number(value()?)?,
-            "--ops" => options.ops = number(value()?)?,
-            "--rounds" => options.rounds = number(value()?)? as usize,
-            "--only" => options.only = Some(value()?),
-            "--dir" => options.dir = Some(value()?),
-            "--markdown" => options.markdown = Some(value()?),
-            other => return Err(format!("{other}: unknown")),
-        }
-    }
-    Ok(options)
-}
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(options) => options,
-        Err(text) => {
-            eprintln!("{text}\n{USAGE}");
-            return ExitCode::from(2);
-        }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let result = match words.first().map(String::as_str) {
+        Some("child") => child(&words[1..]),
+        Some("sustained") => loads::sustained(&words[1..]),
+        Some("big") => loads::big(&words[1..]),
+        Some("tombstones") => loads::tombstones(&words[1..]),
+        _ => arguments::Options::parse(&words).and_then(|options| compare::run(&options)),
     };
-    let chosen: Vec<_> = engines()
-        .into_iter()
-        .filter(|e| options.only.as_deref().is_none_or(|only| e.0.starts_with(only)))
-        .collect();
-    if chosen.is_empty() {
-        eprintln!("no engine has that name\n{USAGE}");
-        return ExitCode::from(2);
-    }
-    let workload = Workload::new(options.keys, options.ops);
-    let mut report = report::Report::new(&workload, options.rounds);
-    for round in 0..options.rounds {
-        for (name, group, open) in &chosen {
-            let dir = match &options.dir {
-                Some(parent) => tempfile::tempdir_in(parent),
-                None => tempfile::tempdir(),
-            }
-            .expect("a scratch directory can be made");
-            eprintln!("round {} of {}: {name}", round + 1, options.rounds);
-            let figures = workload.run(dir.path(), *open);
-            report.add(name, group, figures);
+    match result {
+        Ok(code) => code,
+        Err(text) => {
+            eprintln!("{text}\n{}", arguments::USAGE);
+            ExitCode::from(2)
         }
     }
-    let text = report.render();
-    print!("{text}");
-    if let Some(file) = options.markdown
-        && let Err(error) = std::fs::write(&file, &text)
-    {
-        eprintln!("{file}: {error}");
-        return ExitCode::FAILURE;
+}
+
+/// `child ENGINE PROGRAM KEYS OPS DIR [CGROUP]`: one programme with one engine; see `children`.
+fn child(words: &[String]) -> Result<ExitCode, String> {
+    let [engine, program, keys, ops, dir, group @ ..] = words else {
+        return Err("child wants an engine, a programme, keys, operations and a directory".into());
+    };
+    if let [group] = group {
+        confine::join(group.as_ref()).map_err(|error| format!("{group}: {error}"))?;
     }
-    ExitCode::SUCCESS
+    let contender = engines::contender(engine).ok_or(format!("{engine}: no such engine"))?;
+    let program = programs::PROGRAMS
+        .iter()
+        .find(|candidate| candidate.name == program)
+        .ok_or(format!("{program}: no such programme"))?;
+    let keys: u64 = arguments::positive(keys)?;
+    let bench = programs::Bench {
+        contender,
+        keys: program.keys(keys),
+        ops: arguments::positive(ops)?,
+        dir: dir.into(),
+        setup: program.setup(keys),
+    };
+    (program.run)(&bench);
+    println!("done");
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,153 @@
+//! keybed's store with its defaults: tables mapped into memory, or all blocks through its cache.
+
+use super::engine::{Add, Each, Engine, Rest, Setup, added, increment};
+use keybed_lsm::{
+    Access, Append, Family, FamilyOptions, MemtableKind, MergeOperator, Store, StoreOptions, Update,
+};
+use std::{path::Path, sync::Arc};
+
+pub struct Keybed {
+    store: Store,
+    family: Family,
+}
+
+impl Keybed {
+    pub fn open(dir: &Path, setup: &Setup, access: Access) -> Self {
+        let options = StoreOptions {
+            access,
+            cache_bytes: setup.cache_bytes,
+            memtable_bytes: setup.memtable_bytes,
+            ..StoreOptions::default()
+        };
+        let mut store = Store::open(dir, options).expect("keybed opens");
+        let memtable = if setup.ordered {
+            MemtableKind::Ordered
+        } else {
+            MemtableKind::default()
+        };
+        let merge = setup.appends.then(|| Arc::new(Append) as Arc<dyn MergeOperator>);
+        let options = FamilyOptions {
+            memtable,
+            merge,
+            ..FamilyOptions::default()
+        };
+        let family = store
+            .family_with("bench", options)
+            .expect("keybed makes a family");
+        Keybed { store, family }
+    }
+}
+
+/// A value without an allocation.
+struct Made([u8; 128], usize);
+
+impl AsRef<[u8]> for Made {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
+}
+
+impl Engine for Keybed {
+    fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.store.put(self.family, key, value).expect("keybed writes");
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        self.store.delete(self.family, key).expect("keybed deletes");
+    }
+
+    fn get(&mut self, key: &[u8], seen: &mut dyn FnMut(Option<&[u8]>)) {
+        seen(self.store.get(self.family, key).expect("keybed reads").as_deref());
+    }
+
+    fn multi_get(&mut self, keys: &[&[u8]], seen: &mut dyn FnMut(usize, Option<&[u8]>)) {
+        let values = self.store.multi_get(self.family, keys).expect("keybed reads");
+        for (at, value) in values.into_iter().enumerate() {
+            seen(at, value.expect("keybed reads").as_deref());
+        }
+    }
+
+    fn announce(&mut self, keys: &[&[u8]]) {
+        self.store.prefetch(self.family, keys).expect("keybed prefetches");
+    }
+
+    fn add(&mut self, key: &[u8], how: Add) {
+        if how == Add::InPlace {
+            let found = self.store.update_in_place(self.family, key, increment);
+            assert!(found.expect("keybed updates"), "the key was loaded");
+            return;
+        }
+        self.store
+            .update(self.family, key, |old| {
+                let mut buffer = [0; 128];
+                let bytes = added(old, how, &mut buffer).len();
+                Update::Put(Made(buffer, bytes))
+            })
+            .expect("keybed updates");
+    }
+
+    fn adds_in_place(&self) -> bool {
+        true
+    }
+
+    fn append(&mut self, key: &[u8], bytes: &[u8]) {
+        self.store
+            .append(self.family, key, bytes)
+            .expect("keybed appends");
+    }
+
+    fn scan(&mut self, from: &[u8], to: Option<&[u8]>, each: Each<'_>) {
+        let mut range = match to {
+            Some(to) => self.store.range(self.family, from..to),
+            None => self.store.range(self.family, from..),
+        }
+        .expect("keybed scans");
+        while let Some((key, value)) = range.next_entry().expect("keybed scans") {
+            if !each(key, value) {
+                break;
+            }
+        }
+    }
+
+    fn prefix(&mut self, prefix: &[u8], each: Each<'_>) {
+        let mut range = self.store.prefix(self.family, prefix).expect("keybed scans");
+        while let Some((key, value)) = range.next_entry().expect("keybed scans") {
+            if !each(key, value) {
+                break;
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        self.store.wait_for_background().expect("keybed merges");
+    }
+
+    fn flush(&mut self) {
+        self.store.flush().expect("keybed flushes");
+    }
+
+    fn snapshot(&mut self, _to: &Path) -> Option<Rest> {
+        let pinning = self.store.pin().expect("keybed pins");
+        Some(Box::new(move || {
+            let files = pinning.finish().expect("keybed flushes");
+            assert!(files.tables().count() > 0, "a pinned store has tables");
+        }))
+    }
+
+    fn close(self: Box<Self>) {
+        self.store.close().expect("keybed closes");
+    }
+
+    fn facts(&mut self) -> String {
+        let s = self.store.stats();
+        format!(
+            "{} flushes ({} MiB), {} merges ({} MiB), {} of them into the bottom; {} runs at most",
+            s.flushes,
+            s.flush_bytes >> 20,
+            s.compactions,
+            s.compaction_bytes >> 20,
+            s.bottom_compactions,
+            s.runs_max
+        )
+    }
+}
