@@ -170,6 +170,8 @@ codes! {
     Closed => Closed,
     /// A failed write or sync poisoned the store; open it again.
     Poisoned => Closed,
+    /// Somebody wrote what a transaction had read; run it again.
+    Conflict => Aborted,
     /// Stopped on request.
     Cancelled => Aborted,
     /// A merge operator refused its operands.

@@ -21,6 +21,7 @@
 //! | `view`, `pin` | the content of one moment, to read or to copy |
 //! | `shared` | what owner and background share |
 //! | `shared_store/` | [`SharedStore`]: a store for many threads |
+//! | `transaction` | [`Transaction`]: reads that are checked at the commit |
 //! | `stats/` | counters, distributions, shapes: what a store does and how it stands |
 //! | [`merge_operator`] | writes that say how to change a value |
 //! | [`table`], [`cache`] | immutable sorted files; decoded blocks of tables that are not mapped |
@@ -56,6 +57,7 @@ mod shared_store;
 mod stats;
 mod store;
 pub mod table;
+mod transaction;
 pub mod version;
 mod view;
 mod wait;
@@ -76,12 +78,13 @@ pub use options::{Access, Durability, FamilyOptions, StoreOptions};
 pub use pin::{PinnedFamily, PinnedFiles, PinnedRun, PinnedTable, Pinning};
 pub use read::Value;
 pub use scan::Range;
-pub use shared_store::{SharedRange, SharedStore};
+pub use shared_store::{SharedRange, SharedStore, SharedTransaction, TRANSACT_ATTEMPTS_MAX};
 pub use stats::{
     FamilyStats, Histogram, Latencies, RunStats, SampledGets, StatsReader, StoreCounts, StoreStats,
     WaitReason, Waits,
 };
 pub use store::Store;
+pub use transaction::{TRANSACTION_RANGE_ENTRIES_MAX, Transaction};
 pub use version::edit::BOTTOM;
 pub use view::View;
 pub use write::Update;

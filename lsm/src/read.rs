@@ -127,7 +127,7 @@ impl<'a> Sources<'a> {
     }
 
     /// Shows all versions of a key, newest first, until `each` has seen enough.
-    fn versions(
+    pub(crate) fn versions(
         &self,
         key: &[u8],
         hash: u64,

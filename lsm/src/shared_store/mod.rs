@@ -9,16 +9,20 @@
 //! |---|---|
 //! | `lock` | which lock it is |
 //! | `read` | get, multi_get, range |
+//! | `range` | ranges of one moment |
 //! | `write` | put, merge, update, … |
+//! | `transaction` | commits |
 //!
 //! Page: docs/decisions/shared-store-lock.md.
 
 mod lock;
 mod range;
 mod read;
+mod transaction;
 mod write;
 
 pub use range::SharedRange;
+pub use transaction::{SharedTransaction, TRANSACT_ATTEMPTS_MAX};
 
 use crate::{
     family::Family,

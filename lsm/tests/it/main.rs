@@ -25,3 +25,4 @@ mod table_faults;
 mod table_format;
 mod table_model;
 mod tables;
+mod transactions;
