@@ -264,6 +264,15 @@ impl Cursor {
 
     #[inline]
     fn step(&mut self, store: &Store, direction: Direction) -> Result<bool> {
+        if self.step_in_batch(direction) {
+            return Ok(true);
+        }
+        self.step_out(store, direction)
+    }
+
+    /// A step for which the store is not needed; false if it is.
+    #[inline]
+    pub(crate) fn step_in_batch(&mut self, direction: Direction) -> bool {
         if let At::Entry(at) = self.at {
             let next = if direction == self.batch.direction {
                 (at + 1 < self.batch.ends.len()).then_some(at + 1)
@@ -272,10 +281,10 @@ impl Cursor {
             };
             if let Some(next) = next {
                 self.at = At::Entry(next);
-                return Ok(true);
+                return true;
             }
         }
-        self.step_out(store, direction)
+        false
     }
 
     /// A step out of the batch.

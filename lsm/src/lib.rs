@@ -78,7 +78,7 @@ pub use options::{Access, Durability, FamilyOptions, StoreOptions};
 pub use pin::{PinnedFamily, PinnedFiles, PinnedRun, PinnedTable, Pinning};
 pub use read::Value;
 pub use scan::Range;
-pub use shared_store::{SharedRange, SharedStore, SharedTransaction, TRANSACT_ATTEMPTS_MAX};
+pub use shared_store::{SharedCursor, SharedRange, SharedStore, SharedTransaction, TRANSACT_ATTEMPTS_MAX};
 pub use stats::{
     FamilyStats, Histogram, Latencies, RunStats, SampledGets, StatsReader, StoreCounts, StoreStats,
     WaitReason, Waits,

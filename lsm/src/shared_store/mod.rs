@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `lock` | which lock it is |
 //! | `read` | get, multi_get, range |
-//! | `range` | ranges of one moment |
+//! | `range` | ranges and cursors of one moment |
 //! | `write` | put, merge, update, … |
 //! | `transaction` | commits |
 //!
@@ -21,7 +21,7 @@ mod read;
 mod transaction;
 mod write;
 
-pub use range::SharedRange;
+pub use range::{SharedCursor, SharedRange};
 pub use transaction::{SharedTransaction, TRANSACT_ATTEMPTS_MAX};
 
 use crate::{

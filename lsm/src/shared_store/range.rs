@@ -1,120 +1,127 @@
-//! A range of a shared store: one moment, read in pieces, so that no lock is held between two entries.
+//! Ranges and cursors of a shared store: one moment, read in batches, so that no lock is held between two entries.
 //!
-//! The first piece is copied under the lock. Most ranges end within it; a longer one starts again from a
-//! [`View`], which seals the memtables.
+//! A [`Cursor`] keeps what it saw and copies entries in batches that grow; the lock is taken once for each batch.
 
 use super::SharedStore;
-use crate::{family::Family, scan::Range, view::View};
+use crate::{cursor::Cursor, scan::Direction};
 use keybed_format::Result;
-use std::ops::Bound;
 
-/// Entries and bytes of a piece.
-const PIECE_ENTRIES: usize = 256;
-const PIECE_BYTES: usize = 64 << 10;
+/// A [`Cursor`] of a shared store: the entries of a range of keys as they were when it was made, walked in both
+/// directions while other threads write.
+#[derive(Debug)]
+pub struct SharedCursor {
+    store: SharedStore,
+    cursor: Cursor,
+}
 
-/// Entries of a range of keys of one moment, ascending. Holds no lock. After an error it is over.
+impl SharedCursor {
+    pub(super) fn new(store: SharedStore, cursor: Cursor) -> Self {
+        SharedCursor { store, cursor }
+    }
+
+    /// Whether it stands at an entry.
+    pub fn valid(&self) -> bool {
+        self.cursor.valid()
+    }
+
+    /// The key it stands at; empty if it stands at none.
+    pub fn key(&self) -> &[u8] {
+        self.cursor.key()
+    }
+
+    /// The value of that key; empty if it stands at none.
+    pub fn value(&self) -> &[u8] {
+        self.cursor.value()
+    }
+
+    /// Moves to the first entry; false if there is none.
+    ///
+    /// # Errors
+    /// `Closed`; as [`Cursor::seek_to_first`].
+    pub fn seek_to_first(&mut self) -> Result<bool> {
+        self.store.beside(|store| self.cursor.seek_to_first(store))
+    }
+
+    /// Moves to the last entry; false if there is none.
+    ///
+    /// # Errors
+    /// As [`SharedCursor::seek_to_first`].
+    pub fn seek_to_last(&mut self) -> Result<bool> {
+        self.store.beside(|store| self.cursor.seek_to_last(store))
+    }
+
+    /// Moves to the first entry whose key is not below `key`; false if there is none.
+    ///
+    /// # Errors
+    /// As [`SharedCursor::seek_to_first`].
+    pub fn seek(&mut self, key: &[u8]) -> Result<bool> {
+        self.store.beside(|store| self.cursor.seek(store, key))
+    }
+
+    /// Moves to the last entry whose key is not above `key`; false if there is none.
+    ///
+    /// # Errors
+    /// As [`SharedCursor::seek_to_first`].
+    pub fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
+        self.store.beside(|store| self.cursor.seek_for_prev(store, key))
+    }
+
+    /// Moves to the next entry; false behind the last.
+    ///
+    /// # Errors
+    /// As [`SharedCursor::seek_to_first`].
+    #[inline]
+    #[allow(clippy::should_implement_trait, reason = "a cursor has prev and seek, too")]
+    pub fn next(&mut self) -> Result<bool> {
+        if self.cursor.step_in_batch(Direction::Up) {
+            return Ok(true);
+        }
+        self.store.beside(|store| self.cursor.next(store))
+    }
+
+    /// Moves to the previous entry; false before the first.
+    ///
+    /// # Errors
+    /// As [`SharedCursor::seek_to_first`].
+    #[inline]
+    pub fn prev(&mut self) -> Result<bool> {
+        if self.cursor.step_in_batch(Direction::Down) {
+            return Ok(true);
+        }
+        self.store.beside(|store| self.cursor.prev(store))
+    }
+}
+
+/// Entries of a range of keys of one moment, ascending, or descending where it was asked for. Holds no lock. After an
+/// error it is over.
 #[derive(Debug)]
 pub struct SharedRange {
-    family: Family,
-    end: Option<Vec<u8>>,
-    /// For what comes behind the piece; none if nothing does.
-    view: Option<View>,
-    piece: Piece,
-    at: usize,
-}
-
-/// Entries one behind the other.
-#[derive(Debug, Default)]
-struct Piece {
-    bytes: Vec<u8>,
-    /// End of each key and of its value in `bytes`.
-    ends: Vec<(usize, usize)>,
-    /// Nothing comes behind it.
-    is_last: bool,
-}
-
-impl Piece {
-    fn fill(&mut self, range: &mut Range<'_>) -> Result {
-        self.bytes.clear();
-        self.ends.clear();
-        while self.ends.len() < PIECE_ENTRIES && self.bytes.len() < PIECE_BYTES {
-            let Some((key, value)) = range.next_entry()? else {
-                self.is_last = true;
-                return Ok(());
-            };
-            self.bytes.extend_from_slice(key);
-            let key_end = self.bytes.len();
-            self.bytes.extend_from_slice(value);
-            self.ends.push((key_end, self.bytes.len()));
-        }
-        Ok(())
-    }
-
-    fn entry(&self, at: usize) -> Option<(&[u8], &[u8])> {
-        let (key_end, end) = *self.ends.get(at)?;
-        let start = at.checked_sub(1).map_or(0, |before| self.ends[before].1);
-        Some((&self.bytes[start..key_end], &self.bytes[key_end..end]))
-    }
-}
-
-/// The range as the engine takes it.
-fn slices<'k>(start: Bound<&'k [u8]>, end: Option<&'k [u8]>) -> (Bound<&'k [u8]>, Bound<&'k [u8]>) {
-    (start, end.map_or(Bound::Unbounded, Bound::Excluded))
+    cursor: SharedCursor,
+    direction: Direction,
+    is_begun: bool,
 }
 
 impl SharedRange {
-    pub(super) fn new(
-        store: &SharedStore,
-        family: Family,
-        start: &[u8],
-        end: Option<Vec<u8>>,
-    ) -> Result<Self> {
-        let mut piece = Piece::default();
-        let bounds = slices(Bound::Included(start), end.as_deref());
-        store.beside(|store| piece.fill(&mut store.range(family, bounds)?))?;
-        let mut view = None;
-        if !piece.is_last {
-            let taken = store.view()?;
-            piece.fill(&mut taken.range(family, bounds)?)?;
-            view = Some(taken);
+    pub(super) fn new(cursor: SharedCursor, direction: Direction) -> Self {
+        SharedRange {
+            cursor,
+            direction,
+            is_begun: false,
         }
-        Ok(SharedRange {
-            family,
-            end,
-            view,
-            piece,
-            at: 0,
-        })
     }
 
-    /// Moves to the next entry and lends it; `None` behind the last.
+    /// Moves to the next entry, seen in the range's direction, and lends it; `None` behind the last.
     ///
     /// # Errors
-    /// `TableCorrupt` with file and offset; `MergeFailed` if an operator refuses; errors of the file system.
+    /// `Closed`; `TableCorrupt` with file and offset; `MergeFailed` if an operator refuses; errors of the file system.
     pub fn next_entry(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        if self.at == self.piece.ends.len() && !self.piece.is_last {
-            let last = self.at.checked_sub(1).and_then(|at| self.piece.entry(at));
-            let last = last.map_or_else(Vec::new, |(key, _)| key.to_vec());
-            self.at = 0;
-            let result = match &self.view {
-                Some(view) => {
-                    let bounds = slices(Bound::Excluded(&last), self.end.as_deref());
-                    view.range(self.family, bounds)
-                        .and_then(|mut range| self.piece.fill(&mut range))
-                }
-                None => Ok(()),
-            };
-            if let Err(error) = result {
-                self.piece = Piece {
-                    is_last: true,
-                    ..Piece::default()
-                };
-                return Err(error);
-            }
-        }
-        let at = self.at;
-        self.at = (at + 1).min(self.piece.ends.len());
-        Ok(self.piece.entry(at))
+        let is_first = !std::mem::replace(&mut self.is_begun, true);
+        let found = match self.direction {
+            Direction::Up => self.cursor.next()?,
+            Direction::Down if is_first => self.cursor.seek_to_last()?,
+            Direction::Down => self.cursor.prev()?,
+        };
+        Ok(found.then(|| (self.cursor.key(), self.cursor.value())))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reads beside each other. Values are copied or shown under the lock, so that nothing borrowed outlives it.
 
-use super::{SharedRange, SharedStore};
-use crate::{family::Family, key::KeyRange};
+use super::{SharedCursor, SharedRange, SharedStore};
+use crate::{family::Family, scan::Direction};
 use keybed_format::Result;
 use std::ops::RangeBounds;
 
@@ -69,8 +69,15 @@ impl SharedStore {
     /// # Ok(()) }
     /// ```
     pub fn range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<SharedRange> {
-        let KeyRange { start, end } = KeyRange::of(&range);
-        SharedRange::new(self, family, &start, end)
+        Ok(SharedRange::new(self.cursor(family, range)?, Direction::Up))
+    }
+
+    /// As [`SharedStore::range`], descending.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn range_rev<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<SharedRange> {
+        Ok(SharedRange::new(self.cursor(family, range)?, Direction::Down))
     }
 
     /// Entries whose keys begin with `prefix` at the moment of the call, ascending.
@@ -78,6 +85,38 @@ impl SharedStore {
     /// # Errors
     /// As [`SharedRange::next_entry`].
     pub fn prefix(&self, family: Family, prefix: &[u8]) -> Result<SharedRange> {
-        SharedRange::new(self, family, prefix, crate::key::prefix_end(prefix))
+        Ok(SharedRange::new(
+            self.prefix_cursor(family, prefix)?,
+            Direction::Up,
+        ))
+    }
+
+    /// As [`SharedStore::prefix`], descending.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prefix_rev(&self, family: Family, prefix: &[u8]) -> Result<SharedRange> {
+        Ok(SharedRange::new(
+            self.prefix_cursor(family, prefix)?,
+            Direction::Down,
+        ))
+    }
+
+    /// A cursor over a range of keys as they are now.
+    ///
+    /// # Errors
+    /// `Closed`; as [`Store::cursor`](crate::Store::cursor).
+    pub fn cursor<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<SharedCursor> {
+        let cursor = self.beside(|store| store.cursor(family, range))?;
+        Ok(SharedCursor::new(self.clone(), cursor))
+    }
+
+    /// A cursor over the keys that begin with `prefix`, as they are now.
+    ///
+    /// # Errors
+    /// As [`SharedStore::cursor`].
+    pub fn prefix_cursor(&self, family: Family, prefix: &[u8]) -> Result<SharedCursor> {
+        let cursor = self.beside(|store| store.prefix_cursor(family, prefix))?;
+        Ok(SharedCursor::new(self.clone(), cursor))
     }
 }

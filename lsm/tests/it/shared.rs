@@ -144,6 +144,8 @@ fn a_range_is_of_one_moment_also_when_it_is_long() {
             assert_eq!((total, count), (100 * ACCOUNTS, ACCOUNTS));
             let few = store.range(family, &key(10)[..]..&key(20)[..]).unwrap();
             assert_eq!(few.count(), 10);
+            let down = store.range_rev(family, ..).unwrap().map(|entry| entry.unwrap().0);
+            assert!(down.eq((0..ACCOUNTS).rev().map(|n| key(n).to_vec())));
         }
         done.store(true, Ordering::Relaxed);
     });
