@@ -1,6 +1,7 @@
 //! Families: key spaces of one store with memtables and runs of their own.
 
 use crate::{
+    compaction::picker::Wishes,
     memtable::{Active, Memtable, Sealed},
     merge_operator::{APPEND, Append, MergeOperator, SumI64, SumU64},
     options::FamilyOptions,
@@ -232,7 +233,7 @@ impl Store {
             operator_name,
             version: Arc::default(),
             sealed: Vec::new(),
-            requested: false,
+            wishes: Wishes::default(),
             dropped: false,
         };
         let seed = self.random.u64();

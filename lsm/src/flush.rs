@@ -7,9 +7,9 @@
 
 use crate::{
     compaction::{
-        job,
         output::{Output, OutputOptions},
         resolve::{Outcome, Resolver},
+        work,
     },
     iter::{MergeIter, Source},
     memtable::Sealed,
@@ -39,6 +39,7 @@ pub(crate) fn schedule(shared: &Arc<Shared>) {
         Box::new(move || {
             let ended = Ended(shared_for_job);
             run(&ended.0);
+            ended.0.flush_progress.store(0, Ordering::Relaxed);
             ended.0.bury_the_dead();
         }),
     );
@@ -49,27 +50,43 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let again = {
+        let (again, retry) = {
             let mut state = self.0.state.lock();
             state.flushing = false;
             if std::thread::panicking() {
                 state.flush_error = Some(panicked("a flush"));
                 state.flush_failures += 1;
             }
+            let waiting = !state.queue.is_empty() && state.poisoned.is_none();
+            let failed = state.flush_error.is_some();
+            let retry = waiting && failed && !state.flush_retry;
+            if retry {
+                state.flush_retry = true;
+                state.flush_failures_in_a_row += 1;
+            }
             // A memtable may have been sealed between the last look at the queue and now.
-            state.flush_error.is_none() && !state.queue.is_empty()
+            (waiting && !failed, retry.then_some(state.flush_failures_in_a_row))
         };
         self.0.announce();
         if again {
             schedule(&self.0);
         }
-        job::schedule(&self.0);
+        if let Some(failures) = retry {
+            // The disk may have room again by then, and nobody may ask.
+            work::later(&self.0, work::retry_delay(failures), Priority::Flush, |shared| {
+                shared.state.lock().flush_retry = false;
+                schedule(shared);
+            });
+        }
+        work::schedule(&self.0);
     }
 }
 
-/// Flushes until the queue is empty or an attempt fails for good.
+/// Flushes what waits, or until an attempt fails for good. What is sealed meanwhile is for the next job: others of the
+/// pool come first.
 fn run(shared: &Shared) {
     let mut attempt = 0;
+    let mut waiting = shared.state.lock().queue.len();
     loop {
         let next = {
             let mut state = shared.state.lock();
@@ -77,6 +94,7 @@ fn run(shared: &Shared) {
                 return;
             }
             match state.queue.front() {
+                Some(_) if waiting == 0 => return,
                 Some((family, sealed)) => (*family, sealed.clone()),
                 None => {
                     state.flush_error = None;
@@ -86,12 +104,12 @@ fn run(shared: &Shared) {
         };
         attempt += 1;
         match shared.timed(&shared.timings.flush, || flush(shared, next.0, &next.1)) {
-            Ok(Outcome::Cancelled) => return,
+            Ok(Outcome::Stopped) => return,
             Ok(Outcome::Complete) => {
-                attempt = 0;
+                (attempt, waiting) = (0, waiting - 1);
                 let mut state = shared.state.lock();
                 state.flush_error = None;
-                state.compaction_error = None;
+                state.flush_failures_in_a_row = 0;
             }
             Err(error) => {
                 let mut state = shared.state.lock();
@@ -132,14 +150,18 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
     );
     let mut merge = MergeIter::new(vec![Source::Memtable(sealed.iter())]);
     merge.seek(&[])?;
-    let cancelled = || shared.state.lock().closing;
+    shared.flush_progress.store(0, Ordering::Relaxed);
+    let stops = |bytes: u64| {
+        shared.flush_progress.fetch_add(bytes, Ordering::Relaxed);
+        shared.state.lock().closing
+    };
     let resolver = Resolver {
         operator: options.merge.as_deref(),
         older: &version.runs,
-        cancelled: &cancelled,
+        stops: &stops,
     };
-    if resolver.run(&mut merge, None, &mut output)? == Outcome::Cancelled {
-        return Ok(Outcome::Cancelled);
+    if resolver.run(&mut merge, None, &mut output)? == Outcome::Stopped {
+        return Ok(Outcome::Stopped);
     }
     let tables = output.finish()?;
     let table = tables.first().cloned();

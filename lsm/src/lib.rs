@@ -67,6 +67,7 @@ mod write;
 pub use batch::{BATCH_BYTES_MAX, WriteBatch};
 pub use budget::{BudgetStats, MemoryBudget, Pool};
 pub use cache::{BlockCache, CacheStats};
+pub use compaction::{CompactionPause, MergeRate};
 pub use cursor::Cursor;
 pub use family::Family;
 pub use floor::Floor;

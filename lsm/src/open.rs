@@ -8,6 +8,7 @@
 
 use crate::{
     budget::MemoryBudget,
+    compaction::picker::Wishes,
     family::built_in,
     key::TableId,
     options::{FamilyOptions, StoreOptions},
@@ -177,10 +178,11 @@ fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start)
                 cut_prefix: record.cut_prefix,
                 prefix_bytes: record.prefix_bytes,
                 bottom_filter: record.bottom_filter,
+                ..FamilyOptions::default()
             },
             version: Arc::new(version),
             sealed: Vec::new(),
-            requested: false,
+            wishes: Wishes::default(),
             dropped: false,
         });
     }

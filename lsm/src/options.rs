@@ -1,7 +1,8 @@
 //! Options of stores and families.
 
 use crate::{
-    budget::MemoryBudget, memtable::MemtableKind, merge_operator::MergeOperator, table::Compression,
+    budget::MemoryBudget, compaction::MergeRate, memtable::MemtableKind, merge_operator::MergeOperator,
+    table::Compression,
 };
 use keybed_env::{Clock, Fs, OsFs, Scheduler, SystemClock, ThreadScheduler, random::Ids};
 use keybed_format::{Error, Result};
@@ -76,6 +77,8 @@ pub struct StoreOptions {
     /// Bounds the memory of all stores that are given clones of it; default none: memory is counted, and bounded by
     /// `memtable_bytes`, `sealed_max` and `cache_bytes` of each store alone.
     pub budget: Option<MemoryBudget>,
+    /// Bounds the bytes per second of the merges of all stores that are given clones of it; default none.
+    pub merge_rate: Option<MergeRate>,
     /// Whether compactions are started by themselves; default yes. Without, runs pile up until
     /// [`Store::compact`](crate::Store::compact).
     pub compaction: bool,
@@ -102,6 +105,7 @@ impl Default for StoreOptions {
             cache_bytes: 32 << 20,
             open_files_max: 256,
             budget: None,
+            merge_rate: None,
             compaction: true,
         }
     }
@@ -149,6 +153,9 @@ pub struct FamilyOptions {
     /// smaller and absent keys cost a block each: for families whose look-ups nearly always hit. Recorded in the
     /// manifest.
     pub bottom_filter: bool,
+    /// Runs of one tier that are merged together, 2 to 16; default 0 = [`StoreOptions::fan_in`]. 2 or 3 suit families
+    /// that are scanned by prefix, where every run costs a look.
+    pub fan_in: u8,
 }
 
 impl Default for FamilyOptions {
@@ -160,12 +167,17 @@ impl Default for FamilyOptions {
             cut_prefix: 0,
             prefix_bytes: 0,
             bottom_filter: true,
+            fan_in: 0,
         }
     }
 }
 
 impl FamilyOptions {
     pub(crate) fn check(&self) -> Result {
+        if self.fan_in == 1 || self.fan_in > 16 {
+            return Err(Error::invalid("the option fan_in is out of its bounds")
+                .expected_found("0, or 2 to 16", self.fan_in));
+        }
         if self.partition_prefix > PREFIX_BYTES_MAX || self.cut_prefix > PREFIX_BYTES_MAX {
             return Err(Error::invalid("a prefix is longer than 8 bytes")
                 .with("partition_prefix", self.partition_prefix)

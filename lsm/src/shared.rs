@@ -12,6 +12,7 @@
 use crate::{
     budget::MemoryBudget,
     cache::BlockCache,
+    compaction::picker::Wishes,
     key::TableId,
     memtable::Sealed,
     options::{Access, FamilyOptions, StoreOptions},
@@ -57,8 +58,8 @@ pub(crate) struct SharedFamily {
     pub(crate) version: Arc<Version>,
     /// Memtables that wait for their flush, newest first.
     pub(crate) sealed: Vec<Arc<Sealed>>,
-    /// Somebody waits for everything to be merged into the bottom.
-    pub(crate) requested: bool,
+    /// What merges are wanted beyond those that the shape asks for.
+    pub(crate) wishes: Wishes,
     /// Dropped: nothing is read or written any more.
     pub(crate) dropped: bool,
 }
@@ -78,12 +79,26 @@ pub(crate) struct State {
     pub(crate) flush_error: Option<Error>,
     /// Failed attempts since the store was opened.
     pub(crate) flush_failures: u64,
+    /// Failed jobs since the last flush that worked.
+    pub(crate) flush_failures_in_a_row: u32,
+    /// A flush will be tried again by itself.
+    pub(crate) flush_retry: bool,
     /// A compaction job is queued or runs.
     pub(crate) compacting: bool,
+    /// Where the search for the next work begins among the families.
+    pub(crate) next_family: usize,
+    /// Guards that keep merges from running.
+    pub(crate) paused: usize,
+    /// A look whether the store is at rest is to come.
+    pub(crate) settling: bool,
+    /// The value of `next_run` at which it was at rest.
+    pub(crate) settled_at: Option<u64>,
     /// Jobs that free memory and files for the owner.
     pub(crate) tidying: usize,
-    /// Why the last compaction failed; none is started until the next flush.
+    /// Why the last compaction failed; none is started until its pause is over or somebody asks.
     pub(crate) compaction_error: Option<Error>,
+    /// Failed compactions in a row.
+    pub(crate) compaction_failures: u32,
     /// A failed write of the manifest.
     pub(crate) poisoned: Option<Error>,
     /// The store is closing: jobs end early.

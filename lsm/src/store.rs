@@ -2,7 +2,7 @@
 
 use crate::{
     budget::MemoryBudget,
-    compaction::job,
+    compaction::work,
     family::{Family, OwnedFamily},
     flush,
     key::Seqno,
@@ -289,7 +289,7 @@ impl Store {
             return;
         }
         count(&self.shared.owner_counters.stalls);
-        job::schedule(&self.shared);
+        work::schedule(&self.shared);
         self.shared.waiting(WaitReason::Stop, || {
             self.shared
                 .wait(Priority::Bottom, options.write_wait_max, |state| {
@@ -366,8 +366,8 @@ impl Store {
             let version = &family.version;
             debt.runs = debt.runs.max(version.runs.len() as u64);
             let (memtable_bytes, fan_in) = (options.memtable_bytes as u64, options.fan_in as u64);
-            let usual = pressure::merge_bytes_usual(memtable_bytes, fan_in, version.bottom_bytes);
-            let (above, most) = (version.upper_bytes, debt.merge_bytes_max.max(1));
+            let usual = pressure::merge_bytes_usual(memtable_bytes, fan_in, version.shape.bottom_bytes);
+            let (above, most) = (version.shape.upper_bytes, debt.merge_bytes_max.max(1));
             if u128::from(above) * u128::from(most) > u128::from(debt.merge_bytes) * u128::from(usual) {
                 (debt.merge_bytes, debt.merge_bytes_max) = (above, usual);
             }

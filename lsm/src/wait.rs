@@ -3,8 +3,7 @@
 //! Whoever waits helps the scheduler meanwhile, so that a scheduler with a single thread gets on.
 
 use crate::{
-    compaction::job,
-    family::Family,
+    compaction::work,
     flush,
     shared::State,
     stats::WaitReason,
@@ -40,41 +39,7 @@ impl Store {
         result
     }
 
-    /// Merges everything of a family into its bottom run and waits for it.
-    ///
-    /// # Errors
-    /// As [`Store::flush`]; `TableCorrupt`, `MergeFailed` and errors of the file system from the merge.
-    pub fn compact(&mut self, family: Family) -> Result {
-        self.owned(family)?;
-        self.flush()?;
-        let number = family.0 as usize;
-        {
-            let mut state = self.shared.state.lock();
-            state.compaction_error = None;
-            if let Some(slot) = state.families.get_mut(number) {
-                slot.requested = true;
-            }
-        }
-        job::schedule(&self.shared);
-        let mut result = Ok(());
-        let ended = |state: &mut State| {
-            if let Some(error) = state.compaction_error.as_ref().or(state.poisoned.as_ref()) {
-                result = Err(error.duplicate());
-                return !state.compacting;
-            }
-            state
-                .families
-                .get(number)
-                .is_none_or(|slot| !slot.requested || slot.operator_missing)
-        };
-        self.shared.waiting(WaitReason::Merge, || {
-            self.shared.wait(Priority::Bottom, LONG, ended)
-        });
-        self.refresh();
-        result
-    }
-
-    /// Waits until nothing is left to flush or to merge.
+    /// Waits until nothing is left to flush or to merge, as if nothing more were written.
     ///
     /// # Errors
     /// As [`Store::flush`] and [`Store::compact`].
@@ -82,8 +47,12 @@ impl Store {
         self.check_open()?;
         self.wait_for_flush()?;
         // A merge that failed before is tried again: its cause may have passed.
-        self.shared.state.lock().compaction_error = None;
-        job::schedule(&self.shared);
+        {
+            let mut state = self.shared.state.lock();
+            state.compaction_error = None;
+            state.settle();
+        }
+        work::schedule(&self.shared);
         let mut result = Ok(());
         let shared = self.shared.clone();
         let ended = |state: &mut State| {
@@ -94,7 +63,7 @@ impl Store {
                 result = Err(error.duplicate());
                 return true;
             }
-            job::next(&shared, state).is_none()
+            work::next(&shared, state).is_none()
         };
         self.shared.waiting(WaitReason::Merge, || {
             self.shared.wait(Priority::Bottom, LONG, ended)

@@ -1,159 +1,82 @@
-//! Doing what the picker says: one merge, from plan to installed edit.
+//! Doing what the picker says: one plan, from its inputs to the installed edit.
 //!
 //! ```text
 //! pick (facts) ─► merge inputs, clipped to the slice ─► output files ─► edit: inputs out, outputs in ─► install
 //! ```
 //! The edit's append to the manifest makes the merge visible. A crash before leaves the inputs in charge and stray
 //! files that the next open removes; after it the inputs are strays.
+//!
+//! A merge is pre-emptible: now and then it runs jobs that go first and wait, on this very thread. If it has to end
+//! early (the store closes, compactions are paused) and goes to the bottom, what it has done is installed as a
+//! shorter slice: a store that is never open for long gets on, too.
 
 use super::{
     output::{Output, OutputOptions},
-    picker::{self, LevelFacts, PartFacts, PickOptions, Plan, RunFacts},
+    picker::{Merge, Part, Plan},
     resolve::{Outcome, Resolver},
+    work::Work,
 };
 use crate::{
     iter::{MergeIter, RunIter, Source},
     key::KeyRange,
-    merge_operator::MergeOperator,
-    shared::{Shared, State},
+    shared::Shared,
     table::TableOptions,
     version::{
-        LiveView, Run, Version,
+        LiveView, Run,
         edit::{BOTTOM, Change, DRAINING, Edit, TableRecord},
     },
 };
 use keybed_env::Priority;
 use keybed_format::Result;
-use std::sync::{Arc, atomic::Ordering};
+use std::{sync::atomic::Ordering, time::Duration};
 
-/// A merge that is due: what a job needs to know.
-pub(crate) struct Work {
-    id: u32,
-    cut_prefix: u8,
-    partition_prefix: u8,
-    prefix_bytes: u16,
-    bottom_filter: bool,
-    operator: Option<Arc<dyn MergeOperator>>,
-    version: Arc<Version>,
-    plan: Plan,
-}
+/// Jobs that a merge lets pass at a time.
+const PASSING_MAX: usize = 8;
 
-/// Facts about a version, for the picker.
-pub(crate) fn facts(version: &Version, requested: bool) -> LevelFacts {
-    let part = |live: &LiveView| PartFacts {
-        id: live.table.id(),
-        visible_start: live.visible.start.clone(),
-        first: live.first.clone(),
-        last: live.last.clone(),
-        bytes: live.bytes(),
-    };
-    let run = |run: &Run| RunFacts {
-        number: run.number,
-        tier: run.tier,
-        tables: run.tables.iter().map(part).collect(),
-    };
-    LevelFacts {
-        runs: version.runs.iter().map(run).collect(),
-        requested,
+/// A merge that ends early keeps what it has done from this part of a file's target on.
+const KEPT_FRACTION: u64 = 4;
+
+/// Longest sleep while a merge is too fast for its rate.
+const RATE_SLEEP_MAX: Duration = Duration::from_millis(10);
+
+/// Does the plan.
+pub(crate) fn run(shared: &Shared, work: &Work, priority: Priority) -> Result<Outcome> {
+    match &work.plan {
+        Plan::Merge(plan) => merge(shared, work, plan, priority),
+        Plan::Move(parts) => move_parts(shared, work, parts),
+        Plan::Drop(parts) => drop_parts(shared, work, parts),
     }
 }
 
-/// The next merge of the store, if one is due and allowed. Called under the state lock, which the owner waits for:
-/// no I/O, and no look at the tables unless a merge is due.
-pub(crate) fn next(shared: &Shared, state: &mut State) -> Option<Work> {
-    let options = PickOptions {
-        fan_in: shared.options.fan_in,
-        runs_max: shared.options.runs_max,
-        slice_bytes: shared.options.target_file_bytes.saturating_mul(4),
+/// Lets jobs pass that go before `priority`, keeps to the rate, and says whether to stop.
+fn give_way(shared: &Shared, priority: Priority, bytes: u64) -> bool {
+    let before = match priority {
+        Priority::Bottom => Priority::Upper,
+        _ => Priority::Flush,
     };
-    for family in &mut state.families {
-        // An operator that the program has not named yet cannot be applied.
-        if family.dropped || family.operator_missing || (!shared.options.compaction && !family.requested) {
-            continue;
-        }
-        let (version, requested) = (&family.version, family.requested);
-        let tiers = version.runs.iter().map(|run| run.tier);
-        let is_due = picker::may_be_due(tiers, requested, &options);
-        let plan = is_due.then(|| picker::pick(&facts(version, requested), &options));
-        let Some(plan) = plan.flatten() else {
-            family.requested = false;
-            continue;
-        };
-        return Some(Work {
-            id: family.id,
-            cut_prefix: family.options.cut_prefix,
-            partition_prefix: family.options.partition_prefix,
-            prefix_bytes: family.options.prefix_bytes,
-            bottom_filter: family.options.bottom_filter,
-            operator: family.options.merge.clone(),
-            version: family.version.clone(),
-            plan,
-        });
-    }
-    None
-}
-
-/// Starts a compaction if one is due and none is under way.
-pub(crate) fn schedule(shared: &Arc<Shared>) {
-    let work = {
-        let mut state = shared.state.lock();
-        if state.compacting || state.closing || state.poisoned.is_some() || state.compaction_error.is_some() {
-            return;
-        }
-        let Some(work) = next(shared, &mut state) else {
-            return;
-        };
-        state.compacting = true;
-        work
-    };
-    let priority = if work.plan.output_tier == BOTTOM {
-        Priority::Bottom
-    } else {
-        Priority::Upper
-    };
-    let shared_for_job = shared.clone();
-    shared.scheduler.submit(
-        priority,
-        Box::new(move || {
-            let ended = Ended(shared_for_job);
-            let timings = &ended.0.timings.compaction;
-            let result = ended.0.timed(timings, || run(&ended.0, &work));
-            drop(work);
-            ended.0.bury_the_dead();
-            ended.end(result);
-        }),
-    );
-}
-
-/// Says that the compaction is over, whatever happened, and looks for the next one.
-struct Ended(Arc<Shared>);
-
-impl Ended {
-    fn end(&self, result: Result<Outcome>) {
-        let mut state = self.0.state.lock();
-        if let Err(error) = result {
-            state.compaction_error = Some(error);
+    for _ in 0..PASSING_MAX {
+        if !shared.scheduler.help_up_to(before) {
+            break;
         }
     }
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        {
-            let mut state = self.0.state.lock();
-            state.compacting = false;
-            if std::thread::panicking() {
-                state.compaction_error = Some(crate::shared::panicked("a compaction"));
+    let must_stop = || {
+        let state = shared.state.lock();
+        state.closing || state.paused > 0
+    };
+    if let Some(rate) = &shared.options.merge_rate {
+        let mut wait = rate.take(bytes, shared.options.clock.monotonic());
+        while !wait.is_zero() && !must_stop() {
+            if !shared.scheduler.help_up_to(before) {
+                shared.rest(wait.min(RATE_SLEEP_MAX));
             }
+            wait = rate.take(0, shared.options.clock.monotonic());
         }
-        self.0.announce();
-        schedule(&self.0);
     }
+    must_stop()
 }
 
 /// Merges and installs.
-fn run(shared: &Shared, work: &Work) -> Result<Outcome> {
-    let plan = &work.plan;
+fn merge(shared: &Shared, work: &Work, plan: &Merge, priority: Priority) -> Result<Outcome> {
     let inputs: Vec<&Run> = work
         .version
         .runs
@@ -196,15 +119,21 @@ fn run(shared: &Shared, work: &Work) -> Result<Outcome> {
         .collect();
     let mut merge = MergeIter::new(sources);
     merge.seek(&plan.slice.start)?;
-    let mut output = Output::new(shared, output_options(shared, work));
-    let cancelled = || shared.state.lock().closing;
+    let mut output = Output::new(shared, output_options(shared, work, plan));
+    let stops = |bytes: u64| give_way(shared, priority, bytes);
     let resolver = Resolver {
-        operator: work.operator.as_deref(),
+        operator: work.options.merge.as_deref(),
         older,
-        cancelled: &cancelled,
+        stops: &stops,
     };
-    if resolver.run(&mut merge, plan.slice.end.as_deref(), &mut output)? == Outcome::Cancelled {
-        return Ok(Outcome::Cancelled);
+    let outcome = resolver.run(&mut merge, plan.slice.end.as_deref(), &mut output)?;
+    let mut slice = plan.slice.clone();
+    if outcome == Outcome::Stopped {
+        let is_worth_it = output.bytes() >= shared.options.target_file_bytes / KEPT_FRACTION;
+        match merge.top() {
+            Some(next) if is_bottom && is_worth_it => slice.end = Some(next.key.to_vec()),
+            _ => return Ok(Outcome::Stopped),
+        }
     }
     let read_bytes: u64 = clipped
         .iter()
@@ -214,7 +143,7 @@ fn run(shared: &Shared, work: &Work) -> Result<Outcome> {
     drop(merge);
     let tables = output.finish()?;
     let written_bytes: u64 = tables.iter().map(|table| table.record.facts.bytes).sum();
-    let mut edit = removals(work, &inputs, &bottom);
+    let mut edit = removals(work.id, plan, &slice, &inputs, &bottom);
     edit.changes.extend(
         tables
             .iter()
@@ -232,11 +161,74 @@ fn run(shared: &Shared, work: &Work) -> Result<Outcome> {
     counters
         .compaction_bytes
         .fetch_add(written_bytes, Ordering::Relaxed);
+    Ok(outcome)
+}
+
+/// The parts among the runs of the version.
+fn find<'a>(work: &'a Work, parts: &'a [Part]) -> impl Iterator<Item = (u64, &'a LiveView)> {
+    let is_meant = |run: &Run, live: &LiveView| {
+        parts.iter().any(|part| {
+            run.number == part.run && live.table.id() == part.id && live.visible.start == part.visible_start
+        })
+    };
+    work.version.runs.iter().flat_map(move |run| {
+        let meant = run.tables.iter().filter(move |live| is_meant(run, live));
+        meant.map(move |live| (run.number, live))
+    })
+}
+
+fn remove(family: u32, run: u64, live: &LiveView) -> Change {
+    Change::RemoveTable {
+        family,
+        run,
+        id: live.table.id(),
+        visible_start: live.visible.start.clone(),
+    }
+}
+
+/// Puts parts that no other table touches into the bottom run.
+fn move_parts(shared: &Shared, work: &Work, parts: &[Part]) -> Result<Outcome> {
+    let mut edit = Edit::default();
+    for (run, live) in find(work, parts) {
+        edit.changes.push(remove(work.id, run, live));
+        // There a range must not claim more than the keys it shows: others will be put beside it.
+        let facts = &live.table.record.facts;
+        let keys = KeyRange {
+            start: facts.smallest.clone(),
+            end: Some([&facts.largest[..], &[0]].concat()),
+        };
+        let record = TableRecord {
+            run: 0,
+            tier: BOTTOM,
+            visible: live.visible.clip(&keys),
+            ..live.table.record.clone()
+        };
+        edit.changes.push(Change::AddTable(work.id, record));
+    }
+    shared.install(work.id, &edit, Vec::new(), |_| {})?;
+    let moved = parts.len() as u64;
+    shared.counters.moved_files.fetch_add(moved, Ordering::Relaxed);
     Ok(Outcome::Complete)
 }
 
-fn output_options(shared: &Shared, work: &Work) -> OutputOptions {
-    let is_bottom = work.plan.output_tier == BOTTOM;
+/// Lets go of parts of which everything has expired.
+fn drop_parts(shared: &Shared, work: &Work, parts: &[Part]) -> Result<Outcome> {
+    let edit = Edit {
+        changes: find(work, parts)
+            .map(|(run, live)| remove(work.id, run, live))
+            .collect(),
+    };
+    shared.install(work.id, &edit, Vec::new(), |_| {})?;
+    let dropped = parts.len() as u64;
+    shared
+        .counters
+        .dropped_files
+        .fetch_add(dropped, Ordering::Relaxed);
+    Ok(Outcome::Complete)
+}
+
+fn output_options(shared: &Shared, work: &Work, plan: &Merge) -> OutputOptions {
+    let is_bottom = plan.output_tier == BOTTOM;
     OutputOptions {
         table: TableOptions {
             block_bytes: shared.options.block_bytes,
@@ -245,14 +237,14 @@ fn output_options(shared: &Shared, work: &Work) -> OutputOptions {
             } else {
                 shared.options.upper_compression
             },
-            filter: !is_bottom || work.bottom_filter,
-            partition_prefix: work.partition_prefix,
-            filter_prefix: work.prefix_bytes,
+            filter: !is_bottom || work.options.bottom_filter,
+            partition_prefix: work.options.partition_prefix,
+            filter_prefix: work.options.prefix_bytes,
         },
-        run: work.plan.output_run,
-        tier: work.plan.output_tier,
+        run: plan.output_run,
+        tier: plan.output_tier,
         target_file_bytes: Some(shared.options.target_file_bytes),
-        cut_prefix: work.cut_prefix,
+        cut_prefix: work.options.cut_prefix,
     }
 }
 
@@ -265,43 +257,38 @@ fn clip(tables: &[LiveView], slice: &KeyRange) -> Vec<LiveView> {
         .collect()
 }
 
-/// Takes the inputs out. Of a draining run the part behind the slice stays.
-fn removals(work: &Work, inputs: &[&Run], bottom: &[&LiveView]) -> Edit {
+/// Takes the inputs out. What of them lies outside of the slice stays.
+fn removals(family: u32, plan: &Merge, slice: &KeyRange, inputs: &[&Run], bottom: &[&LiveView]) -> Edit {
     let mut edit = Edit::default();
-    let mut remove = |run: u64, live: &LiveView| {
-        edit.changes.push(Change::RemoveTable {
-            family: work.id,
-            run,
-            id: live.table.id(),
-            visible_start: live.visible.start.clone(),
-        });
-    };
-    for live in bottom {
-        remove(0, live);
-    }
-    for run in inputs {
-        run.tables.iter().for_each(|live| remove(run.number, live));
-    }
-    let Some(end) = &work.plan.slice.end else {
-        return edit;
-    };
-    let rest = KeyRange {
-        start: end.clone(),
-        end: None,
-    };
-    for run in inputs {
-        for live in &run.tables {
+    let bottom = bottom.iter().map(|live| (0, BOTTOM, *live));
+    let upper = inputs.iter().flat_map(|run| {
+        let tier = if plan.drains { DRAINING } else { run.tier };
+        run.tables.iter().map(move |live| (run.number, tier, live))
+    });
+    for (run, tier, live) in bottom.chain(upper) {
+        edit.changes.push(remove(family, run, live));
+        for rest in outside(slice) {
             let visible = live.visible.clip(&rest);
             if visible.touches(&live.first, &live.last) {
                 let record = TableRecord {
-                    run: run.number,
-                    tier: DRAINING,
+                    run,
+                    tier,
                     visible,
                     ..live.table.record.clone()
                 };
-                edit.changes.push(Change::AddTable(work.id, record));
+                edit.changes.push(Change::AddTable(family, record));
             }
         }
     }
     edit
+}
+
+/// The keys before and behind a slice.
+fn outside(slice: &KeyRange) -> Vec<KeyRange> {
+    let before = (!slice.start.is_empty()).then(|| KeyRange {
+        start: Vec::new(),
+        end: Some(slice.start.clone()),
+    });
+    let behind = slice.end.clone().map(|start| KeyRange { start, end: None });
+    before.into_iter().chain(behind).collect()
 }

@@ -6,10 +6,17 @@
 //!           bottom  ██████████     one run; the upper runs are merged into it when together they reach a quarter of
 //!                                  its size, slice by slice (so that little extra space is needed at a time)
 //! ```
-//! [`picker`] decides from facts, without I/O; `job` does what it says; `resolve` says which versions of a key
-//! are written (a flush asks it, too).
+//! [`picker`] decides from facts, without I/O; `work` finds what is due and gives it to the scheduler; `job` does it;
+//! `resolve` says which versions of a key are written (a flush asks it, too). `request` is what the owner can ask
+//! for, `rate` bounds the merges of all stores.
 
 pub(crate) mod job;
 pub(crate) mod output;
 pub mod picker;
+mod rate;
+mod request;
 pub(crate) mod resolve;
+pub(crate) mod work;
+
+pub use rate::MergeRate;
+pub use request::CompactionPause;

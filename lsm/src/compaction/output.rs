@@ -78,6 +78,16 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// About how many bytes were written.
+    pub(crate) fn bytes(&self) -> u64 {
+        let finished: u64 = self.finished.iter().map(|(facts, _)| facts.bytes).sum();
+        finished
+            + self
+                .builder
+                .as_ref()
+                .map_or(0, |(builder, _)| builder.estimated_bytes())
+    }
+
     /// Whether the file should end before `key`.
     fn is_cut(&mut self, key: &[u8]) -> bool {
         let (Some(target), Some((builder, _))) = (self.options.target_file_bytes, &self.builder) else {

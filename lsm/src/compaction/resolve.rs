@@ -32,20 +32,21 @@ pub(crate) struct Resolver<'a> {
     pub(crate) operator: Option<&'a dyn MergeOperator>,
     /// All runs older than the input.
     pub(crate) older: &'a [Run],
-    /// Asked now and then; true ends the work.
-    pub(crate) cancelled: &'a dyn Fn() -> bool,
+    /// Told now and then how many bytes were looked at since; true ends the work.
+    pub(crate) stops: &'a dyn Fn(u64) -> bool,
 }
 
-/// Keys between two questions whether to go on.
+/// Keys, and bytes of them and their values, between two questions whether to go on.
 const KEYS_PER_QUESTION: u32 = 1024;
+const BYTES_PER_QUESTION: u64 = 256 << 10;
 
 /// How the work ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// All keys were written.
     Complete,
-    /// It was told to stop.
-    Cancelled,
+    /// It was told to stop; the merge stands at the first key that was not written.
+    Stopped,
 }
 
 impl Resolver<'_> {
@@ -60,13 +61,14 @@ impl Resolver<'_> {
         out: &mut impl Keep,
     ) -> Result<Outcome> {
         let mut key = Vec::new();
-        let mut keys = 0_u32;
+        let (mut keys, mut bytes) = (0_u32, 0_u64);
         while let Some(entry) = merge.top() {
             if end.is_some_and(|end| entry.key >= end) {
                 break;
             }
             key.clear();
             key.extend_from_slice(entry.key);
+            bytes += (entry.key.len() + entry.value.len()) as u64;
             match entry.kind {
                 EntryKind::Put => {
                     out.keep(entry)?;
@@ -80,9 +82,12 @@ impl Resolver<'_> {
                 }
                 EntryKind::Merge => self.merges(merge, &key, out)?,
             }
-            keys = keys.wrapping_add(1);
-            if keys.is_multiple_of(KEYS_PER_QUESTION) && (self.cancelled)() {
-                return Ok(Outcome::Cancelled);
+            keys += 1;
+            if keys >= KEYS_PER_QUESTION || bytes >= BYTES_PER_QUESTION {
+                if (self.stops)(bytes) {
+                    return Ok(Outcome::Stopped);
+                }
+                (keys, bytes) = (0, 0);
             }
         }
         Ok(Outcome::Complete)

@@ -142,6 +142,10 @@ pub(crate) struct BackgroundCounters {
     pub(crate) bottom_compactions: AtomicU64,
     pub(crate) compaction_read_bytes: AtomicU64,
     pub(crate) compaction_bytes: AtomicU64,
+    /// Files put into the bottom run without a rewrite.
+    pub(crate) moved_files: AtomicU64,
+    /// Files let go unread because everything in them had expired.
+    pub(crate) dropped_files: AtomicU64,
     pub(crate) files_removed: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,
 }

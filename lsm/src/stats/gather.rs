@@ -80,6 +80,8 @@ impl Shared {
             compactions: load(&background.compactions),
             bottom_compactions: load(&background.bottom_compactions),
             compaction_bytes: load(&background.compaction_bytes),
+            moved_files: load(&background.moved_files),
+            dropped_files: load(&background.dropped_files),
             compaction_read_bytes: load(&background.compaction_read_bytes),
             stalls: owner.stalls.get(),
             files_removed: load(&background.files_removed),

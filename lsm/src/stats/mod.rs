@@ -52,6 +52,10 @@ pub struct StoreCounts {
     pub compaction_bytes: u64,
     /// Bytes of tables read by merges.
     pub compaction_read_bytes: u64,
+    /// Files put into the bottom run without a rewrite.
+    pub moved_files: u64,
+    /// Files let go unread because everything in them had expired.
+    pub dropped_files: u64,
     /// Writes that had to wait for the background.
     pub stalls: u64,
     /// Table files removed because nobody needed them any more.

@@ -16,6 +16,7 @@ pub mod set;
 
 use crate::{
     cache::BlockCache,
+    compaction::picker::Shape,
     key::{KeyRange, TableId, order_prefix},
     options::Access,
     shared::block_access,
@@ -294,24 +295,28 @@ impl Run {
 pub(crate) struct Version {
     /// Newest first.
     pub(crate) runs: Vec<Run>,
-    /// About how many bytes are visible in the bottom run.
-    pub(crate) bottom_bytes: u64,
-    /// About how many bytes are visible above it.
-    pub(crate) upper_bytes: u64,
+    /// Sizes of the runs.
+    pub(crate) shape: Shape,
 }
 
 impl Version {
     /// These runs, newest first.
     pub(crate) fn new(runs: Vec<Run>) -> Version {
-        let bytes = |bottom: bool| {
-            let runs = runs.iter().filter(|run| run.is_bottom() == bottom);
-            runs.flat_map(|run| &run.tables).map(LiveView::bytes).sum()
-        };
-        Version {
-            bottom_bytes: bytes(true),
-            upper_bytes: bytes(false),
-            runs,
+        let mut shape = Shape::default();
+        for run in &runs {
+            for live in &run.tables {
+                let facts = &live.table.record.facts;
+                if run.is_bottom() {
+                    shape.bottom_bytes += live.bytes();
+                    shape.bottom_entries += facts.entries;
+                } else {
+                    shape.upper_bytes += live.bytes();
+                    shape.upper_entries += facts.entries;
+                    shape.upper_tombstones += facts.tombstones;
+                }
+            }
         }
+        Version { runs, shape }
     }
 }
 

@@ -1,0 +1,132 @@
+//! What the owner can ask of compactions: do this now, or nothing for a while.
+
+use super::work;
+use crate::{
+    family::Family,
+    key::KeyRange,
+    shared::{Shared, State},
+    stats::WaitReason,
+    store::{LONG, Store},
+};
+use keybed_env::Priority;
+use keybed_format::{Code, Error, Result};
+use std::{
+    ops::{Bound, RangeBounds},
+    sync::Arc,
+};
+
+/// While it lives no merge of its store starts, and one that is under way ends within milliseconds (a merge into the
+/// bottom keeps what it has done). Flushes go on, so runs pile up and writes slow down: hold it for a restore or a
+/// checkpoint, not for good.
+#[derive(Debug)]
+#[must_use = "compactions go on when it is dropped"]
+pub struct CompactionPause {
+    shared: Arc<Shared>,
+}
+
+impl Drop for CompactionPause {
+    fn drop(&mut self) {
+        self.shared.state.lock().paused -= 1;
+        work::schedule(&self.shared);
+    }
+}
+
+/// Inclusive start and exclusive end.
+fn key_range<'k>(range: &impl RangeBounds<&'k [u8]>) -> KeyRange {
+    let behind = |key: &[u8]| [key, &[0]].concat();
+    KeyRange {
+        start: match range.start_bound() {
+            Bound::Included(key) => key.to_vec(),
+            Bound::Excluded(key) => behind(key),
+            Bound::Unbounded => Vec::new(),
+        },
+        end: match range.end_bound() {
+            Bound::Included(key) => Some(behind(key)),
+            Bound::Excluded(key) => Some(key.to_vec()),
+            Bound::Unbounded => None,
+        },
+    }
+}
+
+impl Store {
+    /// Merges everything of a family into its bottom run and waits for it.
+    ///
+    /// # Errors
+    /// As [`Store::flush`]; `Busy` while compactions are [paused](Store::pause_compaction); `TableCorrupt`,
+    /// `MergeFailed` and errors of the file system from the merge.
+    pub fn compact(&mut self, family: Family) -> Result {
+        self.compact_range(family, ..)
+    }
+
+    /// Merges what a family holds in a range of keys into its bottom run and waits for it: deleted and overwritten
+    /// entries there give up their space. Whole files of the bottom take part, so somewhat more is merged.
+    ///
+    /// # Errors
+    /// As [`Store::compact`].
+    ///
+    /// ```
+    /// # fn main() -> keybed_format::Result {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let mut store = keybed_lsm::Store::open(dir.path().join("s"), keybed_lsm::StoreOptions::default())?;
+    /// let orders = store.family("orders")?;
+    /// store.put(orders, b"2024-1", b"42")?;
+    /// store.delete(orders, b"2024-1")?;
+    /// store.compact_range(orders, &b"2024"[..]..&b"2025"[..])?;
+    /// assert_eq!(store.stats().tables, 0);
+    /// # Ok(()) }
+    /// ```
+    pub fn compact_range<'k>(&mut self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result {
+        self.owned(family)?;
+        let range = key_range(&range);
+        self.flush()?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let number = family.0 as usize;
+        {
+            let mut state = self.shared.state.lock();
+            if state.paused > 0 {
+                return Err(Error::new(Code::Busy, "compactions are paused").with("pauses", state.paused));
+            }
+            state.compaction_error = None;
+            if let Some(slot) = state.families.get_mut(number) {
+                slot.wishes.requested = Some(range);
+            }
+        }
+        work::schedule(&self.shared);
+        let mut result = Ok(());
+        let ended = |state: &mut State| {
+            if let Some(error) = state.compaction_error.as_ref().or(state.poisoned.as_ref()) {
+                result = Err(error.duplicate());
+                return !state.compacting;
+            }
+            state
+                .families
+                .get(number)
+                .is_none_or(|slot| slot.wishes.requested.is_none() || slot.operator_missing)
+        };
+        self.shared.waiting(WaitReason::Merge, || {
+            self.shared.wait(Priority::Bottom, LONG, ended)
+        });
+        self.refresh();
+        result
+    }
+
+    /// Lets no merge of this store run until the guard is dropped; several guards may be held.
+    ///
+    /// ```
+    /// # fn main() -> keybed_format::Result {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let mut store = keybed_lsm::Store::open(dir.path().join("s"), keybed_lsm::StoreOptions::default())?;
+    /// let pause = store.pause_compaction();
+    /// let copied = store.pin()?.finish()?; // no merge competes for the disk meanwhile
+    /// drop((copied, pause));
+    /// # Ok(()) }
+    /// ```
+    pub fn pause_compaction(&self) -> CompactionPause {
+        self.shared.state.lock().paused += 1;
+        CompactionPause {
+            shared: self.shared.clone(),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What a store has to merge, who does it, and when it is tried again.
+//!
+//! One job per store is queued or runs at a time; it does one plan, and its end looks for the next. So a pool serves
+//! hundreds of stores in turn, and a long merge is many short jobs.
+
+use super::{
+    job,
+    picker::{self, LevelFacts, PartFacts, PickOptions, Plan, RunFacts, Wishes},
+    resolve::Outcome,
+};
+use crate::{
+    options::FamilyOptions,
+    shared::{Shared, SharedFamily, State},
+    version::{LiveView, Run, Version, edit::BOTTOM},
+};
+use keybed_env::Priority;
+use keybed_format::{Error, ErrorKind, Result};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+/// First pause before failed work is tried again; it doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// A store that flushed nothing for so long is at rest and settles.
+const REST: Duration = Duration::from_secs(5);
+
+/// Files below this part of their target are merged rather than moved into the bottom.
+const MOVED_FRACTION: u64 = 16;
+
+/// Work that is due: what a job needs to know.
+pub(crate) struct Work {
+    pub(crate) id: u32,
+    pub(crate) options: FamilyOptions,
+    pub(crate) version: Arc<Version>,
+    pub(crate) plan: Plan,
+}
+
+/// Facts about a version, for the picker.
+fn facts(version: &Version, wishes: Wishes, can_move: bool) -> LevelFacts {
+    let part = |live: &LiveView| {
+        let facts = &live.table.record.facts;
+        let is_whole = live.bytes().saturating_mul(2) >= live.table.record.facts.bytes;
+        PartFacts {
+            id: live.table.id(),
+            visible_start: live.visible.start.clone(),
+            first: live.first.clone(),
+            last: live.last.clone(),
+            bytes: live.bytes(),
+            entries: facts.entries,
+            tombstones: facts.tombstones,
+            movable: can_move && is_whole && facts.tombstones == 0 && facts.merges == 0,
+            stamps: None,
+        }
+    };
+    let run = |run: &Run| RunFacts {
+        number: run.number,
+        tier: run.tier,
+        tables: run.tables.iter().map(part).collect(),
+    };
+    LevelFacts {
+        runs: version.runs.iter().map(run).collect(),
+        shape: version.shape,
+        wishes,
+    }
+}
+
+/// The next work of the store, if some is due and allowed. Called under the state lock, which the owner waits for: no
+/// I/O, and no look at the tables unless a plan is likely.
+pub(crate) fn next(shared: &Shared, state: &mut State) -> Option<Work> {
+    if state.paused > 0 {
+        return None;
+    }
+    let count = state.families.len();
+    // Families take turns, or the first ones would keep the others waiting.
+    for step in 0..count {
+        let at = (state.next_family + step) % count;
+        let Some(family) = state.families.get_mut(at) else {
+            continue;
+        };
+        if let Some(work) = next_of(shared, family) {
+            state.next_family = at + 1;
+            return Some(work);
+        }
+    }
+    None
+}
+
+fn next_of(shared: &Shared, family: &mut SharedFamily) -> Option<Work> {
+    let is_wanted = shared.options.compaction || family.wishes.requested.is_some();
+    // An operator that the program has not named yet cannot be applied.
+    if family.dropped || family.operator_missing || !is_wanted {
+        return None;
+    }
+    let fan_in = match family.options.fan_in {
+        0 => shared.options.fan_in,
+        own => usize::from(own),
+    };
+    let options = PickOptions {
+        fan_in,
+        runs_max: shared.options.runs_max,
+        slice_bytes: shared.options.target_file_bytes.saturating_mul(4),
+        moved_bytes_min: shared.options.target_file_bytes / MOVED_FRACTION,
+    };
+    let version = &family.version;
+    let tiers = version.runs.iter().map(|run| run.tier);
+    let is_due = picker::may_be_due(tiers, &version.shape, &family.wishes, &options);
+    // A file that is moved stays as it was written.
+    let can_move =
+        shared.options.bottom_compression == shared.options.upper_compression && family.options.bottom_filter;
+    let plan = is_due.then(|| picker::pick(&facts(version, family.wishes.clone(), can_move), &options));
+    let Some(plan) = plan.flatten() else {
+        family.wishes = Wishes::default();
+        return None;
+    };
+    Some(Work {
+        id: family.id,
+        options: family.options.clone(),
+        version: family.version.clone(),
+        plan,
+    })
+}
+
+/// Starts a job if work is due and none is under way.
+pub(crate) fn schedule(shared: &Arc<Shared>) {
+    let work = {
+        let mut state = shared.state.lock();
+        if state.compacting || state.closing || state.poisoned.is_some() || state.compaction_error.is_some() {
+            return;
+        }
+        let Some(work) = next(shared, &mut state) else {
+            drop(state);
+            settle_later(shared);
+            return;
+        };
+        state.compacting = true;
+        work
+    };
+    let priority = match &work.plan {
+        Plan::Merge(merge) if merge.output_tier == BOTTOM => Priority::Bottom,
+        _ => Priority::Upper,
+    };
+    let shared_for_job = shared.clone();
+    shared.scheduler.submit(
+        priority,
+        Box::new(move || {
+            let ended = Ended(shared_for_job);
+            let timings = &ended.0.timings.compaction;
+            let result = ended.0.timed(timings, || job::run(&ended.0, &work, priority));
+            drop(work);
+            ended.0.bury_the_dead();
+            ended.end(result);
+        }),
+    );
+}
+
+/// Says that the job is over, whatever happened, and looks for the next one.
+struct Ended(Arc<Shared>);
+
+impl Ended {
+    fn end(&self, result: Result<Outcome>) {
+        match result {
+            Ok(_) => self.0.state.lock().compaction_failures = 0,
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        // Damage does not pass by itself, nor does what an operator refuses; whoever asks tries again.
+        let passes = matches!(error.kind(), ErrorKind::Io);
+        let failures = {
+            let mut state = self.0.state.lock();
+            state.compaction_error = Some(error);
+            state.compaction_failures += 1;
+            state.compaction_failures
+        };
+        if passes {
+            later(&self.0, retry_delay(failures), Priority::Bottom, |shared| {
+                shared.state.lock().compaction_error = None;
+                schedule(shared);
+            });
+        }
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        {
+            let mut state = self.0.state.lock();
+            state.compacting = false;
+            if std::thread::panicking() {
+                state.compaction_error = Some(crate::shared::panicked("a compaction"));
+            }
+        }
+        self.0.announce();
+        schedule(&self.0);
+    }
+}
+
+/// How long to wait after so many failures in a row.
+pub(crate) fn retry_delay(failures: u32) -> Duration {
+    RETRY_MIN
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(RETRY_MAX)
+}
+
+/// Does something later unless the store is gone by then. Does not keep it.
+pub(crate) fn later(
+    shared: &Arc<Shared>,
+    delay: Duration,
+    priority: Priority,
+    then: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) {
+    let weak: Weak<Shared> = Arc::downgrade(shared);
+    shared.scheduler.submit_after(
+        delay,
+        priority,
+        Box::new(move || {
+            if let Some(shared) = weak.upgrade()
+                && !shared.state.lock().closing
+            {
+                then(&shared);
+            }
+        }),
+    );
+}
+
+/// Nothing is due: once nothing was flushed for a while, what is worth merging at rest is.
+fn settle_later(shared: &Arc<Shared>) {
+    let flushed = {
+        let mut state = shared.state.lock();
+        let is_settled = state.settled_at == Some(state.next_run);
+        if state.settling || is_settled || state.closing || !shared.options.compaction {
+            return;
+        }
+        state.settling = true;
+        state.next_run
+    };
+    later(shared, REST, Priority::Bottom, move |shared| {
+        {
+            let mut state = shared.state.lock();
+            state.settling = false;
+            if state.next_run == flushed {
+                state.settle();
+            }
+        }
+        schedule(shared);
+    });
+}
+
+impl State {
+    /// Lets every family be merged as if nothing more were written.
+    pub(crate) fn settle(&mut self) {
+        self.settled_at = Some(self.next_run);
+        for family in &mut self.families {
+            family.wishes.at_rest = true;
+        }
+    }
+}
