@@ -1,26 +1,52 @@
-//! Order of a memtable's keys: a B+tree of (first eight bytes, place), for families that are scanned often.
+//! Order of a memtable's keys: a B+tree of (sixteen bytes of the key, place), for families that are scanned often.
 //!
 //! ```text
-//! inner   prefix[0] place[0] … prefix[n-1] place[n-1]     child i holds the keys from separator i on, below i+1
-//! leaf    prefix[0] place[0] … prefix[n-1] place[n-1]     next → right neighbour, before → left neighbour
+//! inner   common · word[0] place[0] … word[n-1] place[n-1]     child i holds the keys from separator i on, below i+1
+//! leaf    common · word[0] place[0] … word[n-1] place[n-1]     next → right neighbour, before → left neighbour
 //! ```
-//! Keys are compared by their first eight bytes inside the node and read from the arena only on a tie. Keys are
-//! never removed (a delete is a record), so nodes only split. Places change when a value outgrows its record;
-//! [`Tree::replace`] follows. A separator names the record that was the first of its node when it was split; that
-//! record stays readable after its key moved, because the arena frees nothing.
+//! The keys of a node share `common`, their first bytes; a *word* is the sixteen bytes behind it. So most searches
+//! read the node alone; keys are read from the arena only where two words are equal. A key that does not share
+//! `common` shortens it, and a split lengthens it again: both read the keys of the node, and both are rare.
+//!
+//! Keys are never removed (a delete is a record), so nodes only split. Places change when a value outgrows its
+//! record; [`Tree::replace`] follows. A separator names the record that was the first of its node when it was split;
+//! that record stays readable after its key moved, because the arena frees nothing.
 
 use super::record::Record;
 use crate::{
     arena::{Arena, Place},
-    key::order_prefix,
+    key::{self, common_prefix_bytes},
 };
 
 const FANOUT: usize = 32;
 
+/// Longest beginning that the keys of a node are known to share. What they share behind it costs look-ups of records.
+const COMMON_BYTES_MAX: usize = 40;
+
+/// A split that lengthens what is shared by fewer bytes leaves the words as they are.
+const COMMON_BYTES_STEP: usize = 4;
+
+/// Sixteen bytes of `key` from `at` on as a number that orders like the bytes, zero-padded.
+#[inline]
+fn word(key: &[u8], at: usize) -> u128 {
+    let rest = key.get(at..).unwrap_or_default();
+    if let Some(first) = rest.first_chunk::<16>() {
+        return u128::from_be_bytes(*first);
+    }
+    let mut padded = [0; 16];
+    for (to, from) in padded.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    u128::from_be_bytes(padded)
+}
+
 #[derive(Debug)]
 struct Node {
     len: usize,
-    prefixes: [u64; FANOUT],
+    /// Bytes of `common` in use.
+    skip: usize,
+    common: [u8; COMMON_BYTES_MAX],
+    words: [u128; FANOUT],
     places: [Place; FANOUT],
     /// Inner nodes: child `i`. Empty in leaves.
     children: Vec<u32>,
@@ -36,7 +62,9 @@ impl Node {
     fn leaf() -> Self {
         Node {
             len: 0,
-            prefixes: [0; FANOUT],
+            skip: 0,
+            common: [0; COMMON_BYTES_MAX],
+            words: [0; FANOUT],
             places: [0; FANOUT],
             children: Vec::new(),
             next: NO_NODE,
@@ -44,25 +72,103 @@ impl Node {
         }
     }
 
-    fn insert(&mut self, at: usize, prefix: u64, place: Place) {
-        self.prefixes.copy_within(at..self.len, at + 1);
+    /// An empty leaf for keys that are likely to share what those of `self` share.
+    fn leaf_alike(&self) -> Self {
+        Node {
+            skip: self.skip,
+            common: self.common,
+            ..Node::leaf()
+        }
+    }
+
+    #[inline]
+    fn common(&self) -> &[u8] {
+        &self.common[..self.skip]
+    }
+
+    /// Whether `key` begins like the keys here.
+    #[inline]
+    fn is_common_to(&self, key: &[u8]) -> bool {
+        key.get(..self.skip)
+            .is_some_and(|begin| key::equal(begin, self.common()))
+    }
+
+    /// Entries whose key is below `key` (`or_equal`: or equal).
+    #[inline]
+    fn rank(&self, arena: &Arena, key: &[u8], or_equal: bool) -> usize {
+        if self.skip != 0 && !self.is_common_to(key) {
+            return if key < self.common() { 0 } else { self.len };
+        }
+        let wanted = word(key, self.skip);
+        let words = &self.words[..self.len];
+        let mut from = words.partition_point(|&word| word < wanted);
+        let mut to = from + words[from..].partition_point(|&word| word == wanted);
+        while from < to {
+            let middle = from.midpoint(to);
+            let other = Record::at(arena, self.places[middle]).key();
+            if key::less(other, key) || (or_equal && key::equal(other, key)) {
+                from = middle + 1;
+            } else {
+                to = middle;
+            }
+        }
+        from
+    }
+
+    /// Makes the words those behind the first `skip` bytes, which all keys here share.
+    fn set_common(&mut self, arena: &Arena, skip: usize) {
+        if let Some(&first) = self.places[..self.len].first() {
+            self.common[..skip].copy_from_slice(&Record::at(arena, first).key()[..skip]);
+        }
+        self.skip = skip;
+        for at in 0..self.len {
+            self.words[at] = word(Record::at(arena, self.places[at]).key(), skip);
+        }
+    }
+
+    /// Makes room for a key that may not begin like the others.
+    #[inline]
+    fn admit(&mut self, arena: &Arena, key: &[u8]) {
+        if !self.is_common_to(key) {
+            self.set_common(arena, common_prefix_bytes(key, self.common()));
+        }
+    }
+
+    fn insert(&mut self, arena: &Arena, at: usize, key: &[u8], place: Place) {
+        self.admit(arena, key);
+        self.words.copy_within(at..self.len, at + 1);
         self.places.copy_within(at..self.len, at + 1);
-        self.prefixes[at] = prefix;
+        self.words[at] = word(key, self.skip);
         self.places[at] = place;
         self.len += 1;
     }
 
+    /// Lengthens what is known to be shared, if that is worth reading the keys.
+    fn narrow(&mut self, arena: &Arena) {
+        let (Some(&first), Some(&last)) = (self.places[..self.len].first(), self.places[..self.len].last())
+        else {
+            return;
+        };
+        let key = |place| Record::at(arena, place).key();
+        let shared = common_prefix_bytes(key(first), key(last)).min(COMMON_BYTES_MAX);
+        if shared >= self.skip + COMMON_BYTES_STEP {
+            self.set_common(arena, shared);
+        }
+    }
+
     /// Moves the upper half to a new node.
-    fn split(&mut self) -> Node {
-        let mut right = Node::leaf();
+    fn split(&mut self, arena: &Arena) -> Node {
+        let mut right = self.leaf_alike();
         let keep = self.len / 2;
         right.len = self.len - keep;
-        right.prefixes[..right.len].copy_from_slice(&self.prefixes[keep..self.len]);
+        right.words[..right.len].copy_from_slice(&self.words[keep..self.len]);
         right.places[..right.len].copy_from_slice(&self.places[keep..self.len]);
         if !self.children.is_empty() {
             right.children = self.children.split_off(keep);
         }
         self.len = keep;
+        right.narrow(arena);
+        self.narrow(arena);
         right
     }
 }
@@ -95,80 +201,71 @@ impl Tree {
         (self.nodes.len() - 1) * size_of::<Node>()
     }
 
-    /// Entries of `node` whose key is below `key` (`or_equal`: or equal).
     #[inline]
-    fn rank(&self, arena: &Arena, node: u32, prefix: u64, key: &[u8], or_equal: bool) -> usize {
-        let node = &self.nodes[node as usize];
-        let prefixes = &node.prefixes[..node.len];
-        let mut from = prefixes.partition_point(|&p| p < prefix);
-        let mut to = from + prefixes[from..].partition_point(|&p| p == prefix);
-        while from < to {
-            let middle = from.midpoint(to);
-            let other = Record::at(arena, node.places[middle]).key();
-            if other < key || (or_equal && other == key) {
-                from = middle + 1;
-            } else {
-                to = middle;
-            }
-        }
-        from
+    fn rank(&self, arena: &Arena, node: u32, key: &[u8], or_equal: bool) -> usize {
+        self.nodes[node as usize].rank(arena, key, or_equal)
     }
 
     /// Adds a key that is not in the tree.
     pub(crate) fn insert(&mut self, arena: &Arena, place: Place) {
         let key = Record::at(arena, place).key();
-        let prefix = order_prefix(key);
-        if let Some((prefix, first, right)) = self.insert_below(arena, self.root, prefix, key, place) {
+        if let Some(right) = self.insert_below(arena, self.root, key, place) {
             let mut root = Node::leaf();
-            let left = self.leftmost_entry(self.root);
-            root.insert(0, left.0, left.1);
-            root.insert(1, prefix, first);
-            root.children = vec![self.root, right];
+            for (at, child) in [self.root, right].into_iter().enumerate() {
+                let first = self.nodes[child as usize].places[0];
+                root.insert(arena, at, Record::at(arena, first).key(), first);
+                root.children.push(child);
+            }
             self.root = self.push(root);
         }
     }
 
-    /// Inserts and returns the new right sibling of `node` if it was split, with its first separator.
-    fn insert_below(
-        &mut self,
-        arena: &Arena,
-        node: u32,
-        prefix: u64,
-        key: &[u8],
-        place: Place,
-    ) -> Option<(u64, Place, u32)> {
-        let rank = self.rank(arena, node, prefix, key, true);
+    /// Inserts and returns the new right sibling of `node` if it was split; its first entry is its separator.
+    fn insert_below(&mut self, arena: &Arena, node: u32, key: &[u8], place: Place) -> Option<u32> {
+        let rank = self.rank(arena, node, key, true);
         if self.nodes[node as usize].children.is_empty() {
-            return self.add(node, rank, prefix, place, None);
+            return self.add(arena, node, rank, key, place, None);
         }
         if rank == 0 {
             // The first separator stays the smallest key below the node, so separators stay in order.
             let node = &mut self.nodes[node as usize];
-            (node.prefixes[0], node.places[0]) = (prefix, place);
+            node.admit(arena, key);
+            (node.words[0], node.places[0]) = (word(key, node.skip), place);
         }
         let child = self.nodes[node as usize].children[rank.saturating_sub(1)];
-        let (prefix, first, right) = self.insert_below(arena, child, prefix, key, place)?;
-        self.add(node, rank.max(1), prefix, first, Some(right))
+        let right = self.insert_below(arena, child, key, place)?;
+        let first = self.nodes[right as usize].places[0];
+        self.add(
+            arena,
+            node,
+            rank.max(1),
+            Record::at(arena, first).key(),
+            first,
+            Some(right),
+        )
     }
 
     /// Adds an entry (and child) at `at` of a node, splitting it first if it is full.
     fn add(
         &mut self,
+        arena: &Arena,
         node: u32,
         mut at: usize,
-        prefix: u64,
+        key: &[u8],
         place: Place,
         child: Option<u32>,
-    ) -> Option<(u64, Place, u32)> {
+    ) -> Option<u32> {
         let mut target = node;
         let mut split = None;
         if self.nodes[node as usize].len == FANOUT {
             // Keys that arrive in order fill their nodes: only the new entry moves to the right.
             let appended = at == FANOUT && self.nodes[node as usize].next == NO_NODE && child.is_none();
+            let full = &mut self.nodes[node as usize];
             let right = if appended {
-                Node::leaf()
+                full.narrow(arena);
+                full.leaf_alike()
             } else {
-                self.nodes[node as usize].split()
+                full.split(arena)
             };
             let number = self.push(right);
             let keep = self.nodes[node as usize].len;
@@ -187,24 +284,16 @@ impl Tree {
             split = Some(number);
         }
         let node = &mut self.nodes[target as usize];
-        node.insert(at, prefix, place);
+        node.insert(arena, at, key, place);
         if let Some(child) = child {
             node.children.insert(at, child);
         }
-        split.map(|number| {
-            let right = &self.nodes[number as usize];
-            (right.prefixes[0], right.places[0], number)
-        })
+        split
     }
 
     fn push(&mut self, node: Node) -> u32 {
         self.nodes.push(node);
         self.nodes.len() as u32 - 1
-    }
-
-    fn leftmost_entry(&self, node: u32) -> (u64, Place) {
-        let node = &self.nodes[node as usize];
-        (node.prefixes[0], node.places[0])
     }
 
     /// Follows a key to its new record.
@@ -215,15 +304,14 @@ impl Tree {
 
     /// The first position whose key is not below `key`.
     pub(crate) fn seek(&self, arena: &Arena, key: &[u8]) -> TreeAt {
-        let prefix = order_prefix(key);
         let mut node = self.root;
         while !self.nodes[node as usize].children.is_empty() {
-            let rank = self.rank(arena, node, prefix, key, true);
+            let rank = self.rank(arena, node, key, true);
             node = self.nodes[node as usize].children[rank.saturating_sub(1)];
         }
         let mut at = TreeAt {
             leaf: node,
-            at: self.rank(arena, node, prefix, key, false),
+            at: self.rank(arena, node, key, false),
         };
         self.settle(&mut at);
         at
@@ -255,6 +343,13 @@ impl Tree {
     pub(crate) fn place(&self, at: TreeAt) -> Option<Place> {
         let node = &self.nodes[at.leaf as usize];
         node.places[..node.len].get(at.at).copied()
+    }
+
+    /// The records at a position and behind it, as many as its leaf has.
+    #[inline]
+    pub(crate) fn places_from(&self, at: TreeAt) -> &[Place] {
+        let node = &self.nodes[at.leaf as usize];
+        node.places[..node.len].get(at.at..).unwrap_or_default()
     }
 
     /// The next position.
@@ -320,6 +415,15 @@ mod tests {
         )
     }
 
+    /// Keys that share beginnings of many lengths, some being the beginning of others.
+    fn deep(random: &mut Random) -> Vec<u8> {
+        let mut key = Vec::new();
+        for _ in 0..random.below(5) {
+            key.resize(key.len() + random.index(30), random.below(2) as u8);
+        }
+        key
+    }
+
     fn listed(tree: &Tree, mut at: TreeAt) -> Vec<Place> {
         let mut places = Vec::new();
         while let Some(place) = tree.place(at) {
@@ -341,14 +445,16 @@ mod tests {
 
     #[test]
     fn the_tree_orders_like_a_map() {
-        for seed in 0..8 {
+        for seed in 0..12 {
             let mut random = Random::from_seed(seed);
             let (mut arena, mut tree, mut model) = (Arena::default(), Tree::new(), BTreeMap::new());
             for n in 0..4000_u64 {
-                let key = match seed % 4 {
+                let key = match seed % 6 {
                     0 => n.to_be_bytes().to_vec(),
                     1 => (u64::MAX - n).to_be_bytes().to_vec(),
                     2 => [&b"common prefix"[..], &random.below(3000).to_be_bytes()].concat(),
+                    3 => deep(&mut random),
+                    4 => [&[7; 60][..], &(n / 7).to_be_bytes(), &n.to_le_bytes()[..2]].concat(),
                     _ => (0..random.below(10)).map(|_| random.below(3) as u8).collect(),
                 };
                 let place = push(&mut arena, &key);
@@ -368,10 +474,11 @@ mod tests {
                 model.values().copied().collect::<Vec<_>>(),
                 "seed {seed}"
             );
-            for _ in 0..200 {
-                let key = (0..random.below(10))
-                    .map(|_| random.below(3) as u8)
-                    .collect::<Vec<_>>();
+            for n in 0..200 {
+                let key = match n % 2 {
+                    0 => deep(&mut random),
+                    _ => (0..random.below(10)).map(|_| random.below(3) as u8).collect(),
+                };
                 let expected: Vec<_> = model.range(key.clone()..).map(|(_, place)| *place).collect();
                 let mut at = tree.seek(&arena, &key);
                 assert_eq!(listed(&tree, at), expected, "seed {seed}");
