@@ -264,27 +264,7 @@ fn short_equal(a: &[u8], b: &[u8]) -> bool {
 /// Whether `a` lies before `b`, compared in words of eight bytes like [`equal`].
 #[inline]
 pub fn less(a: &[u8], b: &[u8]) -> bool {
-    let (a_words, a_rest) = a.as_chunks::<8>();
-    let (b_words, b_rest) = b.as_chunks::<8>();
-    let words = a_words.len().min(b_words.len());
-    for (x, y) in a_words.iter().zip(b_words) {
-        let (x, y) = (u64::from_be_bytes(*x), u64::from_be_bytes(*y));
-        if x != y {
-            return x < y;
-        }
-    }
-    let x = if a_words.len() > words {
-        order_prefix(&a[words * 8..])
-    } else {
-        order_prefix(a_rest)
-    };
-    let y = if b_words.len() > words {
-        order_prefix(&b[words * 8..])
-    } else {
-        order_prefix(b_rest)
-    };
-    // Equal padded words: one key is the other followed by zeros, so the shorter one comes first.
-    x < y || (x == y && a.len() < b.len())
+    compare(a, b).is_lt()
 }
 
 /// The order of two keys, compared in words of eight bytes like [`equal`].
@@ -297,10 +277,19 @@ pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
         }
     }
     let words = a_words.len().min(b_words.len()) * 8;
-    let x = order_prefix(a.get(words..).unwrap_or_default());
-    let y = order_prefix(b.get(words..).unwrap_or_default());
     // Equal padded words: one key is the other followed by zeros, so the shorter one comes first.
-    x.cmp(&y).then(a.len().cmp(&b.len()))
+    (word_at(a, words).cmp(&word_at(b, words))).then(a.len().cmp(&b.len()))
+}
+
+/// Eight bytes from `at` on, at most the length, as a number that orders like the bytes; padded with zeros.
+#[inline(always)]
+fn word_at(key: &[u8], at: usize) -> u64 {
+    match (key.len() - at, key.last_chunk::<8>()) {
+        (0, _) => 0,
+        // The end of the key, moved to the front of the word: no loop over single bytes.
+        (rest @ 1..8, Some(last)) => u64::from_be_bytes(*last) << (64 - 8 * rest),
+        _ => order_prefix(&key[at..]),
+    }
 }
 
 /// The first eight bytes as a number that orders like the bytes; shorter keys are padded with zeros, so equal

@@ -7,7 +7,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Steps upwards for which records are read ahead at a time: about as many misses as a processor follows.
+/// Records of a sorted order that are read ahead at a time: about as many misses as a processor follows.
 const AHEAD: usize = 16;
 
 /// How an iterator holds its memtable.
@@ -31,8 +31,6 @@ pub(crate) struct MemtableIter<'a> {
     below: Seqno,
     sorted_at: usize,
     tree_at: TreeAt,
-    /// Steps upwards since the iterator was made.
-    steps: usize,
     /// The current version; 0 behind the last and before the first.
     place: Place,
 }
@@ -47,7 +45,6 @@ impl<'a> MemtableIter<'a> {
             below: Seqno::MAX,
             sorted_at: 0,
             tree_at: TreeAt::default(),
-            steps: 0,
             place: 0,
         };
         iter.seek(&[]);
@@ -64,7 +61,6 @@ impl<'a> MemtableIter<'a> {
             below,
             sorted_at: 0,
             tree_at: TreeAt::default(),
-            steps: 0,
             place: 0,
         }
     }
@@ -105,16 +101,33 @@ impl<'a> MemtableIter<'a> {
         self.tree_at = at;
     }
 
-    /// Reads ahead what the next steps upwards will meet: the records of neighbours lie anywhere in the arena.
-    #[inline]
-    fn look_ahead(&self) {
+    /// Reads ahead a few records behind the position that a search found.
+    fn look_around(&self) {
         let memtable = self.memtable();
-        let ahead = match (&self.order, &memtable.tree) {
+        let found = match (&self.order, &memtable.tree) {
             (Order::Sorted(places), _) => places.get(self.sorted_at..).unwrap_or_default(),
             (Order::Tree, Some(tree)) => tree.places_from(self.tree_at),
             (Order::Tree, None) => &[],
         };
-        memtable.touch(&ahead[..ahead.len().min(AHEAD)]);
+        memtable.touch(&found[..found.len().min(AHEAD / 2)]);
+    }
+
+    /// Reads ahead what the next steps upwards will meet: the records of neighbours lie anywhere in the arena.
+    #[inline]
+    fn look_ahead(&self) {
+        let memtable = self.memtable();
+        match (&self.order, &memtable.tree) {
+            (Order::Sorted(places), _) if self.sorted_at.is_multiple_of(AHEAD) => {
+                let ahead = places.get(self.sorted_at..).unwrap_or_default();
+                memtable.touch(&ahead[..ahead.len().min(AHEAD)]);
+            }
+            (Order::Tree, Some(tree)) => {
+                if let Some(leaf) = tree.entered_leaf(self.tree_at) {
+                    memtable.touch(leaf);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Takes the version that is seen of the key here, or of the nearest key in the direction that has one.
@@ -158,6 +171,7 @@ impl<'a> MemtableIter<'a> {
     pub(crate) fn seek(&mut self, key: &[u8]) {
         let bounds = self.bounds.clone();
         self.find(bounds.as_ref().map_or(key, |bounds| key.max(&bounds.start)));
+        self.look_around();
         self.settle(false);
     }
 
@@ -220,10 +234,7 @@ impl<'a> MemtableIter<'a> {
     #[inline]
     pub(crate) fn next_key(&mut self) {
         self.step(false);
-        self.steps = self.steps.wrapping_add(1);
-        if self.steps.is_multiple_of(AHEAD) {
-            self.look_ahead();
-        }
+        self.look_ahead();
         self.settle(false);
     }
 

@@ -17,6 +17,7 @@ use crate::{
     arena::{Arena, Place},
     key::{self, common_prefix_bytes},
 };
+use std::hint::black_box;
 
 const FANOUT: usize = 32;
 
@@ -345,11 +346,23 @@ impl Tree {
         node.places[..node.len].get(at.at).copied()
     }
 
-    /// The records at a position and behind it, as many as its leaf has.
-    #[inline]
+    /// The records at a position and behind it, as far as its leaf goes.
     pub(crate) fn places_from(&self, at: TreeAt) -> &[Place] {
         let node = &self.nodes[at.leaf as usize];
         node.places[..node.len].get(at.at..).unwrap_or_default()
+    }
+
+    /// The records of a leaf whose first position this is; its neighbour is read ahead.
+    #[inline]
+    pub(crate) fn entered_leaf(&self, at: TreeAt) -> Option<&[Place]> {
+        if at.at != 0 {
+            return None;
+        }
+        let node = &self.nodes[at.leaf as usize];
+        if let Some(next) = self.nodes.get(node.next as usize) {
+            black_box(next.places[0] ^ next.places[FANOUT / 2] ^ next.next);
+        }
+        Some(&node.places[..node.len])
     }
 
     /// The next position.
