@@ -5,7 +5,11 @@
 //! while a block is read or decoded. Blocks count against a [`MemoryBudget`] from their decoding to their end, cached
 //! or not; whatever else needs memory of the budget makes the cache give way.
 
-use crate::{budget::MemoryBudget, key::TableId, table::Block};
+use crate::{
+    budget::MemoryBudget,
+    key::TableId,
+    table::{Block, filters::FilterPool},
+};
 use keybed_format::checksum;
 use parking_lot::Mutex;
 use std::{
@@ -30,6 +34,7 @@ pub struct BlockCache {
     budget: MemoryBudget,
     /// The shard that gives way first next time.
     turn: AtomicUsize,
+    filters: FilterPool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +121,7 @@ impl BlockCache {
             capacity_bytes: AtomicUsize::new(capacity_bytes),
             budget: budget.clone(),
             turn: AtomicUsize::new(0),
+            filters: FilterPool::default(),
         }
     }
 
@@ -127,6 +133,11 @@ impl BlockCache {
     /// Keeps up to `capacity_bytes` from now on, if that is more than before.
     pub(crate) fn raise_capacity(&self, capacity_bytes: usize) {
         self.capacity_bytes.fetch_max(capacity_bytes, Relaxed);
+    }
+
+    /// The filters of the tables whose blocks it keeps.
+    pub(crate) fn filters(&self) -> &FilterPool {
+        &self.filters
     }
 
     /// What its blocks count against.
@@ -185,7 +196,7 @@ impl BlockCache {
         drop(evicted);
     }
 
-    /// Evicts at least `bytes`, or everything; says how much.
+    /// Evicts at least `bytes`, or everything, blocks before filters; says how much.
     pub(crate) fn shrink(&self, bytes: usize) -> usize {
         let mut freed = 0;
         let first = self.turn.fetch_add(1, Relaxed);
@@ -203,6 +214,9 @@ impl BlockCache {
             }
             // Freed outside the lock.
             drop(evicted);
+        }
+        if freed < bytes {
+            freed += self.filters.shrink(bytes - freed);
         }
         freed
     }

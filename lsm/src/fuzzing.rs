@@ -98,12 +98,52 @@ pub fn filter_block(bytes: &[u8]) {
             filter.may_contain(bytes, probe);
         }
     }
+    filter_partitions(bytes, &probes);
     let section = build_filter(probes.clone()).expect("so few keys have a filter");
     let filter = Filter::decode(&section, 0).expect("a filter that was built");
     assert!(
         probes.iter().all(|&hash| filter.may_contain(&section, hash)),
         "a key is denied"
     );
+}
+
+/// Bytes in the place of the directory of partitioned filters, its checksum right, before a section of filters that
+/// was built: no panic; what is accepted denies no key unless its filter is another one's.
+fn filter_partitions(bytes: &[u8], probes: &[u64]) {
+    let groups = (bytes.len() / 8) as u32;
+    let mut directory = bytes[..groups as usize * 8].to_vec();
+    directory.extend(groups.to_le_bytes());
+    let parts: u64 = directory
+        .chunks_exact(8)
+        .take(groups as usize)
+        .map(|entry| u64::from(u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]])))
+        .sum();
+    let start = 100;
+    // Filters that would lie behind 4 KiB are only claimed.
+    let file = vec![0; (start + parts.min(4096)) as usize];
+    let at = start + parts.min(4096);
+    let file = [file, seal(directory, ID, at)].concat();
+    let ends = [(b"k2".as_slice(), b"k3".as_slice()), (b"k4", b"k5")];
+    let mut fence = FenceBuilder::default();
+    fence.end_block(50);
+    for (last, first) in ends {
+        fence.start_block(last, first);
+        fence.end_block(50);
+    }
+    let fence = inside::Fence::decode(&fence.encode(16), 0, 166).expect("a fence that was built");
+    let end = file.len() as u64;
+    let source = inside::Source::read_from(Arc::new(Arc::new(Memory(file.clone())) as Arc<dyn ReadFile>));
+    let read = |start: u64, end: u64| Ok(file[start as usize..end as usize].to_vec());
+    let found = inside::Filters::partitions((ID, 1 << 40), (start, end), &fence, None, read);
+    if let Ok(filters) = found {
+        assert!(filters.verify(&source).is_err(), "zeros are no filters");
+        for (&hash, key) in probes.iter().zip([&b"k"[..], b"k3", b"k4x", b"z"].iter().cycle()) {
+            assert!(
+                filters.may_contain(&source, &fence, key, hash),
+                "a damaged filter denies"
+            );
+        }
+    }
 }
 
 /// Bytes in the place of a manifest, and of the edits in one whose checksums are right: no panic, no allocation above

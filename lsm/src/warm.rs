@@ -60,7 +60,7 @@ impl<'a> Sources<'a> {
             // Without a branch on the answer, the loads of all filters are under way at the same time.
             let mut may = [false; BATCH];
             for (at, wanted) in keys.iter().enumerate() {
-                may[at] = tables[at].is_some_and(|table| table.may_contain(wanted.hash));
+                may[at] = tables[at].is_some_and(|table| table.may_contain(wanted.key, wanted.hash));
             }
             for (at, wanted) in keys.iter().enumerate() {
                 if let (true, Some(table)) = (may[at], tables[at]) {

@@ -41,7 +41,7 @@ impl Shared {
             let Some(table) = run.find(key) else { continue };
             sampled.tables.fetch_add(1, Relaxed);
             let reader = table.table.reader()?;
-            if !reader.may_contain(hash) {
+            if !reader.may_contain(key, hash) {
                 sampled.filter_negatives.fetch_add(1, Relaxed);
             } else if reader.get(key, hash, SEQNO_MAX)?.is_some() {
                 return Ok(());

@@ -5,7 +5,7 @@ use super::{
     block_builder::BlockBuilder,
     compress::Compressor,
     fence::FenceBuilder,
-    filter,
+    filter, filters,
     footer::{self, Footer, SectionId},
     properties,
 };
@@ -37,6 +37,8 @@ pub struct TableBuilder {
     block: BlockBuilder,
     fence: FenceBuilder,
     hashes: Vec<u64>,
+    /// Hashes up to the end of each block.
+    hash_ends: Vec<usize>,
     prefixes: PrefixHashes,
     /// About how many bytes the filter of the ended blocks takes.
     filter_bytes: usize,
@@ -98,6 +100,7 @@ impl TableBuilder {
             block: BlockBuilder::default(),
             fence: FenceBuilder::default(),
             hashes: Vec::new(),
+            hash_ends: Vec::new(),
             prefixes: PrefixHashes::default(),
             filter_bytes: 0,
             last_key: Vec::new(),
@@ -177,7 +180,8 @@ impl TableBuilder {
         self.written += stored;
         self.fence.end_block(stored);
         if self.options.filter {
-            self.filter_bytes = filter::estimated_bytes(self.hashes.len());
+            self.filter_bytes = filters::estimated_bytes(self.hashes.len());
+            self.hash_ends.push(self.hashes.len());
         }
         if self.pending.len() >= WRITE_BYTES {
             self.push()
@@ -209,6 +213,23 @@ impl TableBuilder {
         let sealed = footer::seal(payload, self.facts.id, start);
         self.write(&sealed)?;
         self.footer.push(section, start, self.written);
+        Ok(())
+    }
+
+    fn write_filters(&mut self) -> Result {
+        let (hashes, ends) = (
+            std::mem::take(&mut self.hashes),
+            std::mem::take(&mut self.hash_ends),
+        );
+        let (id, start) = (self.facts.id, self.written);
+        let seal = |part, at| footer::seal(part, id, start + at);
+        if let Some(section) = filters::build_partitions(&hashes, &ends, seal) {
+            self.write(&section)?;
+            self.footer
+                .push(SectionId::FILTER_PARTITIONS, start, self.written);
+        } else if let Some(section) = filter::build(hashes) {
+            self.write_section(SectionId::FILTER, section)?;
+        }
         Ok(())
     }
 
@@ -251,9 +272,8 @@ impl TableBuilder {
         self.end_block()?;
         self.facts.largest = std::mem::take(&mut self.last_key);
         self.facts.blocks = self.fence.blocks() as u64;
-        let hashes = std::mem::take(&mut self.hashes);
-        if let Some(section) = self.options.filter.then(|| filter::build(hashes)).flatten() {
-            self.write_section(SectionId::FILTER, section)?;
+        if self.options.filter {
+            self.write_filters()?;
         }
         if self.options.filter_prefix > 0
             && let Some(section) = filter::build(std::mem::take(&mut self.prefixes.hashes))

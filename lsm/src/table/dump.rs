@@ -40,6 +40,9 @@ impl fmt::Display for TableDump<'_> {
             let bytes = section.end - section.start;
             write!(f, " · {} {bytes} bytes at {}", section.id.name(), section.start)?;
         }
+        if let Some(filters) = &table.filter {
+            write!(f, " · filters {}", filters.groups())?;
+        }
         writeln!(f)?;
         for block in 0..table.fence.blocks() {
             let (start, end) = table.fence.place(block);

@@ -85,6 +85,22 @@ impl Fence {
         }
     }
 
+    /// The number of `key` among those of the separators; `None` if it lacks their common prefix.
+    #[inline]
+    pub(crate) fn number_of(&self, key: &[u8]) -> Option<u64> {
+        match key.split_at_checked(self.prefix.len()) {
+            Some((head, rest)) if self.prefix.is_empty() || equal(head, &self.prefix) => {
+                Some(order_prefix(rest))
+            }
+            _ => None,
+        }
+    }
+
+    /// The number of the separator of block `block`, from 1.
+    pub(crate) fn number_before(&self, block: usize) -> u64 {
+        self.numbers[block - 1]
+    }
+
     /// The block for a key that lacks the common prefix: the first or the last.
     #[cold]
     fn find_stranger(&self, key: &[u8]) -> usize {

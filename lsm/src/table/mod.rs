@@ -24,6 +24,7 @@ mod compress;
 mod dump;
 mod fence;
 mod filter;
+pub(crate) mod filters;
 mod footer;
 mod iter;
 pub(crate) mod open_files;
@@ -54,9 +55,11 @@ pub(crate) mod inside {
         block::{BlockView, Geometry},
         block_builder::{BlockBuilder, check as check_block},
         compress::{COMPRESSED_FROM_BYTES_MAX, Compressor, Stored, TAIL_BYTES, open as open_stored},
-        fence::FenceBuilder,
+        fence::{Fence, FenceBuilder},
         filter::{Filter, build as build_filter},
+        filters::Filters,
         footer::{Footer, HEAD_BYTES, KIND, SectionId, head, seal},
         properties::{decode as decode_properties, encode as encode_properties},
+        source::Source,
     };
 }

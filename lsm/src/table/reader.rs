@@ -5,7 +5,7 @@ use super::{
     block::{Block, BlockView, Geometry, Sane},
     compress::{self, Stored, TAIL_BYTES},
     fence::Fence,
-    filter::Filter,
+    filters::Filters,
     footer::{self, Footer, SectionId},
     properties,
     source::{Source, TableSource, Tail},
@@ -46,10 +46,10 @@ pub struct TableReader {
     pub(super) source: Source,
     cache: Arc<BlockCache>,
     pub(super) fence: Fence,
-    /// The filter and its section.
-    pub(super) filter: Option<(Filter, FilterBytes)>,
+    /// Filters over keys.
+    pub(super) filter: Option<Arc<Filters>>,
     /// The filter over prefixes of `facts.filter_prefix` bytes.
-    prefix_filter: Option<(Filter, FilterBytes)>,
+    pub(super) prefix_filter: Option<Arc<Filters>>,
     /// Geometry of each mapped, uncompressed block whose checksum was verified. `OnceLock` publishes it with a
     /// release store that the acquire load of each read pairs with. Empty if the file is not mapped.
     checked: Box<[OnceLock<Geometry>]>,
@@ -58,13 +58,6 @@ pub struct TableReader {
     pub(super) seqno_base: Seqno,
     /// What index and filter take of the cache's budget.
     _lease: Lease,
-}
-
-/// Where the bytes of the filter are.
-pub(super) enum FilterBytes {
-    /// This range of the map.
-    Mapped(usize, usize),
-    Owned(Vec<u8>),
 }
 
 /// A block that can be read.
@@ -166,25 +159,35 @@ impl TableReader {
                     .expected_found(facts.blocks, fence.blocks()),
             );
         }
-        let open_filter = |section: SectionId| -> Result<Option<(Filter, FilterBytes)>> {
-            let Some((section, start)) = unsealed(section)?.filter(|_| with_filter) else {
-                return Ok(None);
-            };
-            let payload = payload_of(&section);
-            let filter = Filter::decode(payload, start)?;
-            // Keys whose hashes are equal count once.
-            if u64::from(filter.keys()) > facts.keys {
-                return Err(Error::new(Code::Malformed, "the filter is that of more keys").at(start));
-            }
-            let bytes = if source.is_mapped() {
-                FilterBytes::Mapped(start as usize, start as usize + payload.len())
-            } else {
-                FilterBytes::Owned(payload.to_vec())
-            };
-            Ok(Some((filter, bytes)))
+        let budget = (!source.is_mapped()).then(|| cache.budget().clone());
+        let read = |start, end| Ok(tail.section(start, end)?.into_owned());
+        let filters = match (
+            footer.place(SectionId::FILTER),
+            footer.place(SectionId::FILTER_PARTITIONS),
+        ) {
+            _ if !with_filter => None,
+            (_, Some(place)) => Some(Filters::partitions(
+                (id, facts.keys),
+                place,
+                &fence,
+                budget.clone(),
+                read,
+            )?),
+            (Some(place), None) => Some(Filters::whole(id, facts.keys, place, budget.clone())),
+            (None, None) => None,
         };
-        let filter = open_filter(SectionId::FILTER)?;
-        let prefix_filter = open_filter(SectionId::PREFIX_FILTER)?.filter(|_| facts.filter_prefix > 0);
+        let prefixes = footer
+            .place(SectionId::PREFIX_FILTER)
+            .filter(|_| with_filter && facts.filter_prefix > 0);
+        let prefixes = prefixes.map(|place| Filters::whole(id, facts.keys, place, budget));
+        let shared = |filters: Option<Filters>| {
+            let filters = filters.map(Arc::new);
+            if let Some(filters) = filters.as_ref().filter(|_| !source.is_mapped()) {
+                cache.filters().add(filters);
+            }
+            filters
+        };
+        let (filter, prefix_filter) = (shared(filters), shared(prefixes));
         drop(tail);
         let checked = if source.is_mapped() { fence.blocks() } else { 0 };
         let checked = (0..checked).map(|_| OnceLock::new()).collect();
@@ -237,7 +240,7 @@ impl TableReader {
     /// `TableCorrupt` if the block is damaged; `IoFailed`.
     #[inline]
     pub fn get(&self, key: &[u8], hash: u64, seqno_max: Seqno) -> Result<Option<Found<'_>>> {
-        if !self.may_contain(hash) || seqno_max < self.seqno_base {
+        if !self.may_contain(key, hash) || seqno_max < self.seqno_base {
             return Ok(None);
         }
         let index = self.fence.find(key);
@@ -283,7 +286,7 @@ impl TableReader {
         seqno_max: Seqno,
         each: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        if !self.may_contain(hash) || seqno_max < self.seqno_base {
+        if !self.may_contain(key, hash) || seqno_max < self.seqno_base {
             return Ok(ControlFlow::Continue(()));
         }
         let index = self.fence.find(key);
@@ -302,12 +305,13 @@ impl TableReader {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Whether the table can hold a key of this hash: false is certain. True without a filter.
+    /// Whether the table can hold `key`, of which `hash` is the [`crate::key::hash`]: false is certain. True without
+    /// a filter.
     #[inline]
-    pub fn may_contain(&self, hash: u64) -> bool {
+    pub fn may_contain(&self, key: &[u8], hash: u64) -> bool {
         match &self.filter {
             None => true,
-            Some(filter) => self.asks(filter, hash),
+            Some(filters) => filters.may_contain(&self.source, &self.fence, key, hash),
         }
     }
 
@@ -318,19 +322,10 @@ impl TableReader {
             &self.prefix_filter,
             prefix.get(..usize::from(self.facts.filter_prefix)),
         ) {
-            (Some(filter), Some(prefix)) => self.asks(filter, crate::key::hash(prefix)),
+            (Some(filter), Some(prefix)) => {
+                filter.may_contain(&self.source, &self.fence, prefix, crate::key::hash(prefix))
+            }
             _ => true,
-        }
-    }
-
-    #[inline(always)]
-    fn asks(&self, (filter, bytes): &(Filter, FilterBytes), hash: u64) -> bool {
-        match bytes {
-            FilterBytes::Mapped(start, end) => self
-                .source
-                .mapped(*start, *end)
-                .is_none_or(|section| filter.may_contain(section, hash)),
-            FilterBytes::Owned(section) => filter.may_contain(section, hash),
         }
     }
 
@@ -438,11 +433,8 @@ impl TableReader {
 
     /// Bytes of memory the open table takes besides its mapped or cached blocks.
     pub fn memory_bytes(&self) -> usize {
-        let filter = |filter: &Option<(Filter, FilterBytes)>| match filter {
-            Some((_, FilterBytes::Owned(section))) => section.len(),
-            _ => 0,
-        };
-        let filters = filter(&self.filter) + filter(&self.prefix_filter);
+        let filters = [&self.filter, &self.prefix_filter].into_iter().flatten();
+        let filters: usize = filters.map(|filters| filters.memory_bytes()).sum();
         self.fence.memory_bytes() + filters + self.checked.len() * size_of::<OnceLock<Geometry>>()
     }
 }

@@ -43,7 +43,7 @@ impl TableSource for Arc<dyn ReadFile> {
 }
 
 /// The bytes of a table.
-pub(super) enum Source {
+pub(crate) enum Source {
     /// Mapped; the file itself is closed, the map keeps its pages alive.
     Map(Map),
     Read(Arc<dyn TableSource>),
@@ -54,6 +54,11 @@ impl Source {
     pub(super) fn new(source: Arc<dyn TableSource>, map: bool) -> Result<Source> {
         let mapped = if map { source.map()? } else { None };
         Ok(mapped.map_or(Source::Read(source), Source::Map))
+    }
+
+    /// Without a map.
+    pub(crate) fn read_from(source: Arc<dyn TableSource>) -> Source {
+        Source::Read(source)
     }
 
     pub(super) fn len(&self) -> u64 {

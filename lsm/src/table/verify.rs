@@ -37,8 +37,14 @@ impl TableReader {
             return Err(Error::new(Code::Malformed, "the file is another one").at(0));
         }
         for section in &self.footer.sections {
+            if section.id == SectionId::FILTER_PARTITIONS {
+                continue;
+            }
             let bytes = self.source.read(section.start, section.end)?;
             footer::unseal(&bytes, self.id(), section.start)?;
+        }
+        for filters in [&self.filter, &self.prefix_filter].into_iter().flatten() {
+            filters.verify(&self.source)?;
         }
         Ok(())
     }
@@ -90,7 +96,7 @@ impl TableReader {
         }
         if new_key {
             facts.keys += 1;
-            if !self.may_contain(key::hash(entry.key)) {
+            if !self.may_contain(entry.key, key::hash(entry.key)) {
                 return Err(
                     Error::new(Code::Malformed, "the filter denies a key").at(self.footer.blocks_end())
                 );

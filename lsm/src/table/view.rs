@@ -63,7 +63,7 @@ impl TableView {
     /// Whether the visible part can hold `key`: false is certain, true is not. `hash` is [`crate::key::hash`] of it.
     #[inline]
     pub fn may_contain(&self, key: &[u8], hash: u64) -> bool {
-        self.visible.contains(key) && self.reader.may_contain(hash)
+        self.visible.contains(key) && self.reader.may_contain(key, hash)
     }
 
     /// Whether the visible part can hold a key that begins with `prefix`: false is certain, true is not.

@@ -144,6 +144,13 @@ fn a_scan_of_a_prefix_that_no_table_has_reads_no_block() {
         let count = CountFs::new(fs);
         let (store, f) = reopened(Arc::new(count.clone()));
         assert_eq!(content(&store, f).unwrap().len(), 2_000);
+        // Filters are read when they are asked.
+        for group in 0..20_u64 {
+            assert_eq!(
+                store.prefix(f, &(2 * group + 1).to_be_bytes()).unwrap().count(),
+                0
+            );
+        }
         let mut reads = 0;
         for group in 0..20_u64 {
             let before = count.counts();

@@ -22,6 +22,7 @@ mod stats;
 mod support;
 mod table_corruption;
 mod table_faults;
+mod table_filters;
 mod table_format;
 mod table_model;
 mod tables;

@@ -78,6 +78,14 @@ fn golden_hashes_of_larger_tables() {
         block_bytes: 4096,
         ..TableOptions::default()
     };
+    // So many keys that the filter is partitioned.
+    let many: Vec<Version> = (0..50_000_u64)
+        .map(|i| ((i * i).to_be_bytes().to_vec(), i, EntryKind::Put, Vec::new()))
+        .collect();
+    let prefixed = TableOptions {
+        filter_prefix: 6,
+        ..TableOptions::default()
+    };
     let lz4 = TableOptions {
         compression: Compression::Lz4,
         ..TableOptions::default()
@@ -86,9 +94,15 @@ fn golden_hashes_of_larger_tables() {
         checksum::hash(&bytes(&TableOptions::default(), &all)),
         checksum::hash(&bytes(&small, &varying)),
         checksum::hash(&bytes(&lz4, &varying)),
+        checksum::hash(&bytes(&prefixed, &many)),
     ];
     assert_eq!(
         found.map(|h| format!("{h:016x}")),
-        ["017f9fdabcc89864", "84cc05edee14b37e", "177978e24d03865e"]
+        [
+            "017f9fdabcc89864",
+            "84cc05edee14b37e",
+            "177978e24d03865e",
+            "39ed066e19ddd55f"
+        ]
     );
 }
