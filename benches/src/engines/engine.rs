@@ -82,6 +82,24 @@ pub trait Engine {
     fn facts(&mut self) -> String;
 }
 
+/// One embedded store, many threads: each has a handle of its own.
+pub trait SharedEngine: Send {
+    /// A handle for another thread.
+    fn handle(&self) -> Box<dyn SharedEngine>;
+
+    /// Stores a value.
+    fn put(&self, key: &[u8], value: &[u8]);
+
+    /// Shows the value, or `None`.
+    fn get(&self, key: &[u8], seen: &mut dyn FnMut(Option<&[u8]>));
+
+    /// Waits until flushes and compactions that are due have ended.
+    fn settle(&self);
+}
+
+/// Opens a store for many threads.
+pub type OpenShared = fn(&Path, &Setup) -> Box<dyn SharedEngine>;
+
 /// What a programme asks of an engine when it opens it.
 #[derive(Clone, Debug)]
 pub struct Setup {

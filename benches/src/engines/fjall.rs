@@ -1,7 +1,7 @@
 //! fjall with its defaults and a cache of equal size. Its journal cannot be switched off; it is written to the
 //! kernel without syncing.
 
-use super::engine::{Add, Each, Engine, Rest, Setup, added};
+use super::engine::{Add, Each, Engine, Rest, Setup, SharedEngine, added};
 use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions};
 use std::path::Path;
 
@@ -23,6 +23,43 @@ impl Fjall {
             })
             .expect("fjall makes a keyspace");
         Fjall { database, keyspace }
+    }
+}
+
+/// fjall offers no wait for its workers: this looks until no flush and no compaction is under way.
+fn settle(database: &Database) {
+    let mut calm = 0;
+    while calm < 3 {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let busy = database.outstanding_flushes() > 0 || database.active_compactions() > 0;
+        calm = if busy { 0 } else { calm + 1 };
+    }
+}
+
+/// A keyspace is shared as it is.
+pub fn open_shared(dir: &Path, setup: &Setup) -> Box<dyn SharedEngine> {
+    Box::new(Fjall::open(dir, setup))
+}
+
+impl SharedEngine for Fjall {
+    fn handle(&self) -> Box<dyn SharedEngine> {
+        Box::new(Fjall {
+            database: self.database.clone(),
+            keyspace: self.keyspace.clone(),
+        })
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) {
+        self.keyspace.insert(key, value).expect("fjall writes");
+    }
+
+    fn get(&self, key: &[u8], seen: &mut dyn FnMut(Option<&[u8]>)) {
+        let value = self.keyspace.get(key).expect("fjall reads");
+        seen(value.as_deref());
+    }
+
+    fn settle(&self) {
+        settle(&self.database);
     }
 }
 
@@ -73,14 +110,8 @@ impl Engine for Fjall {
         show(self.keyspace.prefix(prefix), each);
     }
 
-    /// fjall offers no wait for its workers: this looks until no flush and no compaction is under way.
     fn settle(&mut self) {
-        let mut calm = 0;
-        while calm < 3 {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-            let busy = self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0;
-            calm = if busy { 0 } else { calm + 1 };
-        }
+        settle(&self.database);
     }
 
     fn flush(&mut self) {

@@ -1,8 +1,9 @@
 //! keybed's store with its defaults: tables mapped into memory, or all blocks through its cache.
 
-use super::engine::{Add, Each, Engine, Rest, Setup, added, increment};
+use super::engine::{Add, Each, Engine, Rest, Setup, SharedEngine, added, increment};
 use keybed_lsm::{
-    Access, Append, Family, FamilyOptions, MemtableKind, MergeOperator, Store, StoreOptions, Update,
+    Access, Append, Family, FamilyOptions, MemtableKind, MergeOperator, SharedStore, Store, StoreOptions,
+    Update,
 };
 use std::{path::Path, sync::Arc};
 
@@ -11,15 +12,54 @@ pub struct Keybed {
     family: Family,
 }
 
+fn options(setup: &Setup, access: Access) -> StoreOptions {
+    StoreOptions {
+        access,
+        cache_bytes: setup.cache_bytes,
+        memtable_bytes: setup.memtable_bytes,
+        ..StoreOptions::default()
+    }
+}
+
+/// A `SharedStore`.
+pub fn open_shared(dir: &Path, setup: &Setup) -> Box<dyn SharedEngine> {
+    let store = SharedStore::open(dir, options(setup, Access::Map)).expect("keybed opens");
+    let family = store.family("bench").expect("keybed makes a family");
+    Box::new(Shared { store, family })
+}
+
+struct Shared {
+    store: SharedStore,
+    family: Family,
+}
+
+impl SharedEngine for Shared {
+    fn handle(&self) -> Box<dyn SharedEngine> {
+        Box::new(Shared {
+            store: self.store.clone(),
+            family: self.family,
+        })
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) {
+        self.store.put(self.family, key, value).expect("keybed writes");
+    }
+
+    fn get(&self, key: &[u8], seen: &mut dyn FnMut(Option<&[u8]>)) {
+        let found = self.store.get_with(self.family, key, |value| seen(Some(value)));
+        if found.expect("keybed reads").is_none() {
+            seen(None);
+        }
+    }
+
+    fn settle(&self) {
+        self.store.wait_for_background().expect("keybed merges");
+    }
+}
+
 impl Keybed {
     pub fn open(dir: &Path, setup: &Setup, access: Access) -> Self {
-        let options = StoreOptions {
-            access,
-            cache_bytes: setup.cache_bytes,
-            memtable_bytes: setup.memtable_bytes,
-            ..StoreOptions::default()
-        };
-        let mut store = Store::open(dir, options).expect("keybed opens");
+        let mut store = Store::open(dir, options(setup, access)).expect("keybed opens");
         let memtable = if setup.ordered {
             MemtableKind::Ordered
         } else {

@@ -1,10 +1,11 @@
 //! The reference: a map of the standard library in memory, doing the same work without keeping anything.
 
-use super::engine::{Add, Each, Engine, FIRST, Rest, Setup, increment};
+use super::engine::{Add, Each, Engine, FIRST, Rest, Setup, SharedEngine, increment};
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
     path::Path,
+    sync::{Arc, RwLock},
 };
 
 type Bytes = Box<[u8]>;
@@ -117,4 +118,30 @@ impl Engine for Tree {
             key.starts_with(prefix) && each(key, value)
         });
     }
+}
+
+/// A hash map behind a lock.
+pub fn open_shared(_dir: &Path, _setup: &Setup) -> Box<dyn SharedEngine> {
+    Box::new(Locked(Arc::default()))
+}
+
+#[derive(Clone)]
+struct Locked(Arc<RwLock<HashMap<Bytes, Vec<u8>>>>);
+
+impl SharedEngine for Locked {
+    fn handle(&self) -> Box<dyn SharedEngine> {
+        Box::new(self.clone())
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) {
+        let mut map = self.0.write().expect("no writer panics");
+        map.insert(key.into(), value.to_vec());
+    }
+
+    fn get(&self, key: &[u8], seen: &mut dyn FnMut(Option<&[u8]>)) {
+        let map = self.0.read().expect("no writer panics");
+        seen(map.get(key).map(Vec::as_slice));
+    }
+
+    fn settle(&self) {}
 }

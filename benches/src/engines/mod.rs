@@ -10,7 +10,7 @@ mod redb;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 
-pub use engine::{Add, Engine, Setup};
+pub use engine::{Add, Engine, OpenShared, Setup, SharedEngine};
 use std::path::Path;
 
 /// One engine in one configuration.
@@ -23,6 +23,8 @@ pub struct Contender {
     pub quick: bool,
     /// Opens a store in a directory.
     pub open: fn(&Path, &Setup) -> Box<dyn Engine>,
+    /// The same for many threads, if it is compared there.
+    pub shared: Option<OpenShared>,
 }
 
 /// All that this build knows, in the order they take turns.
@@ -32,6 +34,7 @@ pub const CONTENDERS: &[Contender] = &[
         peer: "keybed",
         quick: true,
         open: |dir, setup| Box::new(keybed::Keybed::open(dir, setup, keybed_lsm::Access::Map)),
+        shared: Some(keybed::open_shared),
     },
     #[cfg(feature = "rocksdb")]
     Contender {
@@ -39,12 +42,14 @@ pub const CONTENDERS: &[Contender] = &[
         peer: "rocksdb",
         quick: true,
         open: |dir, setup| Box::new(rocksdb::RocksDb::open(dir, setup, rocksdb::Tuning::Flink)),
+        shared: Some(|dir, setup| rocksdb::open_shared(dir, setup, rocksdb::Tuning::Flink)),
     },
     Contender {
         name: "keybed-unmapped",
         peer: "keybed-unmapped",
         quick: true,
         open: |dir, setup| Box::new(keybed::Keybed::open(dir, setup, keybed_lsm::Access::Cache)),
+        shared: None,
     },
     #[cfg(feature = "rocksdb")]
     Contender {
@@ -52,6 +57,7 @@ pub const CONTENDERS: &[Contender] = &[
         peer: "rocksdb",
         quick: true,
         open: |dir, setup| Box::new(rocksdb::RocksDb::open(dir, setup, rocksdb::Tuning::PointLookup)),
+        shared: Some(|dir, setup| rocksdb::open_shared(dir, setup, rocksdb::Tuning::PointLookup)),
     },
     #[cfg(feature = "fjall")]
     Contender {
@@ -59,6 +65,7 @@ pub const CONTENDERS: &[Contender] = &[
         peer: "fjall",
         quick: true,
         open: |dir, setup| Box::new(fjall::Fjall::open(dir, setup)),
+        shared: Some(fjall::open_shared),
     },
     #[cfg(feature = "rocksdb")]
     Contender {
@@ -66,6 +73,7 @@ pub const CONTENDERS: &[Contender] = &[
         peer: "rocksdb",
         quick: false,
         open: |dir, setup| Box::new(rocksdb::RocksDb::open(dir, setup, rocksdb::Tuning::Plain)),
+        shared: None,
     },
     #[cfg(feature = "redb")]
     Contender {
@@ -73,6 +81,7 @@ pub const CONTENDERS: &[Contender] = &[
         peer: "redb",
         quick: true,
         open: |dir, setup| Box::new(redb::Redb::open(dir, setup)),
+        shared: None,
     },
     #[cfg(feature = "rocksdb")]
     Contender {
@@ -80,12 +89,14 @@ pub const CONTENDERS: &[Contender] = &[
         peer: "rocksdb",
         quick: false,
         open: |dir, setup| Box::new(rocksdb::RocksDb::open(dir, setup, rocksdb::Tuning::Mapped)),
+        shared: None,
     },
     Contender {
         name: "std",
         peer: "std",
         quick: true,
         open: |_, setup| map::open(setup),
+        shared: Some(map::open_shared),
     },
 ];
 

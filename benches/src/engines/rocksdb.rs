@@ -1,15 +1,15 @@
 //! RocksDB in several configurations; the best of them counts per row.
 
-use super::engine::{Add, Each, Engine, Rest, Setup, added};
+use super::engine::{Add, Each, Engine, Rest, Setup, SharedEngine, added};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
     DataBlockIndexType, MergeOperands, Options, ReadOptions, WaitForCompactOptions, WriteOptions,
     checkpoint::Checkpoint,
 };
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 pub struct RocksDb {
-    db: DB,
+    db: Arc<DB>,
     write: WriteOptions,
     appends: bool,
 }
@@ -57,14 +57,50 @@ impl RocksDb {
         options.set_block_based_table_factory(&table);
         let family = ColumnFamilyDescriptor::new("default", options.clone());
         let db = DB::open_cf_descriptors(&options, dir, [family]).expect("RocksDB opens");
-        let mut write = WriteOptions::default();
-        write.disable_wal(true);
         RocksDb {
-            db,
-            write,
+            db: Arc::new(db),
+            write: without_wal(),
             appends: setup.appends,
         }
     }
+}
+
+fn without_wal() -> WriteOptions {
+    let mut write = WriteOptions::default();
+    write.disable_wal(true);
+    write
+}
+
+/// A database is shared as it is.
+pub fn open_shared(dir: &Path, setup: &Setup, tuning: Tuning) -> Box<dyn SharedEngine> {
+    Box::new(RocksDb::open(dir, setup, tuning))
+}
+
+impl SharedEngine for RocksDb {
+    fn handle(&self) -> Box<dyn SharedEngine> {
+        Box::new(RocksDb {
+            db: self.db.clone(),
+            write: without_wal(),
+            appends: self.appends,
+        })
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) {
+        self.db.put_opt(key, value, &self.write).expect("RocksDB writes");
+    }
+
+    fn get(&self, key: &[u8], seen: &mut dyn FnMut(Option<&[u8]>)) {
+        seen(self.db.get_pinned(key).expect("RocksDB reads").as_deref());
+    }
+
+    fn settle(&self) {
+        wait(&self.db);
+    }
+}
+
+fn wait(db: &DB) {
+    db.wait_for_compact(&WaitForCompactOptions::default())
+        .expect("RocksDB compacts");
 }
 
 fn append(_key: &[u8], old: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<u8>> {
@@ -142,9 +178,7 @@ impl Engine for RocksDb {
     }
 
     fn settle(&mut self) {
-        self.db
-            .wait_for_compact(&WaitForCompactOptions::default())
-            .expect("RocksDB compacts");
+        wait(&self.db);
     }
 
     fn flush(&mut self) {

@@ -3,6 +3,7 @@
 mod lists;
 mod maps;
 mod point;
+mod threads;
 mod timers;
 mod windows;
 
@@ -84,6 +85,17 @@ pub const PROGRAMS: &[Program] = &[
         cache_bytes_per_million: 512 << 20,
         rounds_max: usize::MAX,
         without: &[],
+        confined_per_million: None,
+        memtable_bytes: MEMTABLE_BYTES,
+        quick: true,
+    },
+    Program {
+        name: "threads",
+        run: threads::run,
+        keys_factor: 1,
+        cache_bytes_per_million: 512 << 20,
+        rounds_max: usize::MAX,
+        without: &["keybed-unmapped", "rocksdb-plain", "rocksdb-mapped", "redb"],
         confined_per_million: None,
         memtable_bytes: MEMTABLE_BYTES,
         quick: true,
