@@ -6,7 +6,8 @@ usage: keybed-benches [--quick] [--keys N] [--ops N] [--rounds N] [--engines A,B
                       [--dir DIR] [--markdown FILE] [--plots DIR]
        keybed-benches sustained [--minutes N | --seconds N] [--keys N] [--dir DIR]
        keybed-benches big [--gigabytes N | --megabytes N] [--dir DIR]
-       keybed-benches tombstones [--dir DIR]";
+       keybed-benches tombstones [--dir DIR]
+       keybed-benches differential [--programs N] [--operations N] [--seed N]";
 
 /// What is to be compared.
 #[derive(Clone, Debug)]

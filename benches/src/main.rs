@@ -15,6 +15,8 @@ mod children;
 mod compare;
 mod confine;
 mod content;
+#[cfg(feature = "rocksdb")]
+mod differential;
 mod engines;
 mod loads;
 mod machine;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         Some("sustained") => loads::sustained(&words[1..]),
         Some("big") => loads::big(&words[1..]),
         Some("tombstones") => loads::tombstones(&words[1..]),
+        #[cfg(feature = "rocksdb")]
+        Some("differential") => differential::run(&words[1..]),
         _ => arguments::Options::parse(&words).and_then(|options| compare::run(&options)),
     };
     match result {
