@@ -9,10 +9,12 @@
 
 use crate::{
     family::Family,
+    floor::Floors,
     iter::{MergeIter, RunIter, Source, VisibleIter},
     key::{self, KeyRange, SEQNO_MAX, Seqno},
     memtable::{Held, MemtableIter, Order, Sealed, Watch},
     merge_operator::MergeOperator,
+    range_delete::RangeDeletes,
     scan::Direction,
     shared::Shared,
     store::Store,
@@ -48,6 +50,9 @@ pub struct Cursor {
     bounds: Arc<KeyRange>,
     /// The memtable that took writes then, and the order of its keys then.
     active: Option<(Arc<Watch>, Order)>,
+    /// Its range deletes then.
+    range_deletes: Option<Arc<RangeDeletes>>,
+    floors: Option<Arc<Floors>>,
     sealed: Vec<Arc<Sealed>>,
     version: Arc<Version>,
     operator: Option<Arc<dyn MergeOperator>>,
@@ -159,6 +164,8 @@ impl Store {
             seqno,
             bounds: Arc::new(bounds),
             active,
+            range_deletes: owned.active.memtable.range_deletes().cloned(),
+            floors: owned.active.memtable.floors().cloned(),
             sealed: owned.sealed.clone(),
             version: owned.version.clone(),
             operator: owned.options.merge.clone(),
@@ -338,7 +345,18 @@ impl Cursor {
         if range.is_empty() {
             return Ok(());
         }
-        let mut merge = MergeIter::new(self.sources(store, &Arc::new(range))?);
+        let sources = self.sources(store, &Arc::new(range))?;
+        let hides = self.version.has_range_deletes
+            || self.floors.is_some()
+            || self.range_deletes.is_some()
+            || self
+                .sealed
+                .iter()
+                .any(|sealed| sealed.memtable.covers().is_some());
+        let mut merge = match hides {
+            true => MergeIter::hiding(sources, self.floors.as_deref()),
+            false => MergeIter::new(sources),
+        };
         match batch.direction {
             Direction::Up => merge.seek(&[])?,
             Direction::Down => merge.seek_before(None)?,
@@ -370,6 +388,7 @@ impl Cursor {
                 None => &store.owned(self.family)?.active.memtable,
             };
             let iter = MemtableIter::within(Held::Borrowed(memtable), order.clone(), bounds, self.seqno);
+            let iter = iter.with_range_deletes(self.range_deletes.clone());
             sources.push(Source::Memtable(iter));
         }
         sources.extend(self.sealed.iter().map(|sealed| {

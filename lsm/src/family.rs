@@ -34,6 +34,8 @@ pub(crate) struct OwnedFamily {
     /// The newest version the owner has taken notice of.
     pub(crate) version: Arc<Version>,
     pub(crate) dropped: bool,
+    /// How often it was cleared.
+    pub(crate) epoch: u64,
 }
 
 impl OwnedFamily {
@@ -43,10 +45,13 @@ impl OwnedFamily {
             name: shared.name.as_str().into(),
             options: FamilyOptions::default(),
             appends: false,
-            active: Active::new(Memtable::new(shared.options.memtable, seed)),
+            active: Active::new(
+                Memtable::new(shared.options.memtable, seed).with_floors(shared.floors.clone()),
+            ),
             sealed: shared.sealed.clone(),
             version: shared.version.clone(),
             dropped: shared.dropped,
+            epoch: shared.epoch,
         };
         family.set_options(shared.options.clone());
         family
@@ -76,6 +81,7 @@ impl OwnedFamily {
             active: None,
             sealed: &self.sealed,
             version: &self.version,
+            floors: self.active.memtable.floors().map(Arc::as_ref),
             operator: self.options.merge.as_deref(),
         }
     }
@@ -148,7 +154,8 @@ impl Store {
         family.set_options(options);
         if family.active.memtable.is_empty() {
             let seed = self.random.u64();
-            family.active = Active::new(Memtable::new(family.options.memtable, seed));
+            let fresh = family.active.memtable.successor(family.options.memtable, seed);
+            family.active = Active::new(fresh);
         }
         Ok(Family(number as u32))
     }
@@ -186,7 +193,7 @@ impl Store {
         Ok(())
     }
 
-    fn shared_id(&self, family: Family) -> Result<u32> {
+    pub(crate) fn shared_id(&self, family: Family) -> Result<u32> {
         self.owned(family)?;
         let state = self.shared.state.lock();
         match state.families.get(family.0 as usize) {
@@ -235,6 +242,9 @@ impl Store {
             sealed: Vec::new(),
             wishes: Wishes::default(),
             dropped: false,
+            floors: None,
+            covers_changed: false,
+            epoch: 0,
         };
         let seed = self.random.u64();
         self.families.push(OwnedFamily::new(&shared, seed));

@@ -15,7 +15,10 @@ use crate::{
     memtable::Sealed,
     shared::{Shared, panicked},
     table::TableOptions,
-    version::edit::{Change, Edit},
+    version::{
+        Run,
+        edit::{Change, Edit},
+    },
 };
 use keybed_env::Priority;
 use keybed_format::{Code, Result};
@@ -130,7 +133,13 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
         state.next_run += 1;
         let run = state.next_run;
         let slot = &state.families[family];
-        (slot.id, slot.options.clone(), slot.version.clone(), run)
+        let of_now = (slot.id, slot.options.clone(), slot.version.clone(), run);
+        // Its family was cleared, and neither a view nor pinned files hold it but the queue and this function.
+        if slot.epoch != sealed.epoch && Arc::strong_count(sealed) <= 2 {
+            state.queue.retain(|(_, waiting)| !Arc::ptr_eq(waiting, sealed));
+            return Ok(Outcome::Complete);
+        }
+        of_now
     };
     let mut output = Output::new(
         shared,
@@ -148,18 +157,29 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
             cut_prefix: 0,
         },
     );
-    let mut merge = MergeIter::new(vec![Source::Memtable(sealed.iter())]);
+    // The floors of the moment it was sealed: pinned files of that moment get its table.
+    let floors = sealed.memtable.floors();
+    let mut merge = MergeIter::hiding(vec![Source::Memtable(sealed.iter())], floors.map(Arc::as_ref));
     merge.seek(&[])?;
     shared.flush_progress.store(0, Ordering::Relaxed);
     let stops = |bytes: u64| {
         shared.flush_progress.fetch_add(bytes, Ordering::Relaxed);
         shared.state.lock().closing
     };
+    let below = sealed.below();
+    let flushed = below.flushed_runs();
+    let mut older: Vec<&[Run]> = vec![&version.runs, &flushed];
+    if !Arc::ptr_eq(below.version(), &version) {
+        older.push(&below.version().runs);
+    }
     let resolver = Resolver {
         operator: options.merge.as_deref(),
-        older: &version.runs,
+        older: &older,
         stops: &stops,
     };
+    if let Some(covers) = sealed.memtable.covers() {
+        output.set_range_deletes(resolver.kept_range_deletes(&covers.deletes));
+    }
     if resolver.run(&mut merge, None, &mut output)? == Outcome::Stopped {
         return Ok(Outcome::Stopped);
     }
@@ -173,19 +193,32 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
             .iter()
             .map(|table| Change::AddTable(id, table.record.clone())),
     );
+    let raised = sealed
+        .memtable
+        .covers()
+        .into_iter()
+        .flat_map(|covers| covers.raised.values());
+    edit.changes
+        .extend(raised.map(|floor| Change::RaiseFloor(id, floor.clone())));
     let (bytes, entries) = table.as_ref().map_or((0, 0), |table| {
         (table.record.facts.bytes, table.record.facts.entries)
     });
     // Before the version is published: whoever finds the memtable gone from the queue finds the table here.
+    let orphan = table.clone();
     let done = |state: &mut crate::shared::State| {
-        let _ = sealed.flushed.set(table);
+        sealed.set_flushed(table);
         state.queue.retain(|(_, waiting)| !Arc::ptr_eq(waiting, sealed));
         if let Some(slot) = state.families.get_mut(family) {
             slot.sealed.retain(|waiting| !Arc::ptr_eq(waiting, sealed));
+            slot.covers_changed |= sealed
+                .memtable
+                .covers()
+                .is_some_and(|covers| !covers.is_untouched());
         }
     };
-    if !shared.install(id, &edit, tables, done)? {
-        // The family was dropped meanwhile.
+    if !shared.install((id, sealed.epoch), &edit, tables, done)? {
+        // The family was dropped or cleared meanwhile. Who holds the memtable gets its table, which goes with him.
+        sealed.set_flushed(orphan);
         let mut state = shared.state.lock();
         state.queue.retain(|(_, waiting)| !Arc::ptr_eq(waiting, sealed));
         return Ok(Outcome::Complete);

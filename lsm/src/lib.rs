@@ -35,6 +35,7 @@ pub mod budget;
 pub mod cache;
 pub mod compaction;
 mod cursor;
+mod delete;
 mod family;
 pub mod floor;
 mod flush;

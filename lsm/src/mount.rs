@@ -3,12 +3,12 @@
 
 use crate::{
     cache::BlockCache,
+    floor::Floor,
     key::{KeyRange, SEQNO_MAX, Seqno, TableId},
     open::{self, Locked},
     options::{FamilyOptions, StoreOptions},
     shared::{block_access, table_path},
     store::Store,
-    table::TableFacts,
     version::{
         edit::{BOTTOM, Change, DRAINING, Edit, FamilyRecord, Origin, TableRecord},
         manifest,
@@ -41,6 +41,8 @@ pub struct MountFamily {
     pub options: FamilyOptions,
     /// Newest first.
     pub runs: Vec<MountRun>,
+    /// Floors of the stores that the tables come from, of partitions whose keys are visible here; in any order.
+    pub floors: Vec<Floor>,
 }
 
 /// One run to mount: for each key newer than all runs after it.
@@ -123,6 +125,11 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
             prefix_bytes: family.options.prefix_bytes,
             bottom_filter: family.options.bottom_filter,
         }));
+        for floor in &family.floors {
+            floor.check(family.options.partition_prefix)?;
+            next_seqno = next_seqno.max(floor.seqno + 1);
+            edit.changes.push(Change::RaiseFloor(id, floor.clone()));
+        }
         for (run, tier, tables) in numbered(&family.runs) {
             for table in &joined(tables) {
                 let record = match known.get(&table.id) {
@@ -138,7 +145,7 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
                             origin: Origin::Mounted,
                             facts: Arc::new(facts.clone()),
                             seqno_base: table.seqno_base,
-                            visible: keys_of(facts),
+                            visible: facts.range(),
                         };
                         known.insert(table.id, record.clone());
                         record
@@ -177,14 +184,6 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
             set.apply(&edit).map(|()| set)
         })
         .map_err(|error| error.recode_malformed(Code::InvalidArgument))
-}
-
-/// The range from a table's first key to its last.
-fn keys_of(facts: &TableFacts) -> KeyRange {
-    KeyRange {
-        start: facts.smallest.clone(),
-        end: Some([&facts.largest[..], &[0]].concat()),
-    }
 }
 
 /// Runs with their numbers (larger is newer, the bottom is 0) and tiers.

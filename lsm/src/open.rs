@@ -12,7 +12,7 @@ use crate::{
     family::built_in,
     key::TableId,
     options::{FamilyOptions, StoreOptions},
-    shared::{Catalogue, Shared, SharedFamily, State, table_id, table_path, version_of},
+    shared::{Catalogue, Shared, SharedFamily, State, floors_of, table_id, table_path, version_of},
     store::Store,
     table::{TableReader, open_files::OpenFiles},
     version::{
@@ -183,6 +183,9 @@ fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start)
             version: Arc::new(version),
             sealed: Vec::new(),
             wishes: Wishes::default(),
+            floors: floors_of(&manifest, family.record.id),
+            covers_changed: false,
+            epoch: 0,
             dropped: false,
         });
     }

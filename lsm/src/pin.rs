@@ -9,6 +9,7 @@
 //! table in it, so a compaction that happens meanwhile changes nothing here.
 
 use crate::{
+    floor::{Floor, Floors},
     flush,
     key::{KeyRange, Seqno, TableId},
     memtable::Sealed,
@@ -35,6 +36,7 @@ struct PinningFamily {
     name: Arc<str>,
     sealed: Vec<Arc<Sealed>>,
     version: Arc<Version>,
+    floors: Option<Arc<Floors>>,
 }
 
 /// One visible part of a pinned table.
@@ -88,6 +90,9 @@ pub struct PinnedFamily {
     pub name: String,
     /// Newest first, the bottom last.
     pub runs: Vec<PinnedRun>,
+    /// What is gone below them although the files may hold it: whoever mounts the files must mount these, too, or
+    /// deleted keys come back.
+    pub floors: Vec<Floor>,
 }
 
 /// Immutable files that together hold a store's content at one moment. They stay on disk until this is dropped;
@@ -134,6 +139,7 @@ impl Store {
             name: family.name.clone(),
             sealed: family.sealed.clone(),
             version: family.version.clone(),
+            floors: family.active.memtable.floors().cloned(),
         });
         Ok(Pinning {
             families: families.collect(),
@@ -240,6 +246,7 @@ impl PinningFamily {
         PinnedFamily {
             name: self.name.to_string(),
             runs: flushed.chain(runs).collect(),
+            floors: self.floors.iter().flat_map(|floors| floors.iter()).collect(),
         }
     }
 }

@@ -20,6 +20,9 @@ use std::{
 /// Fragments that a memtable may hold before it is sealed: a scan or a flush stays cheap beside them.
 pub const RANGE_DELETES_MAX: usize = 16 << 10;
 
+/// Bytes of the keys in the fragments of a memtable above which it is sealed; what it writes fits into one table.
+pub const RANGE_DELETE_BYTES_MAX: usize = 4 << 20;
+
 /// Fragments of one table, at most; an output that needs more is cut into several tables.
 pub const TABLE_RANGE_DELETES_MAX: usize = 64 << 10;
 

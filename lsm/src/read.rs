@@ -2,7 +2,8 @@
 
 use crate::{
     family::Family,
-    key::{self, Entry, EntryKind, SEQNO_MAX},
+    floor::Floors,
+    key::{self, Entry, EntryKind, SEQNO_MAX, Seqno},
     memtable::{Active, Memtable, Sealed},
     merge_operator::{MergeOperator, fold},
     stats::{ReadCounters, count, count_and_sample},
@@ -76,12 +77,17 @@ pub(crate) struct Sources<'a> {
     pub(crate) active: Option<&'a Active>,
     pub(crate) sealed: &'a [Arc<Sealed>],
     pub(crate) version: &'a Version,
+    /// The floors that hold for this reader.
+    pub(crate) floors: Option<&'a Floors>,
     pub(crate) operator: Option<&'a dyn MergeOperator>,
 }
 
 impl<'a> Sources<'a> {
     /// The value of a key, looked up with its hash.
     pub(crate) fn get(&self, key: &[u8], hash: u64) -> Result<Option<Value<'a>>> {
+        if self.is_covered() {
+            return self.get_covered(key, hash);
+        }
         for memtable in self.memtables() {
             if let Some((_, kind, value)) = memtable.get(key, hash) {
                 return match kind {
@@ -105,6 +111,56 @@ impl<'a> Sources<'a> {
         Ok(None)
     }
 
+    /// Whether tables hold range deletes, or there are floors. Memtables look for their own range deletes.
+    #[inline]
+    pub(crate) fn is_covered(&self) -> bool {
+        self.version.has_range_deletes || self.floors.is_some()
+    }
+
+    /// Whether a scan has to look for range deletes or floors.
+    pub(crate) fn hides(&self) -> bool {
+        self.is_covered() || self.memtables().any(|memtable| memtable.covers().is_some())
+    }
+
+    /// [`Sources::get`] beside range deletes or floors: what covers a key in a source ends the search there.
+    #[inline(never)]
+    fn get_covered(&self, key: &[u8], hash: u64) -> Result<Option<Value<'a>>> {
+        let floor = self.floor(key);
+        for memtable in self.memtables() {
+            if let Some((place, kind, value)) = memtable.get(key, hash) {
+                return match kind {
+                    EntryKind::Delete => Ok(None),
+                    _ if memtable.entry(place).seqno < floor => Ok(None),
+                    EntryKind::Put => Ok(Some(Value(Repr::Borrowed(value)))),
+                    EntryKind::Merge => self.get_merged(key, hash),
+                };
+            }
+        }
+        for run in &self.version.runs {
+            let Some(table) = run.find(key) else { continue };
+            let covering = table.covering(key)?;
+            let below = covering.unwrap_or(0).max(floor);
+            match table.view()?.reader.get(key, hash, SEQNO_MAX)? {
+                Some(found) if found.seqno < below => return Ok(None),
+                Some(found) => {
+                    return match found.kind {
+                        EntryKind::Put => Ok(Some(Value(Repr::Table(found.value)))),
+                        EntryKind::Delete => Ok(None),
+                        EntryKind::Merge => self.get_merged(key, hash),
+                    };
+                }
+                None if covering.is_some() => return Ok(None),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The seqno below which versions of `key` lie below a floor.
+    fn floor(&self, key: &[u8]) -> Seqno {
+        self.floors.and_then(|floors| floors.covering(key)).unwrap_or(0)
+    }
+
     /// Memtables, newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &'a Memtable> + use<'a> {
         let sealed = self.sealed.iter().map(|sealed| &sealed.memtable);
@@ -126,26 +182,33 @@ impl<'a> Sources<'a> {
         Ok(Some(Value(Repr::Owned(value))))
     }
 
-    /// Shows all versions of a key, newest first, until `each` has seen enough.
+    /// Shows all versions of a key, newest first, until `each` has seen enough. Where a range delete or a floor hides
+    /// what is older, a deleted version is shown, and nothing after it.
     pub(crate) fn versions(
         &self,
         key: &[u8],
         hash: u64,
         each: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
+        let floor = self.floor(key);
         for memtable in self.memtables() {
-            let mut place = memtable.get(key, hash).map_or(0, |(place, ..)| place);
-            while place != 0 {
-                if each(memtable.entry(place)).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-                place = memtable.older(place);
+            if memtable.versions(key, hash, floor, each).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
         for run in &self.version.runs {
-            if let Some(table) = run.find(key)
-                && table.view()?.versions(key, hash, SEQNO_MAX, each)?.is_break()
-            {
+            let Some(table) = run.find(key) else { continue };
+            let covering = table.covering(key)?;
+            let below = covering.unwrap_or(0).max(floor);
+            let gone = Entry {
+                key,
+                seqno: below,
+                kind: EntryKind::Delete,
+                value: &[],
+            };
+            let mut see = |entry: Entry<'_>| each(if entry.seqno < below { gone } else { entry });
+            let seen = table.view()?.versions(key, hash, SEQNO_MAX, &mut see)?;
+            if seen.is_break() || (covering.is_some() && see(gone).is_break()) {
                 return Ok(ControlFlow::Break(()));
             }
         }

@@ -104,7 +104,10 @@ impl<'a> Sources<'a> {
             sources.reserve_exact(1 + self.sealed.len() + self.version.runs.len());
             self.open(&Arc::new(range), may_hold, &mut sources);
         }
-        let mut merge = MergeIter::new(sources);
+        let mut merge = match self.hides() {
+            true => MergeIter::hiding(sources, self.floors),
+            false => MergeIter::new(sources),
+        };
         // Each source keeps to the range by itself.
         match direction {
             Direction::Up => merge.seek(&[])?,
@@ -131,7 +134,13 @@ impl<'a> Sources<'a> {
         }
         let sealed = self.sealed.iter();
         sources.extend(sealed.map(|sealed| memtable(&sealed.memtable, sealed.order())));
-        let runs = self.version.runs.iter().filter(|run| may_hold(run, bounds));
+        // A run that holds no key of the range may still hide those of older ones.
+        let hides = |run: &Run| self.version.has_range_deletes && run.has_range_deletes();
+        let runs = self
+            .version
+            .runs
+            .iter()
+            .filter(|run| may_hold(run, bounds) || hides(run));
         sources.extend(runs.map(|run| Source::Run(RunIter::within(&run.tables, bounds))));
     }
 }

@@ -13,7 +13,8 @@ use crate::{
     budget::MemoryBudget,
     cache::BlockCache,
     compaction::picker::Wishes,
-    key::TableId,
+    floor::Floors,
+    key::{Seqno, TableId},
     memtable::Sealed,
     options::{Access, FamilyOptions, StoreOptions},
     stats::{AtomicHistogram, BackgroundCounters, Handles, OwnerCounters, Timings, WaitReason, nanos},
@@ -62,6 +63,13 @@ pub(crate) struct SharedFamily {
     pub(crate) wishes: Wishes,
     /// Dropped: nothing is read or written any more.
     pub(crate) dropped: bool,
+    /// The floors that the manifest names: those of the last flush. What is older than they are and below is gone for
+    /// good, so merges drop it; floors that were raised since would be forgotten by a crash.
+    pub(crate) floors: Option<Arc<Floors>>,
+    /// Range deletes or floors were flushed since covered tables were looked for.
+    pub(crate) covers_changed: bool,
+    /// How often it was cleared. What was sealed or picked in an earlier epoch is not installed.
+    pub(crate) epoch: u64,
 }
 
 /// What changes under the `state` lock.
@@ -316,19 +324,25 @@ impl Shared {
     }
 
     /// Appends an edit of one family to the manifest, publishes the versions it makes, and lets `then` change the
-    /// state with them. Returns false, and changes nothing, if the family is gone.
+    /// state with them. Returns false, and changes nothing, if the family is gone or was cleared since its `epoch`; the
+    /// tables then go with their last holder.
     ///
     /// # Errors
     /// `Poisoned` if the manifest cannot be written (now or before).
     pub(crate) fn install(
         &self,
-        family: u32,
+        (family, epoch): (u32, u64),
         edit: &Edit,
         tables: Vec<Arc<LiveTable>>,
         then: impl FnOnce(&mut State),
     ) -> Result<bool> {
         let mut catalogue = self.catalogue.lock();
-        if catalogue.manifest.set().family(family).is_none() {
+        // Whoever clears a family holds the catalogue, too.
+        let is_current = |state: &State| {
+            let mut slots = state.families.iter();
+            slots.any(|slot| slot.id == family && slot.epoch == epoch && !slot.dropped)
+        };
+        if catalogue.manifest.set().family(family).is_none() || !is_current(&self.state.lock()) {
             tables.iter().for_each(|table| table.retire());
             return Ok(false);
         }
@@ -337,6 +351,7 @@ impl Shared {
             .tables
             .extend(tables.into_iter().map(|table| (table.id(), table)));
         let version = Arc::new(version_of(&catalogue.manifest, &catalogue.tables, family)?);
+        let floors = floors_of(&catalogue.manifest, family);
         {
             let mut state = self.state.lock();
             if let Some(slot) = state
@@ -345,6 +360,7 @@ impl Shared {
                 .find(|slot| slot.id == family && !slot.dropped)
             {
                 slot.version = version;
+                slot.floors = floors;
             }
             then(&mut state);
             // Under the lock: a waiter who sees the change must find that the generation has risen, or the owner
@@ -374,16 +390,41 @@ impl Shared {
             .iter()
             .any(|change| matches!(change, Change::DropFamily(_)))
         {
-            let named = catalogue.manifest.set().table_ids();
-            catalogue.tables.retain(|id, table| {
-                let stays = named.contains(id);
-                if !stays {
-                    table.retire();
-                }
-                stays
-            });
+            catalogue.retire_all_unnamed();
         }
         Ok(edit)
+    }
+
+    /// Empties a family: what was sealed before is installed nowhere any more, and nothing that was written before
+    /// `seqno` is seen by a reader that comes later. The append to the manifest makes it visible.
+    ///
+    /// # Errors
+    /// `Poisoned` if the manifest cannot be written (now or before).
+    pub(crate) fn clear(&self, number: usize, family: u32, seqno: Seqno) -> Result {
+        let mut catalogue = self.catalogue.lock();
+        let edit = Edit {
+            changes: vec![Change::ClearFamily(family, seqno), Change::NextSeqno(seqno + 1)],
+        };
+        self.append(&mut catalogue, &edit)?;
+        let mut garbage = None;
+        {
+            let mut state = self.state.lock();
+            if let Some(slot) = state.families.get_mut(number) {
+                slot.epoch += 1;
+                slot.floors = None;
+                // Memtables stay in the queue: pinned files may wait for their tables.
+                garbage = Some((
+                    std::mem::take(&mut slot.sealed),
+                    std::mem::take(&mut slot.version),
+                ));
+            }
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        catalogue.retire_all_unnamed();
+        drop(catalogue);
+        drop(garbage);
+        self.announce_quietly();
+        Ok(())
     }
 
     fn append(&self, catalogue: &mut Catalogue, edit: &Edit) -> Result {
@@ -405,6 +446,26 @@ impl Shared {
         self.announce();
         error
     }
+}
+
+impl Catalogue {
+    /// Lets go of the tables that no family names any more.
+    fn retire_all_unnamed(&mut self) {
+        let named = self.manifest.set().table_ids();
+        self.tables.retain(|id, table| {
+            let stays = named.contains(id);
+            if !stays {
+                table.retire();
+            }
+            stays
+        });
+    }
+}
+
+/// The floors of a family that the manifest names.
+pub(crate) fn floors_of(manifest: &Manifest, family: u32) -> Option<Arc<Floors>> {
+    let floors = &manifest.set().family(family)?.floors;
+    (!floors.is_empty()).then(|| floors.clone())
 }
 
 /// Lets go of the tables that an edit removed and that no family names any more.

@@ -328,8 +328,8 @@ impl Store {
                 self.attend_at = 0;
             }
             for (owned, shared) in self.families.iter_mut().zip(&state.families) {
-                if owned.dropped != shared.dropped {
-                    owned.dropped = shared.dropped;
+                if (owned.dropped, owned.epoch) != (shared.dropped, shared.epoch) {
+                    (owned.dropped, owned.epoch) = (shared.dropped, shared.epoch);
                     self.active_bytes -= owned.active.memtable.bytes();
                     self.shared
                         .owner_counters
@@ -338,7 +338,8 @@ impl Store {
                     let kind = owned.options.memtable;
                     let fresh = Active::new(Memtable::new(kind, self.random.u64()));
                     // Cursors go on reading what they saw.
-                    Arc::new(Sealed::new(std::mem::replace(&mut owned.active, fresh).memtable)).hand_over();
+                    let memtable = std::mem::replace(&mut owned.active, fresh).memtable;
+                    Arc::new(Sealed::new(memtable, owned.epoch, Arc::default(), &[])).hand_over();
                 }
                 if !Arc::ptr_eq(&owned.version, &shared.version) || owned.sealed.len() != shared.sealed.len()
                 {
@@ -407,8 +408,17 @@ impl Store {
             .active_bytes
             .set(self.active_bytes as u64);
         self.looked_at = self.looked_at.min(self.active_bytes);
-        let fresh = Active::new(Memtable::new(family.options.memtable, self.random.u64()));
-        let sealed = Arc::new(Sealed::new(std::mem::replace(&mut family.active, fresh).memtable));
+        let fresh = family
+            .active
+            .memtable
+            .successor(family.options.memtable, self.random.u64());
+        let memtable = std::mem::replace(&mut family.active, Active::new(fresh)).memtable;
+        let sealed = Arc::new(Sealed::new(
+            memtable,
+            family.epoch,
+            family.version.clone(),
+            &family.sealed,
+        ));
         sealed.hand_over();
         family.sealed.insert(0, sealed.clone());
         self.sealed_bytes += sealed.memtable.bytes();

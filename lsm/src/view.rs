@@ -2,6 +2,7 @@
 
 use crate::{
     family::Family,
+    floor::Floors,
     key::{self, KeyRange, Seqno},
     memtable::Sealed,
     merge_operator::MergeOperator,
@@ -30,6 +31,7 @@ struct ViewFamily {
     name: Arc<str>,
     sealed: Vec<Arc<Sealed>>,
     version: Arc<Version>,
+    floors: Option<Arc<Floors>>,
     operator: Option<Arc<dyn MergeOperator>>,
     dropped: bool,
 }
@@ -46,6 +48,7 @@ impl Store {
             name: family.name.clone(),
             sealed: family.sealed.clone(),
             version: family.version.clone(),
+            floors: family.active.memtable.floors().cloned(),
             operator: family.options.merge.clone(),
             dropped: family.dropped,
         });
@@ -78,6 +81,7 @@ impl View {
                 active: None,
                 sealed: &family.sealed,
                 version: &family.version,
+                floors: family.floors.as_deref(),
                 operator: family.operator.as_deref(),
             }),
             _ => Err(Error::invalid("the view has no such family")),

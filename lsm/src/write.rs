@@ -107,13 +107,14 @@ impl Store {
         let update = match probe {
             Probe::Found { place, .. } => {
                 count(&self.shared.owner_counters.reads.memtable_hits);
-                let entry = owned.active.memtable.entry(place);
+                let entry = owned.active.memtable.newest(place);
                 match entry.kind {
                     EntryKind::Put => change(Some(entry.value)),
                     EntryKind::Delete => change(None),
                     EntryKind::Merge => change(owned.sources().get(key, hash)?.as_deref()),
                 }
             }
+            Probe::Vacant { .. } if owned.active.memtable.hides_older(key) => change(None),
             Probe::Vacant { .. } => {
                 count(&self.shared.owner_counters.reads.table_gets);
                 change(owned.below().get(key, hash)?.as_deref())
@@ -166,7 +167,7 @@ impl Store {
         let owned = self.owned_mut(family)?;
         let probe = owned.active.memtable.find(key, hash);
         if let Probe::Found { place, .. } = probe {
-            match owned.active.memtable.entry(place).kind {
+            match owned.active.memtable.newest(place).kind {
                 EntryKind::Put if !owned.active.memtable.keeps(place) => {
                     change(owned.active.memtable.value_mut(place, seqno));
                     count(&self.shared.owner_counters.reads.memtable_hits);
@@ -299,7 +300,7 @@ impl OwnedFamily {
     ) -> Result<Step> {
         match probe {
             Probe::Found { slot, place } => {
-                let entry = self.active.memtable.entry(place);
+                let entry = self.active.memtable.newest(place);
                 match entry.kind {
                     EntryKind::Put => return extend(slot, place, entry.value, bytes),
                     EntryKind::Merge if self.appends => return extend(slot, place, entry.value, bytes),
@@ -341,7 +342,7 @@ impl OwnedFamily {
             return Ok(Step::Replace(EntryKind::Put));
         };
         let memtable = &self.active.memtable;
-        let entry = memtable.entry(place);
+        let entry = memtable.newest(place);
         match entry.kind {
             EntryKind::Put | EntryKind::Merge if self.appends => {
                 return extend(slot, place, entry.value, operand);

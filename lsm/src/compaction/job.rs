@@ -11,6 +11,7 @@
 //! shorter slice: a store that is never open for long gets on, too.
 
 use super::{
+    covered,
     output::{Output, OutputOptions},
     picker::{Merge, Part, Plan},
     resolve::{Outcome, Resolver},
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     iter::{MergeIter, RunIter, Source},
     key::KeyRange,
+    range_delete::RangeDeletes,
     shared::Shared,
     table::TableOptions,
     version::{
@@ -45,6 +47,13 @@ pub(crate) fn run(shared: &Shared, work: &Work, priority: Priority) -> Result<Ou
         Plan::Merge(plan) => merge(shared, work, plan, priority),
         Plan::Move(parts) => move_parts(shared, work, parts),
         Plan::Drop(parts) => drop_parts(shared, work, parts),
+        Plan::DropCovered => {
+            let parts = covered::parts(&work.version, work.floors.as_deref())?;
+            if parts.is_empty() {
+                return Ok(Outcome::Complete);
+            }
+            drop_parts(shared, work, &parts)
+        }
     }
 }
 
@@ -117,15 +126,16 @@ fn merge(shared: &Shared, work: &Work, plan: &Merge, priority: Priority) -> Resu
         .iter()
         .map(|tables| Source::Run(RunIter::streaming(tables)))
         .collect();
-    let mut merge = MergeIter::new(sources);
+    let mut merge = MergeIter::hiding(sources, work.floors.as_deref());
     merge.seek(&plan.slice.start)?;
     let mut output = Output::new(shared, output_options(shared, work, plan));
     let stops = |bytes: u64| give_way(shared, priority, bytes);
     let resolver = Resolver {
         operator: work.options.merge.as_deref(),
-        older,
+        older: &[older],
         stops: &stops,
     };
+    output.set_range_deletes(resolver.kept_range_deletes(&range_deletes(&clipped)?));
     let outcome = resolver.run(&mut merge, plan.slice.end.as_deref(), &mut output)?;
     let mut slice = plan.slice.clone();
     if outcome == Outcome::Stopped {
@@ -149,7 +159,9 @@ fn merge(shared: &Shared, work: &Work, plan: &Merge, priority: Priority) -> Resu
             .iter()
             .map(|table| Change::AddTable(work.id, table.record.clone())),
     );
-    shared.install(work.id, &edit, tables, |_| {})?;
+    if !shared.install((work.id, work.epoch), &edit, tables, |_| {})? {
+        return Ok(outcome);
+    }
     let counters = &shared.counters;
     counters.compactions.fetch_add(1, Ordering::Relaxed);
     counters
@@ -205,20 +217,20 @@ fn move_parts(shared: &Shared, work: &Work, parts: &[Part]) -> Result<Outcome> {
         };
         edit.changes.push(Change::AddTable(work.id, record));
     }
-    shared.install(work.id, &edit, Vec::new(), |_| {})?;
+    shared.install((work.id, work.epoch), &edit, Vec::new(), |_| {})?;
     let moved = parts.len() as u64;
     shared.counters.moved_files.fetch_add(moved, Ordering::Relaxed);
     Ok(Outcome::Complete)
 }
 
-/// Lets go of parts of which everything has expired.
+/// Lets go of parts of which everything is gone.
 fn drop_parts(shared: &Shared, work: &Work, parts: &[Part]) -> Result<Outcome> {
     let edit = Edit {
         changes: find(work, parts)
             .map(|(run, live)| remove(work.id, run, live))
             .collect(),
     };
-    shared.install(work.id, &edit, Vec::new(), |_| {})?;
+    shared.install((work.id, work.epoch), &edit, Vec::new(), |_| {})?;
     let dropped = parts.len() as u64;
     shared
         .counters
@@ -255,6 +267,17 @@ fn clip(tables: &[LiveView], slice: &KeyRange) -> Vec<LiveView> {
         .filter(|live| slice.touches(&live.first, &live.last))
         .map(|live| LiveView::new(live.table.clone(), live.visible.clip(slice)))
         .collect()
+}
+
+/// All range deletes that are visible in these tables.
+fn range_deletes(runs: &[Vec<LiveView>]) -> Result<RangeDeletes> {
+    let mut all = RangeDeletes::new();
+    for live in runs.iter().flatten() {
+        if let Some(deletes) = live.range_deletes()? {
+            all.extend(&deletes.clip(&live.visible));
+        }
+    }
+    Ok(all)
 }
 
 /// Takes the inputs out. What of them lies outside of the slice stays.

@@ -10,6 +10,7 @@
 //! `resolve` says which versions of a key are written (a flush asks it, too). `request` is what the owner can ask
 //! for, `rate` bounds the merges of all stores.
 
+pub(crate) mod covered;
 pub(crate) mod job;
 pub(crate) mod output;
 pub mod picker;

@@ -6,6 +6,7 @@
 use super::resolve::Keep;
 use crate::{
     key::{Entry, KeyRange, TableId},
+    range_delete::{RangeDeletes, TABLE_RANGE_DELETE_BYTES_MAX, TABLE_RANGE_DELETES_MAX},
     shared::Shared,
     table::{TableBuilder, TableFacts, TableOptions},
     version::{
@@ -45,6 +46,10 @@ pub(crate) struct Output<'a> {
     /// More bytes than the open file can have: its size when it was asked last, plus all that was added since.
     bytes_max: u64,
     finished: Vec<(TableFacts, PathBuf)>,
+    /// Range deletes of the open file and those behind it.
+    deletes: RangeDeletes,
+    /// Where files are cut because there would be too many range deletes in one; the next one last.
+    cuts: Vec<Vec<u8>>,
 }
 
 impl<'a> Output<'a> {
@@ -56,7 +61,22 @@ impl<'a> Output<'a> {
             builder: None,
             bytes_max: 0,
             finished: Vec::new(),
+            deletes: RangeDeletes::new(),
+            cuts: Vec::new(),
         }
+    }
+
+    /// What the files say of deleted ranges; before anything is written. Each file gets what lies between it and the
+    /// next one.
+    pub(crate) fn set_range_deletes(&mut self, deletes: RangeDeletes) {
+        let mut rest = deletes.clone();
+        while let Some(cut) = rest.split_point(TABLE_RANGE_DELETES_MAX, TABLE_RANGE_DELETE_BYTES_MAX) {
+            let cut = cut.to_vec();
+            rest = rest.split_off(&cut);
+            self.cuts.push(cut);
+        }
+        self.cuts.reverse();
+        self.deletes = deletes;
     }
 
     fn open(&mut self) -> Result<&mut TableBuilder> {
@@ -106,7 +126,15 @@ impl<'a> Output<'a> {
         prefix == 0 || bytes >= 2 * target || key.get(..prefix) != last.get(..prefix)
     }
 
-    fn finish_file(&mut self) -> Result {
+    /// Ends the open file; the next one starts at `next`, if there will be one.
+    fn finish_file(&mut self, next: Option<&[u8]>) -> Result {
+        if !self.deletes.is_empty() {
+            let behind = next.map(|next| self.deletes.split_off(next)).unwrap_or_default();
+            let deletes = std::mem::replace(&mut self.deletes, behind);
+            if !deletes.is_empty() {
+                self.open()?.set_range_deletes(&deletes)?;
+            }
+        }
         if let Some((builder, path)) = self.builder.take() {
             let facts = builder
                 .finish(false)
@@ -122,7 +150,10 @@ impl<'a> Output<'a> {
     /// # Errors
     /// Those of writing and opening.
     pub(crate) fn finish(mut self) -> Result<Vec<Arc<LiveTable>>> {
-        self.finish_file()?;
+        while let Some(cut) = self.cuts.pop() {
+            self.finish_file(Some(&cut))?;
+        }
+        self.finish_file(None)?;
         let tables = self
             .finished
             .iter()
@@ -140,10 +171,7 @@ impl<'a> Output<'a> {
             facts: Arc::new(facts.clone()),
             seqno_base: 0,
             visible: if self.options.target_file_bytes.is_some() {
-                KeyRange {
-                    start: facts.smallest.clone(),
-                    end: Some([&facts.largest[..], &[0]].concat()),
-                }
+                facts.range()
             } else {
                 KeyRange::all()
             },
@@ -162,8 +190,11 @@ impl<'a> Output<'a> {
 
 impl Keep for Output<'_> {
     fn keep(&mut self, entry: Entry<'_>) -> Result {
+        while let Some(cut) = self.cuts.pop_if(|cut| cut.as_slice() <= entry.key) {
+            self.finish_file(Some(&cut))?;
+        }
         if self.is_cut(entry.key) {
-            self.finish_file()?;
+            self.finish_file(Some(entry.key))?;
         }
         self.open()?.add(entry)?;
         self.bytes_max += (entry.key.len() + entry.value.len()) as u64 + ENTRY_BYTES_MAX;

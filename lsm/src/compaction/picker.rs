@@ -155,6 +155,8 @@ pub enum Plan {
     Move(Vec<Part>),
     /// Let go of files without reading them.
     Drop(Vec<Part>),
+    /// Look for files that range deletes or floors cover, and let go of them.
+    DropCovered,
 }
 
 /// One merge.

@@ -10,12 +10,16 @@
 //! | merges, then put or delete | a put: the fold | a put: the fold |
 //! | merges, then nothing | a put: the fold on nothing | the merges, combined where the operator can |
 //!
+//! Versions that a range delete or a floor covers were left out by the merge. A range delete is written as far as older
+//! runs reach.
+//!
 //! A fold or combination that would be longer than a value may be is not made: operands and base stay apart.
 
 use crate::{
     iter::MergeIter,
-    key::{self, Entry, EntryKind, Seqno, VALUE_BYTES_MAX},
+    key::{self, Entry, EntryKind, KeyRange, Seqno, VALUE_BYTES_MAX},
     merge_operator::{self, MergeOperator},
+    range_delete::RangeDeletes,
     version::{Run, may_hold},
 };
 use keybed_format::Result;
@@ -30,8 +34,8 @@ pub(crate) trait Keep {
 pub(crate) struct Resolver<'a> {
     /// The family's operator.
     pub(crate) operator: Option<&'a dyn MergeOperator>,
-    /// All runs older than the input.
-    pub(crate) older: &'a [Run],
+    /// All runs older than the input; what some of them hold may stand in others again.
+    pub(crate) older: &'a [&'a [Run]],
     /// Told now and then how many bytes were looked at since; true ends the work.
     pub(crate) stops: &'a dyn Fn(u64) -> bool,
 }
@@ -94,7 +98,30 @@ impl Resolver<'_> {
     }
 
     fn may_be_older(&self, key: &[u8]) -> bool {
-        !self.older.is_empty() && may_hold(self.older, key, key::hash(key))
+        let hash = self
+            .older
+            .iter()
+            .any(|runs| !runs.is_empty())
+            .then(|| key::hash(key));
+        hash.is_some_and(|hash| self.older.iter().any(|runs| may_hold(runs, key, hash)))
+    }
+
+    /// Of range deletes what can hide something older: each as far as older runs reach.
+    pub(crate) fn kept_range_deletes(&self, deletes: &RangeDeletes) -> RangeDeletes {
+        let mut kept = RangeDeletes::new();
+        for fragment in deletes.iter() {
+            let range = fragment.range();
+            let runs = self.older.iter().flat_map(|runs| runs.iter());
+            let hulls = runs.filter_map(|run| run.hull_within(&range));
+            let hull = hulls.reduce(|a, b| KeyRange {
+                start: a.start.min(b.start),
+                end: a.end.zip(b.end).map(|(a, b)| a.max(b)),
+            });
+            if let Some(hull) = hull {
+                kept.insert(&range.clip(&hull), fragment.seqno);
+            }
+        }
+        kept
     }
 
     /// Handles a key whose newest version is an operand.

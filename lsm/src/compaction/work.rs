@@ -9,6 +9,7 @@ use super::{
     resolve::Outcome,
 };
 use crate::{
+    floor::Floors,
     options::FamilyOptions,
     shared::{Shared, SharedFamily, State},
     version::{LiveView, Run, Version, edit::BOTTOM},
@@ -35,7 +36,24 @@ pub(crate) struct Work {
     pub(crate) id: u32,
     pub(crate) options: FamilyOptions,
     pub(crate) version: Arc<Version>,
+    /// Those that the manifest names.
+    pub(crate) floors: Option<Arc<Floors>>,
+    /// Of the family; what was picked before a clear is not installed after it.
+    pub(crate) epoch: u64,
     pub(crate) plan: Plan,
+}
+
+impl Work {
+    fn new(family: &SharedFamily, plan: Plan) -> Work {
+        Work {
+            id: family.id,
+            options: family.options.clone(),
+            version: family.version.clone(),
+            floors: family.floors.clone(),
+            epoch: family.epoch,
+            plan,
+        }
+    }
 }
 
 /// Facts about a version, for the picker.
@@ -51,7 +69,11 @@ fn facts(version: &Version, wishes: Wishes, can_move: bool) -> LevelFacts {
             bytes: live.bytes(),
             entries: facts.entries,
             tombstones: facts.tombstones,
-            movable: can_move && is_whole && facts.tombstones == 0 && facts.merges == 0,
+            movable: can_move
+                && is_whole
+                && facts.tombstones == 0
+                && facts.merges == 0
+                && !live.has_range_deletes,
             stamps: None,
         }
     };
@@ -94,6 +116,9 @@ fn next_of(shared: &Shared, family: &mut SharedFamily) -> Option<Work> {
     if family.dropped || family.operator_missing || !is_wanted {
         return None;
     }
+    if family.covers_changed {
+        return Some(Work::new(family, Plan::DropCovered));
+    }
     let fan_in = match family.options.fan_in {
         0 => shared.options.fan_in,
         own => usize::from(own),
@@ -115,12 +140,7 @@ fn next_of(shared: &Shared, family: &mut SharedFamily) -> Option<Work> {
         family.wishes = Wishes::default();
         return None;
     };
-    Some(Work {
-        id: family.id,
-        options: family.options.clone(),
-        version: family.version.clone(),
-        plan,
-    })
+    Some(Work::new(family, plan))
 }
 
 /// Starts a job if work is due and none is under way.
@@ -136,6 +156,11 @@ pub(crate) fn schedule(shared: &Arc<Shared>) {
             return;
         };
         state.compacting = true;
+        if work.plan == Plan::DropCovered
+            && let Some(slot) = state.families.iter_mut().find(|slot| slot.id == work.id)
+        {
+            slot.covers_changed = false;
+        }
         work
     };
     let priority = match &work.plan {

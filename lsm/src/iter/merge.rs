@@ -1,8 +1,16 @@
 //! All versions of several sources, by key; for one key the newer source first. Upwards by versions or keys,
 //! downwards by keys.
 
-use super::RunIter;
-use crate::{key, key::Entry, memtable::MemtableIter};
+use super::{
+    RunIter,
+    hidden::{Hidden, Layer},
+};
+use crate::{
+    floor::Floors,
+    key,
+    key::{Entry, Seqno},
+    memtable::MemtableIter,
+};
 use keybed_format::Result;
 use std::{cmp::Ordering, ops::ControlFlow};
 
@@ -16,6 +24,20 @@ pub(crate) enum Source<'a> {
     Run(RunIter<'a>),
 }
 
+impl<'a> Source<'a> {
+    /// Its range deletes.
+    pub(super) fn layer(&self) -> Option<Layer<'a>> {
+        match self {
+            Source::Memtable(iter) => iter.range_deletes().cloned().map(Layer::Memtable),
+            Source::Run(run) => {
+                let tables = run.tables();
+                let has = tables.iter().any(|table| table.has_range_deletes);
+                has.then_some(Layer::Run(tables))
+            }
+        }
+    }
+}
+
 impl Source<'_> {
     /// The version it stands at.
     #[inline]
@@ -27,10 +49,21 @@ impl Source<'_> {
     }
 
     #[inline]
-    fn key(&self) -> Option<&[u8]> {
+    pub(super) fn key(&self) -> Option<&[u8]> {
         match self {
             Source::Memtable(iter) => iter.is_valid().then(|| iter.key()),
             Source::Run(run) => run.key(),
+        }
+    }
+
+    /// A seqno that no version in it exceeds.
+    pub(super) fn seqno_max(&self) -> Seqno {
+        match self {
+            Source::Memtable(iter) => iter.seqno_max(),
+            Source::Run(run) => {
+                let newest = run.tables().iter().map(|live| live.table.record.seqno_max());
+                newest.max().unwrap_or(0)
+            }
         }
     }
 
@@ -48,7 +81,7 @@ impl Source<'_> {
 
     /// Moves to the newest version of the next key, or of the previous one.
     #[inline]
-    fn step(&mut self, down: bool) -> Result {
+    pub(super) fn step(&mut self, down: bool) -> Result {
         match (self, down) {
             (Source::Run(run), false) => run.next_key(),
             (Source::Run(run), true) => run.prev_key(),
@@ -71,7 +104,7 @@ impl Source<'_> {
         }
     }
 
-    fn seek(&mut self, key: &[u8]) -> Result {
+    pub(super) fn seek(&mut self, key: &[u8]) -> Result {
         match self {
             Source::Memtable(iter) => {
                 iter.seek(key);
@@ -81,7 +114,7 @@ impl Source<'_> {
         }
     }
 
-    fn seek_before(&mut self, key: Option<&[u8]>) -> Result {
+    pub(super) fn seek_before(&mut self, key: Option<&[u8]>) -> Result {
         match self {
             Source::Memtable(iter) => {
                 iter.seek_before(key);
@@ -103,6 +136,8 @@ pub(crate) struct MergeIter<'a> {
     /// Sources that have a version, by (its key, age of the source).
     order: Vec<usize>,
     down: bool,
+    /// What range deletes and floors hide; no source stands at a version that is hidden.
+    hidden: Option<Box<Hidden<'a>>>,
 }
 
 impl<'a> MergeIter<'a> {
@@ -112,14 +147,33 @@ impl<'a> MergeIter<'a> {
             order: Vec::with_capacity(sources.len()),
             sources,
             down: false,
+            hidden: None,
+        }
+    }
+
+    /// As [`MergeIter::new`], without what the sources' range deletes and these floors hide.
+    pub(crate) fn hiding(sources: Vec<Source<'a>>, floors: Option<&'a Floors>) -> Self {
+        MergeIter {
+            hidden: Hidden::over(&sources, floors),
+            ..MergeIter::new(sources)
+        }
+    }
+
+    /// Moves a source past what is hidden.
+    #[inline]
+    fn reveal(&mut self, number: usize) -> Result {
+        match &mut self.hidden {
+            Some(hidden) => hidden.reveal(number, &mut self.sources[number], self.down),
+            None => Ok(()),
         }
     }
 
     /// Moves to the first key not below `key`; goes up from there.
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result {
         self.down = false;
-        for source in &mut self.sources {
-            source.seek(key)?;
+        for number in 0..self.sources.len() {
+            self.sources[number].seek(key)?;
+            self.reveal(number)?;
         }
         self.sort();
         Ok(())
@@ -128,8 +182,9 @@ impl<'a> MergeIter<'a> {
     /// Moves to the last key below `key` (`None`: the last of all); goes down from there.
     pub(crate) fn seek_before(&mut self, key: Option<&[u8]>) -> Result {
         self.down = true;
-        for source in &mut self.sources {
-            source.seek_before(key)?;
+        for number in 0..self.sources.len() {
+            self.sources[number].seek_before(key)?;
+            self.reveal(number)?;
         }
         self.sort();
         Ok(())
@@ -189,6 +244,7 @@ impl<'a> MergeIter<'a> {
             return Ok(());
         };
         self.sources[top].advance()?;
+        self.reveal(top)?;
         self.settle(0);
         Ok(())
     }
@@ -198,6 +254,7 @@ impl<'a> MergeIter<'a> {
     pub(crate) fn step_key(&mut self) -> Result {
         if let [only] = *self.order.as_slice() {
             self.sources[only].step(self.down)?;
+            self.reveal(only)?;
             if self.sources[only].key().is_none() {
                 self.order.clear();
             }
@@ -209,7 +266,9 @@ impl<'a> MergeIter<'a> {
     fn step_among(&mut self) -> Result {
         let same = self.same_key();
         for at in 0..same {
-            self.sources[self.order[at]].step(self.down)?;
+            let number = self.order[at];
+            self.sources[number].step(self.down)?;
+            self.reveal(number)?;
         }
         for at in (0..same).rev() {
             self.settle(at);
@@ -235,8 +294,14 @@ impl<'a> MergeIter<'a> {
     /// Shows all versions of the key it stands at, newest first, until `each` has seen enough; stays at this key.
     pub(crate) fn versions(&mut self, mut each: impl FnMut(Entry<'_>) -> ControlFlow<()>) -> Result {
         for at in 0..self.same_key() {
-            let source = &mut self.sources[self.order[at]];
+            let number = self.order[at];
+            let source = &mut self.sources[number];
             loop {
+                if let Some(hidden) = &mut self.hidden
+                    && hidden.hides(number, source)?
+                {
+                    return Ok(());
+                }
                 if source.entry().is_some_and(|entry| each(entry).is_break()) {
                     return Ok(());
                 }

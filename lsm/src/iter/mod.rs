@@ -7,6 +7,7 @@
 //! run    ─┘   (run.rs)                            └─► compaction and flush: which versions to keep
 //! ```
 
+mod hidden;
 mod merge;
 mod run;
 mod visible;

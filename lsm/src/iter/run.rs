@@ -41,6 +41,11 @@ impl<'a> RunIter<'a> {
         }
     }
 
+    /// The run.
+    pub(super) fn tables(&self) -> &'a [LiveView] {
+        self.tables
+    }
+
     /// Opens table `at`; none outside of the run or the bounds.
     fn open(&mut self, at: usize) -> Result<Option<&mut TableIter<&'a TableView>>> {
         self.at = at;

@@ -4,6 +4,7 @@ use super::{Memtable, Order, Sealed, ordered::TreeAt, record::Record};
 use crate::{
     arena::Place,
     key::{self, Entry, KeyRange, Seqno},
+    range_delete::RangeDeletes,
 };
 use std::sync::Arc;
 
@@ -20,6 +21,20 @@ pub(crate) enum Held<'a> {
     Sealed(Arc<Sealed>),
 }
 
+impl Held<'_> {
+    #[inline(always)]
+    fn memtable(&self) -> &Memtable {
+        match self {
+            Held::Borrowed(memtable) => memtable,
+            Held::Sealed(sealed) => &sealed.memtable,
+        }
+    }
+
+    fn range_deletes(&self) -> Option<Arc<RangeDeletes>> {
+        self.memtable().range_deletes().cloned()
+    }
+}
+
 /// The newest versions of a memtable by key; behind an operand the older ones it stands on.
 #[derive(Debug)]
 pub(crate) struct MemtableIter<'a> {
@@ -29,6 +44,8 @@ pub(crate) struct MemtableIter<'a> {
     bounds: Option<Arc<KeyRange>>,
     /// Versions with a smaller seqno are seen, no others.
     below: Seqno,
+    /// What hides versions here and in older sources.
+    range_deletes: Option<Arc<RangeDeletes>>,
     sorted_at: usize,
     tree_at: TreeAt,
     /// The current version; 0 behind the last and before the first.
@@ -39,6 +56,7 @@ impl<'a> MemtableIter<'a> {
     /// Stands at the first key.
     pub(crate) fn new(held: Held<'a>, order: Order) -> Self {
         let mut iter = MemtableIter {
+            range_deletes: held.range_deletes(),
             held,
             order,
             bounds: None,
@@ -55,6 +73,7 @@ impl<'a> MemtableIter<'a> {
     /// it holds the keys that have such versions.
     pub(crate) fn within(held: Held<'a>, order: Order, bounds: &Arc<KeyRange>, below: Seqno) -> Self {
         MemtableIter {
+            range_deletes: held.range_deletes(),
             held,
             order,
             bounds: (!bounds.is_all()).then(|| bounds.clone()),
@@ -65,12 +84,25 @@ impl<'a> MemtableIter<'a> {
         }
     }
 
+    /// With the range deletes of an earlier moment.
+    pub(crate) fn with_range_deletes(mut self, range_deletes: Option<Arc<RangeDeletes>>) -> Self {
+        self.range_deletes = range_deletes;
+        self
+    }
+
+    /// What hides versions here and in older sources.
+    pub(crate) fn range_deletes(&self) -> Option<&Arc<RangeDeletes>> {
+        self.range_deletes.as_ref()
+    }
+
+    /// A seqno that no version in it exceeds.
+    pub(crate) fn seqno_max(&self) -> Seqno {
+        self.memtable().seqno_max
+    }
+
     #[inline(always)]
     fn memtable(&self) -> &Memtable {
-        match &self.held {
-            Held::Borrowed(memtable) => memtable,
-            Held::Sealed(sealed) => &sealed.memtable,
-        }
+        self.held.memtable()
     }
 
     #[inline(always)]

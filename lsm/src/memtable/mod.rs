@@ -10,6 +10,7 @@
 //! `View` or pinning files seals it first. So n updates between two flushes cost one entry in a table. Only operands
 //! of a merge operator that cannot combine them, and cursors (kept.rs), keep older records reachable (`prev`).
 
+mod covers;
 mod hash;
 mod iter;
 mod kept;
@@ -18,6 +19,7 @@ mod ordered;
 mod record;
 mod sealed;
 
+pub(crate) use covers::Covers;
 pub(crate) use hash::Probe;
 pub(crate) use iter::{Held, MemtableIter};
 pub(crate) use kept::Watch;
@@ -63,6 +65,8 @@ pub(crate) struct Memtable {
     kept: Kept,
     /// Bytes of versions that were appended for the sake of cursors, not counted yet.
     kept_bytes: usize,
+    /// Range deletes and floors; none in a family that never saw one.
+    covers: Option<Box<Covers>>,
 }
 
 impl Memtable {
@@ -77,6 +81,7 @@ impl Memtable {
             seqno_max: 0,
             kept: Kept::default(),
             kept_bytes: 0,
+            covers: None,
         }
     }
 
@@ -88,19 +93,22 @@ impl Memtable {
     /// Whether nothing was written.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.index.len() == 0
+        self.index.len() == 0 && self.covers.as_ref().is_none_or(|covers| covers.is_untouched())
     }
 
     /// Bytes in use.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        self.arena.used() + self.index.bytes() + self.tree.as_ref().map_or(0, Tree::bytes)
+        let covers = self.covers.as_ref().map_or(0, |covers| covers.bytes());
+        self.arena.used() + self.index.bytes() + self.tree.as_ref().map_or(0, Tree::bytes) + covers
     }
 
     /// Whether it must be sealed although its bytes are within the budget.
     #[inline]
     pub(crate) fn must_seal(&self) -> bool {
-        self.index.is_crowded() || self.arena.is_full()
+        self.index.is_crowded()
+            || self.arena.is_full()
+            || self.covers.as_ref().is_some_and(|covers| covers.is_crowded())
     }
 
     /// Smallest and largest seqno written; meaningless while empty.
@@ -116,9 +124,12 @@ impl Memtable {
         })
     }
 
-    /// The newest version of a key.
+    /// The newest version of a key. A key that is covered by a range delete is one that was deleted, at place 0.
     #[inline]
     pub(crate) fn get(&self, key: &[u8], hash: u64) -> Option<(Place, EntryKind, &[u8])> {
+        if let Some(covers) = &self.covers {
+            return self.get_covered(covers, key, hash);
+        }
         match self.find(key, hash) {
             Probe::Found { place, .. } => {
                 let record = Record::at(&self.arena, place);
@@ -206,15 +217,24 @@ impl Memtable {
     }
 
     #[inline]
-    fn note(&mut self, seqno: Seqno) {
+    fn note_seqno(&mut self, seqno: Seqno) {
         self.seqno_min = self.seqno_min.min(seqno);
         self.seqno_max = self.seqno_max.max(seqno);
+    }
+
+    /// A version of `key` is being written.
+    #[inline]
+    fn note(&mut self, key: &[u8], seqno: Seqno) {
+        self.note_seqno(seqno);
+        if let Some(covers) = &mut self.covers {
+            covers.note_write(key);
+        }
     }
 
     /// Makes `value` the current version of the key that `probe` stands for.
     #[inline]
     pub(crate) fn write(&mut self, probe: Probe, key: &[u8], seqno: Seqno, kind: EntryKind, value: &[u8]) {
-        self.note(seqno);
+        self.note(key, seqno);
         match probe {
             Probe::Found { slot, place } => {
                 let record = Record::at(&self.arena, place);
@@ -276,7 +296,7 @@ impl Memtable {
 
     /// Puts an operand in front of the merge chain at `place`, which stays reachable behind it.
     pub(crate) fn chain(&mut self, slot: usize, place: Place, key: &[u8], seqno: Seqno, operand: &[u8]) {
-        self.note(seqno);
+        self.note(key, seqno);
         let depth = Record::at(&self.arena, place).depth().saturating_add(1);
         let head = Head {
             seqno,
@@ -291,7 +311,7 @@ impl Memtable {
 
     /// Adds bytes behind the value at `place`, keeping its kind.
     pub(crate) fn extend(&mut self, slot: usize, place: Place, key: &[u8], seqno: Seqno, more: &[u8]) {
-        self.note(seqno);
+        self.note(key, seqno);
         let record = Record::at(&self.arena, place);
         let bytes = record.value().len() + more.len();
         if bytes <= record.capacity() && !self.kept.keeps(record.seqno()) {
@@ -307,7 +327,10 @@ impl Memtable {
     /// The value at `place`, to be changed in place. The caller made sure that nobody [keeps](Memtable::keeps) it.
     #[inline]
     pub(crate) fn value_mut(&mut self, place: Place, seqno: Seqno) -> &mut [u8] {
-        self.note(seqno);
+        self.note_seqno(seqno);
+        if let Some(covers) = &mut self.covers {
+            covers.note_write(Record::at(&self.arena, place).key());
+        }
         record::value_mut(&mut self.arena, place, seqno)
     }
 

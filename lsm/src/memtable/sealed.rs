@@ -1,8 +1,15 @@
 //! A memtable that takes no writes any more and waits for its flush.
 
 use super::{Held, Memtable, MemtableIter, Order};
-use crate::version::LiveTable;
+use crate::{
+    key::KeyRange,
+    version::{LiveTable, LiveView, Run, Version},
+};
+use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
+
+/// What the flush of a memtable made of it: the table, or nothing if no version had to be kept.
+pub(crate) type Flushed = OnceLock<Option<Arc<LiveTable>>>;
 
 /// A sealed memtable: read by the owner, by `View`s and by the flush at the same time.
 #[derive(Debug)]
@@ -10,19 +17,72 @@ pub(crate) struct Sealed {
     /// The memtable.
     pub(crate) memtable: Memtable,
     order: OnceLock<Order>,
-    /// What its flush made of it: the table, or nothing if no version had to be kept. Set once, before the version
-    /// that holds the table is published.
-    pub(crate) flushed: OnceLock<Option<Arc<LiveTable>>>,
+    /// Set once, before the version that holds the table is published.
+    pub(crate) flushed: Arc<Flushed>,
+    /// How often its family had been cleared: what is of an earlier time gets into no version any more.
+    pub(crate) epoch: u64,
+    below: Mutex<Option<Below>>,
+}
+
+/// What was older than a memtable when it was sealed.
+///
+/// Pinned files put the table of a flush on top of this, not of what the version has become meanwhile: a merge may
+/// have dropped versions that a tombstone, an operand or a range delete of the memtable has to hide (what a filter or a
+/// range delete removed, for example), so its flush must look here, too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Below {
+    version: Arc<Version>,
+    flushing: Vec<Arc<Flushed>>,
+}
+
+impl Below {
+    /// Runs of everything older, of which all that was waiting has been flushed.
+    pub(crate) fn flushed_runs(&self) -> Vec<Run> {
+        let tables = self.flushing.iter().filter_map(|flushed| flushed.get()?.clone());
+        let run = |table| Run {
+            number: 0,
+            tier: 0,
+            tables: vec![LiveView::new(table, KeyRange::all())],
+        };
+        tables.map(run).collect()
+    }
+
+    /// The version of that moment.
+    pub(crate) fn version(&self) -> &Arc<Version> {
+        &self.version
+    }
 }
 
 impl Sealed {
-    /// Takes an active memtable out of use.
-    pub(crate) fn new(memtable: Memtable) -> Self {
+    /// Takes an active memtable out of use that lies above `version` and memtables that wait for their flush.
+    pub(crate) fn new(
+        memtable: Memtable,
+        epoch: u64,
+        version: Arc<Version>,
+        waiting: &[Arc<Sealed>],
+    ) -> Self {
         Sealed {
             memtable,
             order: OnceLock::new(),
-            flushed: OnceLock::new(),
+            flushed: Arc::default(),
+            epoch,
+            below: Mutex::new(Some(Below {
+                version,
+                flushing: waiting.iter().map(|sealed| sealed.flushed.clone()).collect(),
+            })),
         }
+    }
+
+    /// What was older when it was sealed; nothing once it was flushed.
+    pub(crate) fn below(&self) -> Below {
+        self.below.lock().clone().unwrap_or_default()
+    }
+
+    /// Says what its flush made of it, and lets go of what was older.
+    pub(crate) fn set_flushed(&self, table: Option<Arc<LiveTable>>) {
+        let _ = self.flushed.set(table);
+        let below = self.below.lock().take();
+        drop(below);
     }
 
     /// Hands the sealed memtable to the cursors that watched it.

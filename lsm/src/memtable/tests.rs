@@ -3,7 +3,7 @@
 use super::*;
 use crate::memtable::order::Active;
 use keybed_env::Random;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 #[test]
 fn a_memtable_of_either_flavour_is_a_map() {
@@ -35,7 +35,7 @@ fn a_memtable_of_either_flavour_is_a_map() {
             }
         }
         check(&active, &model, seed);
-        let sealed = Sealed::new(active.memtable);
+        let sealed = Sealed::new(active.memtable, 0, Arc::default(), &[]);
         let mut iter = sealed.iter();
         for key in model.keys() {
             assert_eq!(iter.entry().key, key);

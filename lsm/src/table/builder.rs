@@ -9,7 +9,10 @@ use super::{
     footer::{self, Footer, SectionId},
     properties,
 };
-use crate::key::{self, Entry, SEQNO_MAX, TableId};
+use crate::{
+    key::{self, Entry, EntryKind, SEQNO_MAX, TableId},
+    range_delete::RangeDeletes,
+};
 use keybed_env::{Fs, WriteFile};
 use keybed_format::{Error, Result, trailer::TrailerBuilder};
 use std::path::Path;
@@ -245,9 +248,30 @@ impl TableBuilder {
 
     /// Adds a section of another part of the engine; written when the table is finished. Readers that do not know it
     /// skip it unless [`SectionId::is_required`].
-    #[allow(dead_code, reason = "for range deletes")]
     pub(crate) fn set_section(&mut self, section: SectionId, payload: Vec<u8>) {
         self.sections.push((section, payload));
+    }
+
+    /// Gives the table range deletes, once, of which none covers an entry that is added. A table that gets no entry
+    /// says the same about the first key of the first of them by a tombstone, since a table has at least one entry.
+    ///
+    /// # Errors
+    /// Those of [`TableBuilder::add`].
+    pub fn set_range_deletes(&mut self, deletes: &RangeDeletes) -> Result {
+        let Some(first) = deletes.iter().next() else {
+            return Ok(());
+        };
+        if self.facts.entries == 0 {
+            self.add(Entry {
+                key: first.start,
+                seqno: first.seqno,
+                kind: EntryKind::Delete,
+                value: &[],
+            })?;
+        }
+        self.facts.count_range_deletes(deletes);
+        self.set_section(SectionId::RANGE_DELETES, deletes.encode());
+        Ok(())
     }
 
     /// About how large the file would be if it were finished now, a little less the filter of the open block. Cheap.

@@ -35,6 +35,18 @@ impl fmt::Display for TableDump<'_> {
             facts.smallest.escape_ascii(),
             facts.largest.escape_ascii()
         )?;
+        for fragment in table.range_deletes().iter().flat_map(|deletes| deletes.iter()) {
+            write!(
+                f,
+                "deleted before {} · from {}",
+                fragment.seqno,
+                fragment.start.escape_ascii()
+            )?;
+            match fragment.end {
+                Some(end) => writeln!(f, " to {}", end.escape_ascii())?,
+                None => writeln!(f, " on")?,
+            }
+        }
         write!(f, "blocks {}", facts.blocks)?;
         for section in &table.footer.sections {
             let bytes = section.end - section.start;

@@ -1,6 +1,9 @@
 //! What a table is built with, and what is known about it once it is built.
 
-use crate::key::{Entry, EntryKind, SEQNO_MAX, Seqno, TableId};
+use crate::{
+    key::{Entry, EntryKind, KeyRange, SEQNO_MAX, Seqno, TableId},
+    range_delete::RangeDeletes,
+};
 
 /// How blocks are compressed when a table is built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,13 +64,13 @@ pub struct TableFacts {
     pub tombstones: u64,
     /// Versions of kind merge.
     pub merges: u64,
-    /// First key.
+    /// First key of an entry.
     pub smallest: Vec<u8>,
-    /// Last key.
+    /// Last key of an entry.
     pub largest: Vec<u8>,
-    /// Oldest version's seqno.
+    /// Oldest seqno of a version or range delete.
     pub seqno_min: Seqno,
-    /// Newest version's seqno.
+    /// Newest seqno of a version or range delete.
     pub seqno_max: Seqno,
     /// Bytes of all keys, before any encoding.
     pub key_bytes: u64,
@@ -79,6 +82,10 @@ pub struct TableFacts {
     pub partition_prefix: u8,
     /// First bytes of a key under which the prefix filter files it; 0 without a prefix filter.
     pub filter_prefix: u16,
+    /// Fragments of range deletes.
+    pub range_deletes: u64,
+    /// The least range that these lie in; `None` without.
+    pub deleted: Option<KeyRange>,
 }
 
 impl TableFacts {
@@ -101,6 +108,34 @@ impl TableFacts {
             blocks: 0,
             partition_prefix: 0,
             filter_prefix: 0,
+            range_deletes: 0,
+            deleted: None,
+        }
+    }
+
+    /// Takes note of the range deletes.
+    pub(super) fn count_range_deletes(&mut self, deletes: &RangeDeletes) {
+        self.range_deletes = deletes.len() as u64;
+        self.deleted = deletes.extent();
+        for fragment in deletes.iter() {
+            self.seqno_min = self.seqno_min.min(fragment.seqno);
+            self.seqno_max = self.seqno_max.max(fragment.seqno);
+        }
+    }
+
+    /// The least range that the entries and the range deletes lie in: what a reader must ask this table about.
+    pub fn range(&self) -> KeyRange {
+        let entries = KeyRange {
+            start: self.smallest.clone(),
+            end: Some([&self.largest[..], &[0]].concat()),
+        };
+        let Some(deleted) = &self.deleted else {
+            return entries;
+        };
+        let end = entries.end.zip(deleted.end.as_ref());
+        KeyRange {
+            start: entries.start.min(deleted.start.clone()),
+            end: end.map(|(a, b)| a.max(b.clone())),
         }
     }
 

@@ -7,7 +7,7 @@
 //! them. Page: docs/format/table.md.
 
 use super::TableFacts;
-use crate::key::{KEY_BYTES_MAX, SEQNO_MAX, TableId};
+use crate::key::{KEY_BYTES_MAX, KeyRange, SEQNO_MAX, TableId};
 use keybed_format::{Cursor, Error, Result, Sink};
 
 const ENTRIES: u64 = 1;
@@ -28,6 +28,10 @@ pub(crate) const PARTITION_PREFIX_MAX: u8 = 8;
 
 /// Properties that every table has: tags 1 to this.
 const REQUIRED_TAGS: u64 = 12;
+/// Fragments of range deletes; absent without any.
+const RANGE_DELETES: u64 = 13;
+/// The range that they lie in: start (bytes) · end flag u8 \[bytes\]; absent without any.
+const DELETED: u64 = 14;
 /// Bytes of a key under which the prefix filter files it; absent without a prefix filter.
 const FILTER_PREFIX: u64 = 18;
 
@@ -53,6 +57,15 @@ pub(crate) fn encode(facts: &TableFacts) -> Vec<u8> {
         (PARTITION_PREFIX, number(u64::from(facts.partition_prefix))),
     ];
     // Those that a table may lack follow by ascending tag.
+    if let Some(deleted) = &facts.deleted {
+        let mut out = Sink::new();
+        out.bytes(&deleted.start).bool(deleted.end.is_some());
+        deleted.end.iter().for_each(|end| {
+            out.bytes(end);
+        });
+        all.push((RANGE_DELETES, number(facts.range_deletes)));
+        all.push((DELETED, out.into_vec()));
+    }
     if facts.filter_prefix > 0 {
         all.push((FILTER_PREFIX, number(u64::from(facts.filter_prefix))));
     }
@@ -118,6 +131,18 @@ fn set(facts: &mut TableFacts, tag: u64, value: &[u8], at: u64) -> Result<bool> 
             facts.largest = value.to_vec();
             return Ok(true);
         }
+        DELETED => {
+            let mut c = Cursor::with_base(value, at);
+            let start = c.bytes()?.to_vec();
+            let end = if c.bool()? {
+                Some(c.bytes()?.to_vec())
+            } else {
+                None
+            };
+            c.finish()?;
+            facts.deleted = Some(KeyRange { start, end });
+            return Ok(true);
+        }
         FILTER_PREFIX => {
             facts.filter_prefix = u16::try_from(number()?).unwrap_or(u16::MAX);
             return Ok(true);
@@ -135,6 +160,7 @@ fn set(facts: &mut TableFacts, tag: u64, value: &[u8], at: u64) -> Result<bool> 
         KEY_BYTES => &mut facts.key_bytes,
         VALUE_BYTES => &mut facts.value_bytes,
         BLOCKS => &mut facts.blocks,
+        RANGE_DELETES => &mut facts.range_deletes,
         _ => return Ok(false),
     };
     *to = number()?;
@@ -151,6 +177,8 @@ fn contradiction(facts: &TableFacts) -> Option<&'static str> {
         Some("the smallest and the largest key contradict each other")
     } else if facts.seqno_min > facts.seqno_max || facts.seqno_max > SEQNO_MAX {
         Some("the seqnos of a table contradict each other")
+    } else if (facts.range_deletes > 0) != facts.deleted.as_ref().is_some_and(|range| !range.is_empty()) {
+        Some("the range deletes of a table contradict each other")
     } else if facts.partition_prefix > PARTITION_PREFIX_MAX {
         Some("the partition prefix is too wide")
     } else {

@@ -14,6 +14,7 @@ use crate::{
     budget::{Lease, Pool},
     cache::BlockCache,
     key::{Entry, KeyRange, Seqno, TableId},
+    range_delete::RangeDeletes,
 };
 use keybed_env::{Fs, ReadFile};
 use keybed_format::{Code, Error, Result, trailer};
@@ -48,6 +49,8 @@ pub struct TableReader {
     pub(super) fence: Fence,
     /// Filters over keys.
     pub(super) filter: Option<Arc<Filters>>,
+    /// Deleted ranges.
+    range_deletes: Option<Arc<RangeDeletes>>,
     /// The filter over prefixes of `facts.filter_prefix` bytes.
     pub(super) prefix_filter: Option<Arc<Filters>>,
     /// Geometry of each mapped, uncompressed block whose checksum was verified. `OnceLock` publishes it with a
@@ -159,6 +162,7 @@ impl TableReader {
                     .expected_found(facts.blocks, fence.blocks()),
             );
         }
+        let range_deletes = range_deletes(unsealed(SectionId::RANGE_DELETES)?, &facts, properties_at)?;
         let budget = (!source.is_mapped()).then(|| cache.budget().clone());
         let read = |start, end| Ok(tail.section(start, end)?.into_owned());
         let filters = match (
@@ -200,6 +204,7 @@ impl TableReader {
             cache,
             fence,
             filter,
+            range_deletes,
             prefix_filter,
             checked,
             seqno_base: 0,
@@ -216,22 +221,6 @@ impl TableReader {
         let bytes = Footer::bytes(&tail.section(end_at, content_bytes)?, end_at)?;
         let footer_at = content_bytes.checked_sub(bytes).ok_or_else(short)?;
         Footer::decode(&tail.section(footer_at, content_bytes)?, id, footer_at)
-    }
-
-    /// A section that only some tables have, checked and without its checksum.
-    ///
-    /// # Errors
-    /// `TableCorrupt` with file and offset; `IoFailed`.
-    #[allow(dead_code, reason = "for range deletes")]
-    pub(crate) fn section(&self, section: SectionId) -> Result<Option<Vec<u8>>> {
-        let Some((start, end)) = self.footer.place(section) else {
-            return Ok(None);
-        };
-        let read = || -> Result<Vec<u8>> {
-            let bytes = self.source.read(start, end)?;
-            Ok(footer::unseal(&bytes, self.facts.id, start)?.to_vec())
-        };
-        read().map(Some).map_err(|e| damage_of_table(e, &self.path))
     }
 
     /// The newest version of `key` with a seqno of at most `seqno_max`. `hash` is [`crate::key::hash`] of the key.
@@ -426,6 +415,11 @@ impl TableReader {
         &self.facts
     }
 
+    /// Which keys are gone, of this table and of everything older.
+    pub fn range_deletes(&self) -> Option<&Arc<RangeDeletes>> {
+        self.range_deletes.as_ref()
+    }
+
     /// Bytes of the blocks that can hold keys of `range`, from the index.
     pub fn bytes_in(&self, range: &KeyRange) -> u64 {
         self.fence.bytes_in(range)
@@ -435,7 +429,8 @@ impl TableReader {
     pub fn memory_bytes(&self) -> usize {
         let filters = [&self.filter, &self.prefix_filter].into_iter().flatten();
         let filters: usize = filters.map(|filters| filters.memory_bytes()).sum();
-        self.fence.memory_bytes() + filters + self.checked.len() * size_of::<OnceLock<Geometry>>()
+        let deletes = self.range_deletes.as_ref().map_or(0, |deletes| deletes.bytes());
+        self.fence.memory_bytes() + filters + deletes + self.checked.len() * size_of::<OnceLock<Geometry>>()
     }
 }
 
@@ -457,6 +452,29 @@ impl BlockRef<'_> {
             BlockRef::Cached(block) => block.view(),
         }
     }
+}
+
+/// The range deletes in their section, which must be those that the facts tell of.
+fn range_deletes(
+    section: Option<(Cow<'_, [u8]>, u64)>,
+    facts: &TableFacts,
+    properties_at: u64,
+) -> Result<Option<Arc<RangeDeletes>>> {
+    let at = section.as_ref().map_or(properties_at, |(_, at)| *at);
+    let deletes = match section {
+        Some((section, at)) => RangeDeletes::decode(payload_of(&section), at)?,
+        None => RangeDeletes::new(),
+    };
+    let found = deletes.len() as u64;
+    if found != facts.range_deletes || deletes.extent() != facts.deleted {
+        return Err(Error::new(
+            Code::Malformed,
+            "range deletes and properties contradict each other",
+        )
+        .at(at)
+        .expected_found(facts.range_deletes, found));
+    }
+    Ok((found > 0).then(|| Arc::new(deletes)))
 }
 
 /// A section that was unsealed, without its checksum.

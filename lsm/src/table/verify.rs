@@ -75,6 +75,9 @@ impl TableReader {
         if footer::unseal(&index, self.id(), start)? != seen.fence.encode(footer::HEAD_BYTES) {
             return Err(Error::new(Code::Malformed, "the index does not describe the blocks").at(start));
         }
+        if let Some(deletes) = self.range_deletes() {
+            seen.facts.count_range_deletes(deletes);
+        }
         seen.facts.blocks = self.fence.blocks() as u64;
         seen.facts.largest = seen.last_key;
         let properties_at = self.footer.need(SectionId::PROPERTIES)?.0;
@@ -102,6 +105,16 @@ impl TableReader {
                 );
             }
             seen.last_key = entry.key.to_vec();
+        }
+        let deleted = self
+            .range_deletes()
+            .and_then(|deletes| deletes.covering(entry.key));
+        if deleted.is_some_and(|below| entry.seqno < below) {
+            return Err(Error::new(
+                Code::Malformed,
+                "an entry is covered by a range delete of its table",
+            )
+            .at(block_at));
         }
         facts.count(entry);
         Ok(())

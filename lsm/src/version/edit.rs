@@ -10,10 +10,13 @@
 //!                     · visible start (bytes) · visible end flag u8 [bytes]
 //!   4 remove table    family u32 · run u64 · table id u128 · visible start (bytes)
 //!   5 next seqno      u64
+//!  10 raise floor     family u32 · partition (bytes) · bound (bytes) · seqno u64
+//!  11 clear family    family u32 · seqno u64
 //! ```
 //! Page: docs/format/manifest.md.
 
 use crate::{
+    floor::Floor,
     key::{KEY_BYTES_MAX, KeyRange, SEQNO_MAX, Seqno, TableId},
     memtable::MemtableKind,
     table::{TableFacts, inside},
@@ -110,6 +113,10 @@ pub enum Change {
     },
     /// Seqnos below are used up.
     NextSeqno(Seqno),
+    /// Below a bound everything of a partition is gone that is older than the floor.
+    RaiseFloor(u32, Floor),
+    /// Everything in a family is gone that was written before this seqno: all tables and floors.
+    ClearFamily(u32, Seqno),
 }
 
 impl Change {
@@ -117,9 +124,11 @@ impl Change {
     pub fn family(&self) -> Option<u32> {
         match self {
             Change::CreateFamily(record) => Some(record.id),
-            Change::DropFamily(family) | Change::AddTable(family, _) | Change::RemoveTable { family, .. } => {
-                Some(*family)
-            }
+            Change::DropFamily(family)
+            | Change::AddTable(family, _)
+            | Change::RemoveTable { family, .. }
+            | Change::RaiseFloor(family, _)
+            | Change::ClearFamily(family, _) => Some(*family),
             Change::NextSeqno(_) => None,
         }
     }
@@ -206,6 +215,13 @@ fn encode_change(out: &mut Sink, change: &Change) {
         Change::NextSeqno(seqno) => {
             out.u8(5).u64(*seqno);
         }
+        Change::RaiseFloor(family, floor) => {
+            out.u8(10).u32(*family);
+            out.bytes(&floor.partition).bytes(&floor.bound).u64(floor.seqno);
+        }
+        Change::ClearFamily(family, seqno) => {
+            out.u8(11).u32(*family).u64(*seqno);
+        }
     }
 }
 
@@ -241,6 +257,15 @@ fn decode_change(c: &mut Cursor<'_>) -> Result<Change> {
             visible_start: key_bytes(c)?,
         },
         5 => Change::NextSeqno(seqno(c)?),
+        10 => Change::RaiseFloor(
+            c.u32()?,
+            Floor {
+                partition: key_bytes(c)?,
+                bound: key_bytes(c)?,
+                seqno: seqno(c)?,
+            },
+        ),
+        11 => Change::ClearFamily(c.u32()?, seqno(c)?),
         other => {
             return Err(c
                 .malformed("a change of an edit is not known")

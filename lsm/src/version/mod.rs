@@ -17,8 +17,9 @@ pub mod set;
 use crate::{
     cache::BlockCache,
     compaction::picker::Shape,
-    key::{KeyRange, TableId, order_prefix},
+    key::{KEY_BYTES_MAX, KeyRange, Seqno, TableId, order_prefix},
     options::Access,
+    range_delete::{RangeDeletes, Region},
     shared::block_access,
     table::{TableReader, TableView, open_files::OpenFiles},
 };
@@ -177,16 +178,28 @@ pub(crate) struct LiveView {
     /// [`order_prefix`] of `first` and `last`: most look-ups need no more.
     first_prefix: u64,
     last_prefix: u64,
+    /// Whether some range delete of the table may be visible.
+    pub(crate) has_range_deletes: bool,
 }
 
 impl LiveView {
     /// `visible` part of `table`.
     pub(crate) fn new(table: Arc<LiveTable>, visible: KeyRange) -> Self {
         let facts = &*table.record.facts;
-        let first = facts.smallest.as_slice().max(&visible.start).to_vec();
+        let visible_deletes = facts
+            .deleted
+            .as_ref()
+            .filter(|deleted| deleted.intersects(&visible));
+        // Range deletes reach beyond the entries: the search must find the table for the keys they hide.
+        let (mut first, mut last) = (facts.smallest.as_slice(), facts.largest.as_slice());
+        if let Some(deleted) = visible_deletes {
+            first = first.min(&deleted.start);
+            last = last.max(deleted.end.as_deref().unwrap_or(&BEHIND_ALL_KEYS));
+        }
+        let first = first.max(&visible.start).to_vec();
         let last = match &visible.end {
-            Some(end) => facts.largest.as_slice().min(end),
-            None => facts.largest.as_slice(),
+            Some(end) => last.min(end),
+            None => last,
         };
         // A view may show nothing, because all keys lie before it. It still stands in its place among the others of
         // the run, or the search among them would go astray.
@@ -195,6 +208,7 @@ impl LiveView {
             view: OnceLock::new(),
             first_prefix: order_prefix(&first),
             last_prefix: order_prefix(&last),
+            has_range_deletes: visible_deletes.is_some(),
             table,
             visible,
             first,
@@ -229,12 +243,41 @@ impl LiveView {
         }
     }
 
+    /// The range deletes; they say more than is visible.
+    ///
+    /// # Errors
+    /// As [`LiveTable::reader`].
+    pub(crate) fn range_deletes(&self) -> Result<Option<&RangeDeletes>> {
+        if !self.has_range_deletes {
+            return Ok(None);
+        }
+        Ok(self.table.reader()?.range_deletes().map(Arc::as_ref))
+    }
+
+    /// The least range that everything visible lies in.
+    pub(crate) fn hull(&self) -> KeyRange {
+        let end = (self.last.len() <= KEY_BYTES_MAX).then(|| [&self.last[..], &[0]].concat());
+        self.visible.clip(&KeyRange {
+            start: self.first.clone(),
+            end,
+        })
+    }
+
+    /// The seqno below which versions of `key`, which is visible, are gone: of this table, and all of older runs.
+    #[inline]
+    pub(crate) fn covering(&self, key: &[u8]) -> Result<Option<Seqno>> {
+        Ok(self.range_deletes()?.and_then(|deletes| deletes.covering(key)))
+    }
+
     /// Whether everything visible lies below `key`.
     #[inline]
     pub(crate) fn is_before(&self, key: &[u8]) -> bool {
         self.last.as_slice() < key || self.visible.ends_before(key)
     }
 }
+
+/// Longer than a key may be, and not below any.
+pub(crate) static BEHIND_ALL_KEYS: [u8; KEY_BYTES_MAX + 1] = [0xff; KEY_BYTES_MAX + 1];
 
 /// Tables with disjoint visible ranges, in the order of their keys; all data in a run is newer than in the next one
 /// for the same key.
@@ -284,11 +327,58 @@ impl Run {
             })
     }
 
+    /// Whether some of its tables hold range deletes.
+    pub(crate) fn has_range_deletes(&self) -> bool {
+        self.tables.iter().any(|table| table.has_range_deletes)
+    }
+
+    /// The least range that everything lies in which can be visible inside of `range`; `None` if nothing can.
+    pub(crate) fn hull_within(&self, range: &KeyRange) -> Option<KeyRange> {
+        let from = self.tables.partition_point(|table| table.is_before(&range.start));
+        let behind = self
+            .tables
+            .partition_point(|table| !range.ends_before(&table.first));
+        let inside = self.tables.get(from..behind)?;
+        let (first, last) = (inside.first()?, inside.last()?);
+        let end = (last.last.len() <= KEY_BYTES_MAX).then(|| [&last.last[..], &[0]].concat());
+        Some(range.clip(&KeyRange {
+            start: first.first.clone(),
+            end,
+        }))
+    }
+
     /// Whether it is the bottom run.
     pub(crate) fn is_bottom(&self) -> bool {
         self.tier == BOTTOM
     }
 }
+
+/// What the range deletes of tables of one run say around `key`.
+///
+/// # Errors
+/// As [`LiveTable::reader`].
+pub(crate) fn region(tables: &[LiveView], key: &[u8]) -> Result<Region> {
+    let at = tables.partition_point(|table| table.is_before(key));
+    let behind = |end: Option<Vec<u8>>| Region {
+        keys: KeyRange {
+            start: key.to_vec(),
+            end,
+        },
+        ..Region::default()
+    };
+    Ok(match tables.get(at) {
+        None => behind(None),
+        Some(table) if table.first.as_slice() > key => behind(Some(table.first.clone())),
+        Some(table) => match table.range_deletes()? {
+            Some(deletes) => deletes.region(key),
+            None => Region::default(),
+        }
+        .clip(&table.visible),
+    })
+}
+
+/// As many tombstones as a range delete counts where it is asked how much the upper runs hide.
+const RANGE_DELETE_TOMBSTONES: u64 = 32;
 
 /// All runs of a family at one moment.
 #[derive(Debug, Default)]
@@ -297,6 +387,8 @@ pub(crate) struct Version {
     pub(crate) runs: Vec<Run>,
     /// Sizes of the runs.
     pub(crate) shape: Shape,
+    /// Whether some table holds range deletes: else no reader looks for any.
+    pub(crate) has_range_deletes: bool,
 }
 
 impl Version {
@@ -312,11 +404,31 @@ impl Version {
                 } else {
                     shape.upper_bytes += live.bytes();
                     shape.upper_entries += facts.entries;
-                    shape.upper_tombstones += facts.tombstones;
+                    let deletes = facts.range_deletes.saturating_mul(RANGE_DELETE_TOMBSTONES);
+                    shape.upper_tombstones = shape
+                        .upper_tombstones
+                        .saturating_add(facts.tombstones.saturating_add(deletes));
                 }
             }
         }
-        Version { runs, shape }
+        Version {
+            has_range_deletes: runs.iter().any(Run::has_range_deletes),
+            runs,
+            shape,
+        }
+    }
+}
+
+impl Version {
+    /// Bytes of tables of which everything visible lies inside of `range`.
+    pub(crate) fn bytes_inside(&self, range: &KeyRange) -> u64 {
+        let inside = |run: &Run| -> u64 {
+            let from = run.tables.partition_point(|table| table.first < range.start);
+            let tables = run.tables.get(from..).unwrap_or_default();
+            let inside = tables.iter().take_while(|table| !range.ends_before(&table.last));
+            inside.map(|table| table.table.record.facts.bytes).sum()
+        };
+        self.runs.iter().map(inside).sum()
     }
 }
 

@@ -5,9 +5,15 @@
 //! tier [`BOTTOM`] belong together; a removed table was there.
 
 use super::edit::{BOTTOM, Change, Edit, FamilyRecord, TableRecord};
-use crate::key::{Seqno, TableId};
+use crate::{
+    floor::Floors,
+    key::{Seqno, TableId},
+};
 use keybed_format::{Code, Error, Result};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 /// One family of the set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +22,8 @@ pub struct FamilySet {
     pub record: FamilyRecord,
     /// Its tables by (run, visible start, table id).
     tables: BTreeMap<(u64, Vec<u8>, TableId), TableRecord>,
+    /// Its floors.
+    pub floors: Arc<Floors>,
 }
 
 impl FamilySet {
@@ -146,6 +154,7 @@ impl VersionSet {
                     FamilySet {
                         record: record.clone(),
                         tables: BTreeMap::new(),
+                        floors: Arc::new(Floors::new(record.partition_prefix)),
                     },
                 );
             }
@@ -171,6 +180,15 @@ impl VersionSet {
                     .tables
                     .remove(&(*run, visible_start.clone(), *id))
                     .ok_or_else(|| wrong("a removed table was not there").with("table", id))?;
+            }
+            Change::RaiseFloor(id, floor) => Arc::make_mut(&mut self.family_mut(*id)?.floors)
+                .add(floor)
+                .map_err(|error| error.recode(Code::Malformed))?,
+            Change::ClearFamily(id, seqno) => {
+                let family = self.family_mut(*id)?;
+                family.tables.clear();
+                family.floors = Arc::new(Floors::new(family.record.partition_prefix));
+                self.next_seqno = self.next_seqno.max(*seqno);
             }
             // Memtables that were sealed together are flushed in any order.
             Change::NextSeqno(seqno) => self.next_seqno = self.next_seqno.max(*seqno),
@@ -220,6 +238,7 @@ impl VersionSet {
         for family in self.families.values() {
             changes.push(Change::CreateFamily(family.record.clone()));
             let id = family.record.id;
+            changes.extend(family.floors.iter().map(|floor| Change::RaiseFloor(id, floor)));
             changes.extend(
                 family
                     .tables

@@ -55,6 +55,20 @@ fn run(seed: u64, rounds: u64) -> History {
         for _ in 0..20 {
             subject.write(&mut model, &mut random).unwrap();
         }
+        if random.one_in(8) {
+            // Durable without a flush of anything else.
+            let family = random.index(2);
+            let began = sim.op_count();
+            subject.store.clear(subject.families[family]).unwrap();
+            model.0[family].clear();
+            let mut cleared = states.last().map(|state| state.model.clone()).unwrap_or_default();
+            cleared.0[family].clear();
+            states.push(State {
+                model: cleared,
+                began,
+                ended: sim.op_count(),
+            });
+        }
         let began = sim.op_count();
         match random.below(8) {
             0 => pinned.push(subject.store.pin().unwrap().finish().unwrap()),

@@ -3,6 +3,7 @@
 mod batches;
 mod crash;
 mod cursors;
+mod deletes;
 mod faults;
 mod fuzz_corpus;
 mod lazy;

@@ -4,7 +4,7 @@ use crate::support::{Map, content, simulated};
 use keybed_env::{Fs, Random, SimFs};
 use keybed_format::{ErrorKind, Result};
 use keybed_lsm::{
-    FamilyOptions, KeyRange, MemtableKind, Store, SumI64, TableId,
+    FamilyOptions, Floor, KeyRange, MemtableKind, Store, SumI64, TableId,
     table::TableFacts,
     version::{
         edit::{BOTTOM, Change, Edit, FamilyRecord, Origin, TableRecord},
@@ -212,12 +212,20 @@ fn golden_bytes_pin_the_format() {
         id: TableId(0x0123),
         visible_start: b"m".to_vec(),
     };
+    let floor = Change::RaiseFloor(
+        3,
+        Floor {
+            partition: b"part".to_vec(),
+            bound: b"b".to_vec(),
+            seqno: 120,
+        },
+    );
     log.append(&Edit {
-        changes: vec![remove, Change::NextSeqno(130)],
+        changes: vec![remove, Change::NextSeqno(130), floor],
     })
     .unwrap();
     log.append(&Edit {
-        changes: vec![Change::DropFamily(3)],
+        changes: vec![Change::ClearFamily(3, 140), Change::DropFamily(3)],
     })
     .unwrap();
     let bytes = fs.read(Path::new("MANIFEST-000012"), 1 << 20).unwrap();
@@ -230,7 +238,7 @@ fn golden_bytes_pin_the_format() {
     );
     let found = manifest::decode(12, &bytes).unwrap();
     assert_eq!((found.store_id, found.torn_bytes), (0xabcd, 0));
-    assert_eq!((found.set.next_seqno, found.set.families().count()), (130, 0));
+    assert_eq!((found.set.next_seqno, found.set.families().count()), (140, 0));
 }
 
 #[test]

@@ -4,7 +4,11 @@
 use crate::support::{Chain, Map, disk, pinned_content, simulated, tiny};
 use keybed_env::Random;
 use keybed_lsm::{Append, Family, FamilyOptions, MemtableKind, Store, StoreOptions, SumI64, Update, View};
-use std::{ops::Bound, path::Path, sync::Arc};
+use std::{
+    ops::{Bound, RangeBounds},
+    path::Path,
+    sync::Arc,
+};
 
 const FAMILIES: usize = 5;
 
@@ -26,6 +30,7 @@ fn options(number: usize) -> FamilyOptions {
         cut_prefix: (number % 3) as u8,
         prefix_bytes: (number % 4) as u16,
         bottom_filter: number % 5 != 1,
+        partition_prefix: (number % 2) as u8,
         ..FamilyOptions::default()
     }
 }
@@ -70,12 +75,22 @@ fn value(random: &mut Random, number: usize) -> Vec<u8> {
     vec![random.u64() as u8; random.index(bytes)]
 }
 
+/// A little above `key`.
+fn prefix_of_next(key: &[u8]) -> Option<Vec<u8>> {
+    let mut next = key.to_vec();
+    let last = next.last_mut()?;
+    *last = last.checked_add(3)?;
+    Some(next)
+}
+
 struct World {
     /// Options of a fresh store: real or simulated.
     fresh: Box<dyn FnMut() -> StoreOptions>,
     store: Option<Store>,
     families: Vec<Family>,
     models: Vec<Map>,
+    /// Bounds of floors by partition.
+    floors: Vec<Map>,
     views: Vec<(View, Vec<Map>)>,
     pins: Vec<(keybed_lsm::PinnedFiles, Vec<Map>)>,
 }
@@ -94,7 +109,19 @@ impl World {
         let number = random.index(FAMILIES);
         let family = self.families[number];
         let k = key(random);
-        match random.below(1000) {
+        match random.below(1060) {
+            1000..1024 => self.delete_range(random, number, k),
+            1024..1034 => {
+                let prefix = &k[..random.index(k.len() + 1)];
+                self.store().delete_prefix(family, prefix).unwrap();
+                self.models[number].retain(|key, _| !key.starts_with(prefix));
+            }
+            1034..1058 => self.raise_floor(random, number, &k),
+            1058..1060 => {
+                self.store().clear(family).unwrap();
+                self.models[number].clear();
+                self.floors[number].clear();
+            }
             0..350 => {
                 let v = value(random, number);
                 self.store().put(family, &k, &v).unwrap();
@@ -133,6 +160,57 @@ impl World {
             980..984 => self.store().wait_for_background().unwrap(),
             984..988 => self.reopen(dir),
             _ => self.check_views(what),
+        }
+    }
+
+    fn delete_range(&mut self, random: &mut Random, number: usize, k: Vec<u8>) {
+        let family = self.families[number];
+        // Mostly neighbours, so that something is left.
+        let other = if k.len() == 2 && !random.one_in(8) {
+            let first = u16::from_be_bytes([k[0], k[1]]);
+            first
+                .saturating_add(random.below(30) as u16)
+                .to_be_bytes()
+                .to_vec()
+        } else {
+            key(random)
+        };
+        let (low, high) = if k < other { (k, other) } else { (other, k) };
+        let bounds: (Bound<&[u8]>, Bound<&[u8]>) = match random.below(12) {
+            0 => (Bound::Included(&low), Bound::Unbounded),
+            1 => (Bound::Unbounded, Bound::Excluded(&high)),
+            2..5 if low != high => (Bound::Excluded(&low), Bound::Excluded(&high)),
+            5..8 => (Bound::Included(&low), Bound::Excluded(&high)),
+            _ => (Bound::Included(&low), Bound::Included(&high)),
+        };
+        self.store().delete_range(family, bounds).unwrap();
+        self.models[number].retain(|key, _| !bounds.contains(&key.as_slice()));
+    }
+
+    fn raise_floor(&mut self, random: &mut Random, number: usize, k: &[u8]) {
+        let family = self.families[number];
+        let prefix = usize::from(options(number).partition_prefix);
+        let Some((partition, rest)) = k.split_at_checked(prefix) else {
+            return;
+        };
+        let old = self.floors[number].get(partition).cloned();
+        assert_eq!(self.store().floor(family, partition).unwrap(), old);
+        // A little at a time, or the same again.
+        let bound = match &old {
+            Some(old) if random.one_in(3) => old.clone(),
+            Some(old) if random.one_in(2) => match prefix_of_next(old) {
+                Some(next) => next,
+                None => old.clone(),
+            },
+            _ if random.one_in(4) => rest.to_vec(),
+            _ => rest.iter().map(|byte| byte / 16).collect(),
+        };
+        let has_risen = self.store().raise_floor(family, partition, &bound).unwrap();
+        assert_eq!(has_risen, !bound.is_empty() && old.is_none_or(|old| old <= bound));
+        if has_risen {
+            let below = [partition, &bound].concat();
+            self.models[number].retain(|key, _| !key.starts_with(partition) || *key >= below);
+            self.floors[number].insert(partition.to_vec(), bound);
         }
     }
 
@@ -241,6 +319,8 @@ impl World {
 
     fn reopen(&mut self, dir: &Path) {
         self.pins.clear();
+        // The next owner of the directory knows nothing of views that are left over from this one.
+        self.views.clear();
         self.store.take().expect("open").close().unwrap();
         let mut store = Store::open(dir, (self.fresh)()).unwrap();
         self.families = families(&mut store);
@@ -271,6 +351,7 @@ fn run(seed: u64, steps: usize, simulate: bool) -> keybed_lsm::StoreCounts {
         families: families(&mut store),
         store: Some(store),
         models: vec![Map::new(); FAMILIES],
+        floors: vec![Map::new(); FAMILIES],
         views: Vec::new(),
         pins: Vec::new(),
     };

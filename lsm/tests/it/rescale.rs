@@ -238,6 +238,7 @@ impl World {
                 .enumerate()
                 .map(|(number, origins)| MountFamily {
                     name: format!("f{number}"),
+                    floors: Vec::new(),
                     options: family_options(number),
                     runs: put_together(origins, in_rows),
                 });

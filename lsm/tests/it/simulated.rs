@@ -60,7 +60,8 @@ impl Subject {
         let key = key(random.below(KEYS));
         let [plain, sums] = self.families;
         let number = random.u64();
-        match random.below(8) {
+        match random.below(9) {
+            8 => self.write_many(model, random)?,
             0 | 1 => {
                 self.store.delete(plain, &key)?;
                 model.0[0].remove(&key);
@@ -83,6 +84,24 @@ impl Subject {
                 model.0[1].insert(key, (old + more).to_le_bytes().to_vec());
             }
         }
+        Ok(())
+    }
+
+    /// Deletes neighbouring keys, or what lies below a floor.
+    fn write_many(&mut self, model: &mut Model, random: &mut Random) -> Result {
+        let family = random.index(2);
+        let from = random.below(KEYS);
+        if random.one_in(4) {
+            let bound = key(from / 4);
+            if self.store.raise_floor(self.families[family], b"", &bound)? {
+                model.0[family].retain(|key, _| *key >= bound);
+            }
+            return Ok(());
+        }
+        let range = key(from)..key(from + random.below(6));
+        self.store
+            .delete_range(self.families[family], &range.start[..]..&range.end[..])?;
+        model.0[family].retain(|key, _| !range.contains(key));
         Ok(())
     }
 

@@ -92,6 +92,7 @@ pub(crate) fn pinned_content(
         .iter()
         .enumerate()
         .map(|(number, family)| MountFamily {
+            floors: family.floors.clone(),
             name: family.name.clone(),
             options: options(number),
             runs: family

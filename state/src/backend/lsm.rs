@@ -75,7 +75,15 @@ impl LsmBackend {
             runs.extend((!tables.is_empty()).then_some(MountRun { tier: BOTTOM, tables }));
             if !runs.is_empty() {
                 let (name, options) = (family.name().into(), family_options(family));
-                families.push((family, MountFamily { name, options, runs }));
+                families.push((
+                    family,
+                    MountFamily {
+                        name,
+                        options,
+                        runs,
+                        floors: Vec::new(),
+                    },
+                ));
             }
         }
         let (mounted, families): (Vec<_>, Vec<_>) = families.into_iter().unzip();

@@ -13,7 +13,7 @@ use crate::{PendingSnapshot, StateFamily, WrittenSnapshot, processor::RunMerge, 
 use keybed_env::Fs;
 use keybed_format::{Error, Result};
 use keybed_lsm::{
-    PinnedRun, PinnedTable, Pinning,
+    PinnedFiles, PinnedRun, PinnedTable, Pinning,
     table::{BlockAccess, TableReader, TableView},
 };
 use keybed_snapshot::{
@@ -75,6 +75,7 @@ impl CapturedContent for CapturedStore {
         };
         let open_run = |run: &PinnedRun| run.tables.iter().map(open).collect::<Result<Vec<_>>>();
         let mut scans = Vec::new();
+        refuse_floors(&pinned)?;
         for family in StateFamily::ALL {
             let pinned = pinned.families.iter().find(|pinned| pinned.name == family.name());
             let runs = pinned.into_iter().flat_map(|pinned| &pinned.runs);
@@ -85,6 +86,14 @@ impl CapturedContent for CapturedStore {
             Ok(scans) => read(scans),
             Err(_) => unreachable!("there is one scan per family"),
         }
+    }
+}
+
+/// Handles carry no floors: what lies below one would come back at a restore.
+fn refuse_floors(pinned: &PinnedFiles) -> Result {
+    match pinned.families.iter().find(|family| !family.floors.is_empty()) {
+        Some(family) => Err(Error::invalid("a snapshot carries no floors").with("family", &family.name)),
+        None => Ok(()),
     }
 }
 
@@ -99,6 +108,7 @@ impl PendingSnapshot for PendingLsm {
             ledger,
         } = *self;
         let pinned = pinning.finish()?;
+        refuse_floors(&pinned)?;
         let mut tables = Tables::new(&ledger, sharing, &*fs, files);
         let mut families = Vec::new();
         for family in &pinned.families {
