@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `store` | [`Store`]: the owner's handle, sealing, taking notice of the background |
 //! | `wait` | flush, compact, close: waiting for the background |
+//! | `ingest`, `link`, `size` | tables from outside; an openable copy; how much there is |
 //! | `open`, [`mount`] | a store from its manifest; a store around tables that are there already |
 //! | `family`, [`options`] | key spaces of a store and what can be chosen |
 //! | `write`, `read`, `scan` | the owner's paths |
@@ -41,8 +42,10 @@ pub mod floor;
 mod flush;
 #[doc(hidden)]
 pub mod fuzzing;
+mod ingest;
 mod iter;
 pub mod key;
+mod link;
 mod memtable;
 pub mod merge_operator;
 pub mod mount;
@@ -55,6 +58,7 @@ mod read;
 mod scan;
 mod shared;
 mod shared_store;
+mod size;
 mod stats;
 mod store;
 pub mod table;
@@ -72,6 +76,7 @@ pub use compaction::{CompactionPause, MergeRate};
 pub use cursor::Cursor;
 pub use family::Family;
 pub use floor::Floor;
+pub use ingest::{IngestOptions, Transfer};
 pub use key::{Entry, EntryKind, KeyRange, Seqno, TableId};
 pub use memtable::MemtableKind;
 pub use merge_operator::{Append, MergeOperator, SumI64, SumU64};

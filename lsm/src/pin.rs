@@ -13,6 +13,7 @@ use crate::{
     flush,
     key::{KeyRange, Seqno, TableId},
     memtable::Sealed,
+    options::{FamilyOptions, StoreOptions},
     shared::{Shared, State},
     store::{LONG, Store},
     version::{LiveTable, Version, edit::DRAINING},
@@ -37,6 +38,7 @@ struct PinningFamily {
     sealed: Vec<Arc<Sealed>>,
     version: Arc<Version>,
     floors: Option<Arc<Floors>>,
+    options: FamilyOptions,
 }
 
 /// One visible part of a pinned table.
@@ -93,6 +95,7 @@ pub struct PinnedFamily {
     /// What is gone below them although the files may hold it: whoever mounts the files must mount these, too, or
     /// deleted keys come back.
     pub floors: Vec<Floor>,
+    pub(crate) options: FamilyOptions,
 }
 
 /// Immutable files that together hold a store's content at one moment. They stay on disk until this is dropped;
@@ -115,6 +118,11 @@ impl PinnedFiles {
             .iter()
             .flat_map(|family| &family.runs)
             .flat_map(|run| &run.tables)
+    }
+
+    /// Options of the store they are of.
+    pub(crate) fn options(&self) -> StoreOptions {
+        self.shared.options.clone()
     }
 }
 
@@ -140,6 +148,7 @@ impl Store {
             sealed: family.sealed.clone(),
             version: family.version.clone(),
             floors: family.active.memtable.floors().cloned(),
+            options: family.options.clone(),
         });
         Ok(Pinning {
             families: families.collect(),
@@ -247,6 +256,7 @@ impl PinningFamily {
             name: self.name.to_string(),
             runs: flushed.chain(runs).collect(),
             floors: self.floors.iter().flat_map(|floors| floors.iter()).collect(),
+            options: self.options.clone(),
         }
     }
 }

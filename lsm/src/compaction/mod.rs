@@ -15,7 +15,7 @@ pub(crate) mod job;
 pub(crate) mod output;
 pub mod picker;
 mod rate;
-mod request;
+pub(crate) mod request;
 pub(crate) mod resolve;
 pub(crate) mod work;
 

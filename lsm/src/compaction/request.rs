@@ -32,7 +32,7 @@ impl Drop for CompactionPause {
 }
 
 /// Inclusive start and exclusive end.
-fn key_range<'k>(range: &impl RangeBounds<&'k [u8]>) -> KeyRange {
+pub(crate) fn key_range<'k>(range: &impl RangeBounds<&'k [u8]>) -> KeyRange {
     let behind = |key: &[u8]| [key, &[0]].concat();
     KeyRange {
         start: match range.start_bound() {

@@ -1,11 +1,13 @@
 //! Behaviour of the engine as its users see it; one module per behaviour.
 
 mod batches;
+mod corruption;
 mod crash;
 mod cursors;
 mod deletes;
 mod faults;
 mod fuzz_corpus;
+mod ingest;
 mod lazy;
 mod limits;
 mod lock;
