@@ -142,6 +142,16 @@ impl Floors {
         Ok(())
     }
 
+    /// Whether [`Floors::note_write`] of `key` would change anything.
+    pub fn misses_write(&self, key: &[u8]) -> bool {
+        self.fragments.misses_write(key)
+    }
+
+    /// Remembers that a version of `key` was written that is newer than the floor above it.
+    pub fn note_write(&mut self, key: &[u8]) {
+        self.fragments.note_write(key);
+    }
+
     /// The seqno below which versions of `key` are gone.
     pub fn covering(&self, key: &[u8]) -> Option<Seqno> {
         self.fragments.covering(key)

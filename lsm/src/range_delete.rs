@@ -261,6 +261,11 @@ impl RangeDeletes {
         self.fragment(key).map(|(_, rest)| rest.seqno)
     }
 
+    /// Whether [`RangeDeletes::note_write`] of `key` would change anything.
+    pub fn misses_write(&self, key: &[u8]) -> bool {
+        self.fragment(key).is_some_and(|(_, rest)| !rest.is_rewritten)
+    }
+
     /// Remembers that a version of `key` was written that is newer than the fragment that covers it.
     pub fn note_write(&mut self, key: &[u8]) {
         let end = self

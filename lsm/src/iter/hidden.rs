@@ -142,7 +142,10 @@ fn shade(
         let region = floors.region(key);
         if let Some(seqno) = region.seqno {
             shade.below = shade.below.max(seqno);
-            shade.is_whole |= source.seqno_max() < seqno;
+            shade.is_whole |= match source {
+                Source::Memtable(_) => !region.is_rewritten,
+                Source::Run(run) => run.seqno_max() < seqno,
+            };
         }
         shade.keys = shade.keys.clip(&region.keys);
     }

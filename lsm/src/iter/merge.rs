@@ -5,12 +5,7 @@ use super::{
     RunIter,
     hidden::{Hidden, Layer},
 };
-use crate::{
-    floor::Floors,
-    key,
-    key::{Entry, Seqno},
-    memtable::MemtableIter,
-};
+use crate::{floor::Floors, key, key::Entry, memtable::MemtableIter};
 use keybed_format::Result;
 use std::{cmp::Ordering, ops::ControlFlow};
 
@@ -56,20 +51,11 @@ impl Source<'_> {
         }
     }
 
-    /// A seqno that no version in it exceeds.
-    pub(super) fn seqno_max(&self) -> Seqno {
-        match self {
-            Source::Memtable(iter) => iter.seqno_max(),
-            Source::Run(run) => {
-                let newest = run.tables().iter().map(|live| live.table.record.seqno_max());
-                newest.max().unwrap_or(0)
-            }
-        }
-    }
-
     /// Moves to the next version.
     #[inline]
     fn advance(&mut self) -> Result {
+        #[cfg(test)]
+        super::tests::MOVES.set(super::tests::MOVES.get() + 1);
         match self {
             Source::Memtable(iter) => {
                 iter.advance();
@@ -82,6 +68,8 @@ impl Source<'_> {
     /// Moves to the newest version of the next key, or of the previous one.
     #[inline]
     pub(super) fn step(&mut self, down: bool) -> Result {
+        #[cfg(test)]
+        super::tests::MOVES.set(super::tests::MOVES.get() + 1);
         match (self, down) {
             (Source::Run(run), false) => run.next_key(),
             (Source::Run(run), true) => run.prev_key(),
@@ -105,6 +93,8 @@ impl Source<'_> {
     }
 
     pub(super) fn seek(&mut self, key: &[u8]) -> Result {
+        #[cfg(test)]
+        super::tests::MOVES.set(super::tests::MOVES.get() + 1);
         match self {
             Source::Memtable(iter) => {
                 iter.seek(key);
@@ -115,6 +105,8 @@ impl Source<'_> {
     }
 
     pub(super) fn seek_before(&mut self, key: Option<&[u8]>) -> Result {
+        #[cfg(test)]
+        super::tests::MOVES.set(super::tests::MOVES.get() + 1);
         match self {
             Source::Memtable(iter) => {
                 iter.seek_before(key);

@@ -15,3 +15,6 @@ mod visible;
 pub(crate) use merge::{MergeIter, Source};
 pub(crate) use run::RunIter;
 pub(crate) use visible::VisibleIter;
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The tables of one run, one after the other, up and down.
 
 use crate::{
-    key::{Entry, KeyRange},
+    key::{Entry, KeyRange, Seqno},
     table::{TableIter, TableView},
     version::LiveView,
 };
@@ -44,6 +44,12 @@ impl<'a> RunIter<'a> {
     /// The run.
     pub(super) fn tables(&self) -> &'a [LiveView] {
         self.tables
+    }
+
+    /// A seqno that no version in it exceeds.
+    pub(super) fn seqno_max(&self) -> Seqno {
+        let newest = self.tables.iter().map(|live| live.table.record.seqno_max());
+        newest.max().unwrap_or(0)
     }
 
     /// Opens table `at`; none outside of the run or the bounds.

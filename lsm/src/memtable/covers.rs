@@ -17,7 +17,8 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Covers {
     pub(crate) deletes: Arc<RangeDeletes>,
-    /// All floors of the family at the time of the last write.
+    /// All floors of the family at the time of the last write. Those that come from the manifest know of no writes:
+    /// what they say of later ones holds for memtables alone.
     pub(crate) floors: Option<Arc<Floors>>,
     /// Those that rose since this memtable became active: they are logged with its flush.
     pub(crate) raised: BTreeMap<Vec<u8>, Floor>,
@@ -80,8 +81,11 @@ impl Covers {
     /// A version was written to `key`.
     #[cold]
     pub(super) fn note_write(&mut self, key: &[u8]) {
-        if self.deletes.covering(key).is_some() {
+        if self.deletes.misses_write(key) {
             Arc::make_mut(&mut self.deletes).note_write(key);
+        }
+        if let Some(floors) = self.floors.as_mut().filter(|floors| floors.misses_write(key)) {
+            Arc::make_mut(floors).note_write(key);
         }
     }
 

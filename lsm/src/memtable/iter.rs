@@ -95,11 +95,6 @@ impl<'a> MemtableIter<'a> {
         self.range_deletes.as_ref()
     }
 
-    /// A seqno that no version in it exceeds.
-    pub(crate) fn seqno_max(&self) -> Seqno {
-        self.memtable().seqno_max
-    }
-
     #[inline(always)]
     fn memtable(&self) -> &Memtable {
         self.held.memtable()

@@ -3,6 +3,7 @@
 use super::SharedStore;
 use crate::{batch::WriteBatch, family::Family, write::Update};
 use keybed_format::Result;
+use std::ops::RangeBounds;
 
 impl SharedStore {
     /// Gives `key` a value.
@@ -21,6 +22,38 @@ impl SharedStore {
     #[inline]
     pub fn delete(&self, family: Family, key: &[u8]) -> Result {
         self.exclusive(|store| store.delete(family, key))
+    }
+
+    /// Removes every key of a range.
+    ///
+    /// # Errors
+    /// As [`Store::delete_range`](crate::Store::delete_range).
+    pub fn delete_range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result {
+        self.exclusive(|store| store.delete_range(family, range))
+    }
+
+    /// Removes every key that begins with `prefix`.
+    ///
+    /// # Errors
+    /// As [`Store::delete_prefix`](crate::Store::delete_prefix).
+    pub fn delete_prefix(&self, family: Family, prefix: &[u8]) -> Result {
+        self.exclusive(|store| store.delete_prefix(family, prefix))
+    }
+
+    /// Removes everything of a partition below a bound; false if its floor lies above already.
+    ///
+    /// # Errors
+    /// As [`Store::raise_floor`](crate::Store::raise_floor).
+    pub fn raise_floor(&self, family: Family, partition: &[u8], bound: &[u8]) -> Result<bool> {
+        self.exclusive(|store| store.raise_floor(family, partition, bound))
+    }
+
+    /// Removes everything of a family.
+    ///
+    /// # Errors
+    /// As [`Store::clear`](crate::Store::clear).
+    pub fn clear(&self, family: Family) -> Result {
+        self.exclusive(|store| store.clear(family))
     }
 
     /// Applies a batch: all of its operations at one moment, or none.

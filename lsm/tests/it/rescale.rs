@@ -71,6 +71,10 @@ impl Part {
             let key = [&group.to_be_bytes()[..], &tail].concat();
             let number = random.index(FAMILIES);
             let (family, model) = (self.families[number], &mut models[number]);
+            if random.one_in(20) {
+                delete_many(&mut self.store, family, &range(self.groups), model, random, key);
+                continue;
+            }
             match (number, random.below(6)) {
                 (_, 0 | 1) => {
                     self.store.delete(family, &key).unwrap();
@@ -133,6 +137,49 @@ impl Part {
             }
         }
     }
+}
+
+/// Deletes by range, also beyond the groups of the store, or by a floor.
+fn delete_many(
+    store: &mut Store,
+    family: Family,
+    owned: &KeyRange,
+    model: &mut Map,
+    random: &mut Random,
+    key: Vec<u8>,
+) {
+    let (group, tail) = key.split_at(2);
+    if random.one_in(2) {
+        if store.raise_floor(family, group, tail).unwrap() {
+            model.retain(|other, _| !other.starts_with(group) || *other >= key);
+        }
+        return;
+    }
+    let deleted = match random.below(20) {
+        0 => KeyRange::all(),
+        1 => KeyRange {
+            start: key,
+            end: None,
+        },
+        2 => KeyRange::prefix(group),
+        _ => {
+            let mut end = key.clone();
+            end.push(random.below(20) as u8);
+            if let Some(last) = end.get_mut(3) {
+                *last = last.saturating_add(5);
+            }
+            KeyRange {
+                start: key,
+                end: Some(end),
+            }
+        }
+    };
+    let start = deleted.start.as_slice();
+    match &deleted.end {
+        Some(end) => store.delete_range(family, start..end.as_slice()).unwrap(),
+        None => store.delete_range(family, start..).unwrap(),
+    }
+    model.retain(|key, _| !owned.contains(key) || !deleted.contains(key));
 }
 
 /// What of `pinned` lies in `range`, family by family, newest run first.
@@ -220,10 +267,18 @@ impl World {
             let dir = PathBuf::from(format!("part-{}", self.opened));
             self.fs.create_dir_all(&dir).unwrap();
             let mut origins: Vec<Vec<Vec<MountRun>>> = vec![Vec::new(); FAMILIES];
+            let mut floors = vec![Vec::new(); FAMILIES];
             for (owned, pinned) in &pins {
                 let both = range(groups).clip(&range(*owned));
                 for (number, runs) in clipped(pinned, &both, &dir).into_iter().enumerate() {
                     origins[number].push(runs);
+                }
+                for (number, family) in pinned.families.iter().enumerate() {
+                    let inside = family
+                        .floors
+                        .iter()
+                        .filter(|floor| both.contains(&floor.partition));
+                    floors[number].extend(inside.cloned());
                 }
                 for table in pinned.tables() {
                     let to = Store::table_path(&dir, table.id);
@@ -238,7 +293,7 @@ impl World {
                 .enumerate()
                 .map(|(number, origins)| MountFamily {
                     name: format!("f{number}"),
-                    floors: Vec::new(),
+                    floors: floors[number].clone(),
                     options: family_options(number),
                     runs: put_together(origins, in_rows),
                 });
