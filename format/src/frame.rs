@@ -1,4 +1,4 @@
-//! Checksummed, position-bound frames of append-only logs (manifest; later the WAL).
+//! Checksummed, position-bound frames of append-only logs (the manifest, the write-ahead log).
 //!
 //! ```text
 //! frame   length u32 · synced u64 · xxh3-64 u64 · payload (`length` bytes)
@@ -27,6 +27,34 @@ pub fn write(id: u128, offset: u64, synced: u64, payload: &[u8]) -> Vec<u8> {
     let sum = sum(id, offset, head.as_slice(), payload);
     head.u64(sum).raw(payload);
     head.into_vec()
+}
+
+/// Begins a frame at the end of `out`, without copying what comes: the payload is to be appended, then [`finish`].
+#[inline]
+pub fn begin(out: &mut Sink) {
+    out.raw(&[0; HEADER_BYTES]);
+}
+
+/// Ends the frame that was begun at `start` of `out` and will lie at `offset` of the log `id`.
+///
+/// # Errors
+/// `InvalidArgument` if the payload is longer than [`PAYLOAD_BYTES_MAX`].
+#[inline]
+pub fn finish(id: u128, offset: u64, synced: u64, out: &mut Sink, start: usize) -> Result {
+    let frame = out.as_mut_vec().get_mut(start..).unwrap_or_default();
+    let Some((header, payload)) = frame.split_first_chunk_mut::<HEADER_BYTES>() else {
+        return Err(Error::invalid("a frame was not begun"));
+    };
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    if length > PAYLOAD_BYTES_MAX {
+        return Err(Error::invalid("the payload of a frame is too long")
+            .expected_found(PAYLOAD_BYTES_MAX, payload.len()));
+    }
+    header[..4].copy_from_slice(&length.to_le_bytes());
+    header[4..12].copy_from_slice(&synced.to_le_bytes());
+    let sum = sum(id, offset, &header[..12], payload);
+    header[12..].copy_from_slice(&sum.to_le_bytes());
+    Ok(())
 }
 
 fn sum(id: u128, offset: u64, head: &[u8], payload: &[u8]) -> u64 {
@@ -110,7 +138,7 @@ fn read(id: u128, at: u64, bytes: &[u8]) -> Result<(u64, &[u8])> {
 ///
 /// Tries every byte offset; the position-bound checksum makes a false hit a matter of 2⁻⁶⁴. The cheap test on
 /// the header (a synced offset beyond its own frame cannot be true) keeps the search linear on random bytes.
-fn witness(id: u128, bytes: &[u8], from: u64) -> u64 {
+pub fn witness(id: u128, bytes: &[u8], from: u64) -> u64 {
     let mut best = 0;
     for at in from as usize..bytes.len().saturating_sub(HEADER_BYTES - 1) {
         let rest = &bytes[at..];
@@ -150,6 +178,19 @@ mod tests {
             [b"a" as &[u8], b"", b"ccc"]
         );
         assert_eq!(replay.end, bytes.len() as u64);
+    }
+
+    #[test]
+    fn a_frame_in_place_equals_a_frame_of_its_own() {
+        for payload in [&b""[..], b"payload", &[7; 5000]] {
+            let mut out = Sink::new();
+            out.raw(b"before");
+            begin(&mut out);
+            out.raw(payload);
+            finish(5, 77, 33, &mut out, 6).unwrap();
+            assert_eq!(&out.as_slice()[6..], write(5, 77, 33, payload));
+        }
+        assert!(finish(5, 0, 0, &mut Sink::new(), 0).is_err());
     }
 
     #[test]

@@ -229,6 +229,11 @@ impl WriteFile for CountWriteFile {
         self.inner.len()
     }
 
+    fn reserve(&mut self, bytes: u64) -> Result {
+        self.counters.call(FsOp::Reserve);
+        self.inner.reserve(bytes)
+    }
+
     fn sync(&mut self) -> Result {
         self.counters.call(FsOp::Sync);
         self.inner.sync()?;

@@ -312,6 +312,10 @@ impl WriteFile for OsWriteFile {
         self.len
     }
 
+    fn reserve(&mut self, bytes: u64) -> Result {
+        super::reserve::reserve(&self.file, self.len, bytes).map_err(io_error("reserve", &self.path))
+    }
+
     fn sync(&mut self) -> Result {
         self.file.sync_data().map_err(io_error("sync", &self.path))
     }

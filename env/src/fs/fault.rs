@@ -35,7 +35,8 @@ use std::{
 pub enum Fault {
     /// The medium fails: any call.
     Eio,
-    /// The medium is full: calls that need space. An appended piece is not written at all.
+    /// The medium is full: calls that need space. An appended piece is not written at all. Appends to space that was
+    /// [reserved](super::WriteFile::reserve), and their sync, do not meet it.
     Enospc,
     /// A read ends before the buffer is full.
     ShortRead,
@@ -64,14 +65,14 @@ impl Fault {
     /// Whether a call of this kind can meet the fault.
     pub fn applies_to(self, op: FsOp) -> bool {
         use FsOp::{
-            Copy, Create, CreateDir, Link, List, Lock, Map, Open, OpenAppend, Read, Rename, Sync, SyncDir,
-            Truncate, Write,
+            Copy, Create, CreateDir, Link, List, Lock, Map, Open, OpenAppend, Read, Rename, Reserve, Sync,
+            SyncDir, Truncate, Write,
         };
         match self {
             Fault::Eio => true,
             Fault::Enospc => matches!(
                 op,
-                Create | Write | Sync | SyncDir | Rename | Link | Copy | CreateDir | Lock
+                Create | Write | Reserve | Sync | SyncDir | Rename | Link | Copy | CreateDir | Lock
             ),
             Fault::ShortRead => op == Read,
             Fault::ShortWrite => op == Write,
@@ -206,12 +207,17 @@ struct FaultState {
 impl Faults {
     /// Notes a call and says whether it fails.
     fn meet(&self, op: FsOp, path: &Path) -> Option<Fault> {
+        self.meet_if(op, path, |_| true)
+    }
+
+    /// As `meet`, for a call that some faults cannot meet now.
+    fn meet_if(&self, op: FsOp, path: &Path, can_meet: impl Fn(Fault) -> bool) -> Option<Fault> {
         let state = &mut *self.0.lock();
         state.calls += 1;
         let fault = state
             .plan
             .as_ref()
-            .filter(|plan| plan.matches(op, path))
+            .filter(|plan| plan.matches(op, path) && can_meet(plan.fault))
             .and_then(|plan| {
                 state.matched += 1;
                 let hit = state.matched == plan.nth || (plan.forever && state.matched > plan.nth);
@@ -290,6 +296,7 @@ impl FaultFs {
 
     fn writer(&self, inner: Box<dyn WriteFile>, path: &Path) -> Box<dyn WriteFile> {
         Box::new(FaultWriteFile {
+            reserved: inner.len(),
             inner,
             path: path.into(),
             faults: self.faults.clone(),
@@ -404,13 +411,17 @@ impl ReadFile for FaultReadFile {
 #[derive(Debug)]
 struct FaultWriteFile {
     inner: Box<dyn WriteFile>,
+    /// Up to here there is space for sure.
+    reserved: u64,
     path: PathBuf,
     faults: Arc<Faults>,
 }
 
 impl WriteFile for FaultWriteFile {
     fn append(&mut self, bytes: &[u8]) -> Result {
-        let Some(fault) = self.faults.meet(FsOp::Write, &self.path) else {
+        let has_space = self.inner.len() + bytes.len() as u64 <= self.reserved;
+        let can_meet = |fault| !(has_space && fault == Fault::Enospc);
+        let Some(fault) = self.faults.meet_if(FsOp::Write, &self.path, can_meet) else {
             return self.inner.append(bytes);
         };
         if fault == Fault::ShortWrite {
@@ -423,8 +434,17 @@ impl WriteFile for FaultWriteFile {
         self.inner.len()
     }
 
+    fn reserve(&mut self, bytes: u64) -> Result {
+        self.faults.check(FsOp::Reserve, &self.path)?;
+        self.inner.reserve(bytes)?;
+        self.reserved = self.reserved.max(self.inner.len() + bytes);
+        Ok(())
+    }
+
     fn sync(&mut self) -> Result {
-        let Some(fault) = self.faults.meet(FsOp::Sync, &self.path) else {
+        let has_space = self.inner.len() <= self.reserved;
+        let can_meet = |fault| !(has_space && fault == Fault::Enospc);
+        let Some(fault) = self.faults.meet_if(FsOp::Sync, &self.path, can_meet) else {
             return self.inner.sync();
         };
         self.inner.fail_sync();

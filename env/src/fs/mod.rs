@@ -23,6 +23,8 @@ mod fault;
 #[allow(unsafe_code)]
 mod map;
 mod op;
+#[allow(unsafe_code)]
+mod reserve;
 mod sim;
 
 pub use count::{CountFs, FsCounts};
@@ -339,6 +341,16 @@ pub trait WriteFile: Send + Debug {
 
     /// Bytes appended plus bytes there when it was opened.
     fn len(&self) -> u64;
+
+    /// Sets space aside for `bytes` more bytes, so that appending them does not meet a full medium. The file's length
+    /// stays. Where the medium knows no such thing nothing happens.
+    ///
+    /// # Errors
+    /// `IoFailed`, usually because there is not so much space: the file is as it was and may be appended to.
+    fn reserve(&mut self, bytes: u64) -> Result {
+        let _ = bytes;
+        Ok(())
+    }
 
     /// Whether the file has no bytes.
     fn is_empty(&self) -> bool {

@@ -33,6 +33,8 @@ calls! {
     OpenAppend = "open-append",
     /// [`WriteFile::append`](super::WriteFile::append).
     Write = "write",
+    /// [`WriteFile::reserve`](super::WriteFile::reserve).
+    Reserve = "reserve",
     /// [`WriteFile::sync`](super::WriteFile::sync).
     Sync = "sync",
     /// [`Fs::sync_dir`](super::Fs::sync_dir).

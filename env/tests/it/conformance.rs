@@ -344,3 +344,19 @@ fn a_relative_path_can_be_told_to_another_process() {
     assert_eq!(OsFs.absolute(path).unwrap(), here.join(path));
     assert_eq!(OsFs.absolute(&here).unwrap(), here);
 }
+
+#[test]
+fn reserving_space_changes_neither_length_nor_bytes() {
+    on_every_file_system(|fs, root| {
+        let path = root.join("log");
+        let mut file = fs.create(&path).unwrap();
+        file.reserve(1 << 20).unwrap();
+        assert_eq!(file.len(), 0);
+        file.append(b"one").unwrap();
+        file.reserve(0).unwrap();
+        file.append(b"two").unwrap();
+        file.sync().unwrap();
+        assert_eq!(read(fs, &path), b"onetwo");
+        assert_eq!(fs.append(&path).unwrap().len(), 6);
+    });
+}

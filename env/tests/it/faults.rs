@@ -151,3 +151,20 @@ fn counters_count_calls_and_bytes() {
     file.sync().unwrap();
     assert_eq!(fs.counts().since(&first).bytes_synced, 3);
 }
+
+#[test]
+fn a_full_medium_is_met_where_space_is_reserved_and_not_where_it_was() {
+    let fs = FaultFs::new(Arc::new(SimFs::new()));
+    let mut file = fs.create(Path::new("log")).unwrap();
+    file.reserve(100).unwrap();
+    fs.arm(FaultPlan::new(Fault::Enospc, 1).forever());
+    file.append(&[1; 100]).unwrap();
+    file.sync().unwrap();
+    assert_eq!(fs.triggered(), 0);
+    assert!(file.reserve(1).is_err());
+    assert!(file.append(b"x").is_err());
+    fs.heal();
+    file.reserve(1).unwrap();
+    file.append(b"x").unwrap();
+    assert_eq!(file.len(), 101);
+}
