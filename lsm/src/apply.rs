@@ -7,14 +7,16 @@
 use crate::{
     batch::{Op, WriteBatch},
     family::{Family, OwnedFamily},
-    key::{self, EntryKind, VALUE_BYTES_MAX, check_sizes},
-    memtable::Probe,
+    floor::Floor,
+    key::{self, EntryKind, KEY_BYTES_MAX, KeyRange, VALUE_BYTES_MAX, check_sizes},
+    memtable::{Memtable, Probe},
     merge_operator,
+    options::FamilyOptions,
     read::Value,
     store::Store,
     write::{Step, no_operator, too_large},
 };
-use keybed_format::{Error, Result};
+use keybed_format::{Code, Error, Result};
 
 /// Values that a batch appends to and that lie in no memtable, by the operation's place in the batch.
 type Bases = Vec<(usize, Vec<u8>)>;
@@ -31,7 +33,22 @@ impl Store {
         batch.check()?;
         self.before_write()?;
         let bases = self.check_batch(batch)?;
-        self.apply(batch.ops(), &bases);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if self.journal.is_on() {
+            self.log_all(batch.ops())?;
+        }
+        let mut out = std::mem::take(&mut self.scratch);
+        let mut bases = bases.iter().peekable();
+        for (at, op) in batch.ops().enumerate() {
+            let base = bases
+                .next_if(|(of, _)| *of == at)
+                .map(|(_, base)| base.as_slice());
+            self.apply_one(op, base, &mut out)
+                .expect("nothing of a batch that was checked can fail");
+        }
+        self.scratch = out;
         Ok(())
     }
 
@@ -43,6 +60,11 @@ impl Store {
             match op {
                 Op::Put { key, value, .. } => check_sizes(key, value)?,
                 Op::Delete { key, .. } => check_sizes(key, &[])?,
+                Op::DeleteRange { start, end, .. } => {
+                    check_bound(start)?;
+                    check_bound(end.unwrap_or_default())?;
+                }
+                Op::RaiseFloor { .. } => unreachable!("a batch raises no floors"),
                 Op::Merge { key, operand, .. } => {
                     check_sizes(key, operand)?;
                     let operator = owned.options.merge.as_deref().ok_or_else(no_operator)?;
@@ -78,28 +100,44 @@ impl Store {
         Ok(bases)
     }
 
-    /// Applies operations that were checked.
-    pub(crate) fn apply<'a>(&mut self, ops: impl Iterator<Item = Op<'a>>, bases: &[(usize, Vec<u8>)]) {
-        let mut out = std::mem::take(&mut self.scratch);
-        let mut bases = bases.iter().peekable();
-        for (at, op) in ops.enumerate() {
-            let base = bases
-                .next_if(|(of, _)| *of == at)
-                .map(|(_, base)| base.as_slice());
-            self.apply_one(op, base, &mut out);
-        }
-        self.scratch = out;
-    }
-
-    fn apply_one(&mut self, op: Op<'_>, base: Option<&[u8]>, out: &mut Vec<u8>) {
+    /// Applies an operation that was checked; `base` is what it appends to if no memtable holds that.
+    ///
+    /// # Errors
+    /// Those of reading what is appended to; not if `base` is given or a memtable holds it.
+    pub(crate) fn apply_one(&mut self, op: Op<'_>, base: Option<&[u8]>, out: &mut Vec<u8>) -> Result {
         let family = Family(op.family());
         let owned = &self.families[op.family() as usize];
-        let (Op::Put { key, .. } | Op::Delete { key, .. } | Op::Merge { key, .. } | Op::Append { key, .. }) =
-            op;
+        let key = match op {
+            Op::Put { key, .. } | Op::Delete { key, .. } | Op::Merge { key, .. } | Op::Append { key, .. } => {
+                key
+            }
+            Op::DeleteRange { start, end, .. } => {
+                let range = KeyRange {
+                    start: start.to_vec(),
+                    end: end.map(<[u8]>::to_vec),
+                };
+                let seqno = self.next_seqno;
+                return self.cover(family, |memtable, _| {
+                    memtable.delete_range(&range, seqno);
+                    Ok(())
+                });
+            }
+            Op::RaiseFloor { partition, bound, .. } => {
+                let floor = Floor {
+                    partition: partition.to_vec(),
+                    bound: bound.to_vec(),
+                    seqno: self.next_seqno,
+                };
+                return self.cover(family, |memtable, options| {
+                    memtable.raise_floor(options.partition_prefix, floor).map(drop)
+                });
+            }
+        };
         let hash = key::hash(key);
         let probe = owned.active.memtable.find(key, hash);
         out.clear();
         let (step, more) = match op {
+            Op::DeleteRange { .. } | Op::RaiseFloor { .. } => return Ok(()),
             Op::Put { value, .. } => (Step::Store(EntryKind::Put), value),
             Op::Delete { .. } => (Step::Store(EntryKind::Delete), &[][..]),
             Op::Merge { operand, .. } => {
@@ -108,19 +146,48 @@ impl Store {
             }
             Op::Append { bytes, .. } => match (probe, base) {
                 (Probe::Vacant { .. }, Some(base)) => {
+                    // The batch itself may have removed it.
+                    let base = if owned.active.memtable.hides_older(key) {
+                        &[]
+                    } else {
+                        base
+                    };
                     out.extend_from_slice(base);
                     out.extend_from_slice(bytes);
                     (Step::Replace(EntryKind::Put), bytes)
                 }
-                // The key is in the memtable, or its family's appends need no base: nothing is read here.
-                _ => {
-                    let planned = owned.plan_append(probe, key, hash, bytes, out);
-                    (planned.unwrap_or_else(|_| beside(probe)), bytes)
-                }
+                _ => (owned.plan_append(probe, key, hash, bytes, out)?, bytes),
             },
         };
         self.add_by(family, probe, key, step, more, out);
+        Ok(())
     }
+}
+
+impl Store {
+    /// Removes many keys at once.
+    fn cover(
+        &mut self,
+        family: Family,
+        cover: impl FnOnce(&mut Memtable, &FamilyOptions) -> Result,
+    ) -> Result {
+        let owned = &mut self.families[family.0 as usize];
+        let memtable = &mut owned.active.memtable;
+        let before = memtable.bytes();
+        cover(memtable, &owned.options)?;
+        let grown = memtable.bytes() - before;
+        self.after_write(family, grown);
+        Ok(())
+    }
+}
+
+/// Refuses the bound of a range that is longer than the first key behind a key.
+fn check_bound(bound: &[u8]) -> Result {
+    if bound.len() > KEY_BYTES_MAX + 1 {
+        return Err(Error::new(Code::KeyTooLarge, "the bound of a range is too long")
+            .expected_found(KEY_BYTES_MAX + 1, bound.len()));
+    }
+    Ok(())
 }
 
 /// Keeps an operand that cannot be folded now.

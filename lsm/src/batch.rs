@@ -6,12 +6,16 @@
 //!   2 delete
 //!   3 merge    operand (varint length, bytes)
 //!   4 append   bytes (varint length, bytes)
+//!
+//!   5 delete range   start (varint length, bytes) · flag u8 [end (varint length, bytes)]      instead of a key
+//!   6 raise floor    partition (varint length, bytes) · bound (varint length, bytes)           only in a log
 //! ```
 //! A frame of the log holds the same bytes behind the first seqno, with the family's number in the manifest in the
 //! place of its token. Page: docs/format/wal.md.
 
-use crate::family::Family;
+use crate::{family::Family, key::KeyRange};
 use keybed_format::{Cursor, Error, Result, Sink, frame};
+use std::ops::RangeBounds;
 
 /// Longest batch in bytes: what a frame of the log can hold.
 pub const BATCH_BYTES_MAX: usize = frame::PAYLOAD_BYTES_MAX as usize - SEQNO_BYTES;
@@ -23,6 +27,8 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const MERGE: u8 = 3;
 const APPEND: u8 = 4;
+const DELETE_RANGE: u8 = 5;
+const RAISE_FLOOR: u8 = 6;
 
 /// Writes to any number of families that [`Store::write`](crate::Store::write) applies all or not at all, in their
 /// order. Building one checks nothing; sizes and families are checked when it is written.
@@ -68,6 +74,18 @@ pub(crate) enum Op<'a> {
         key: &'a [u8],
         bytes: &'a [u8],
     },
+    /// The keys from `start` to before `end` go; without an end all from `start` on.
+    DeleteRange {
+        family: u32,
+        start: &'a [u8],
+        end: Option<&'a [u8]>,
+    },
+    /// Everything of the partition below the bound goes.
+    RaiseFloor {
+        family: u32,
+        partition: &'a [u8],
+        bound: &'a [u8],
+    },
 }
 
 impl<'a> Op<'a> {
@@ -76,8 +94,22 @@ impl<'a> Op<'a> {
         let (Op::Put { family, .. }
         | Op::Delete { family, .. }
         | Op::Merge { family, .. }
-        | Op::Append { family, .. }) = self;
+        | Op::Append { family, .. }
+        | Op::DeleteRange { family, .. }
+        | Op::RaiseFloor { family, .. }) = self;
         *family
+    }
+
+    /// The same operation in another family.
+    pub(crate) fn with_family(mut self, other: u32) -> Self {
+        let (Op::Put { family, .. }
+        | Op::Delete { family, .. }
+        | Op::Merge { family, .. }
+        | Op::Append { family, .. }
+        | Op::DeleteRange { family, .. }
+        | Op::RaiseFloor { family, .. }) = &mut self;
+        *family = other;
+        self
     }
 
     /// Writes the operation behind `out`, with `family` in the place of its own.
@@ -88,6 +120,17 @@ impl<'a> Op<'a> {
             Op::Delete { key, .. } => (DELETE, *key, None),
             Op::Merge { key, operand, .. } => (MERGE, *key, Some(*operand)),
             Op::Append { key, bytes, .. } => (APPEND, *key, Some(*bytes)),
+            Op::DeleteRange { start, end, .. } => {
+                out.u8(DELETE_RANGE)
+                    .varint(u64::from(family))
+                    .bytes(start)
+                    .bool(end.is_some());
+                if let Some(end) = end {
+                    out.bytes(end);
+                }
+                return;
+            }
+            Op::RaiseFloor { partition, bound, .. } => (RAISE_FLOOR, *partition, Some(*bound)),
         };
         out.u8(tag).varint(u64::from(family)).bytes(key);
         if let Some(body) = body {
@@ -119,6 +162,16 @@ impl<'a> Op<'a> {
                 family,
                 key,
                 bytes: c.bytes()?,
+            },
+            DELETE_RANGE => Op::DeleteRange {
+                family,
+                start: key,
+                end: if c.bool()? { Some(c.bytes()?) } else { None },
+            },
+            RAISE_FLOOR => Op::RaiseFloor {
+                family,
+                partition: key,
+                bound: c.bytes()?,
             },
             other => return Err(c.malformed("an operation is not known").with("found", other)),
         })
@@ -204,6 +257,20 @@ impl WriteBatch {
             family: family.0,
             key,
             bytes,
+        })
+    }
+
+    /// Removes every key of a range, as [`Store::delete_range`](crate::Store::delete_range); an empty range adds
+    /// nothing.
+    pub fn delete_range<'k>(&mut self, family: Family, range: impl RangeBounds<&'k [u8]>) -> &mut Self {
+        let range = KeyRange::of(&range);
+        if range.is_empty() {
+            return self;
+        }
+        self.push(Op::DeleteRange {
+            family: family.0,
+            start: &range.start,
+            end: range.end.as_deref(),
         })
     }
 

@@ -6,7 +6,13 @@
 //! | `raise_floor` | a pair in memory | one look-up per read of the family |
 //! | `clear` | an edit | nothing |
 
-use crate::{family::Family, floor::Floor, key::KeyRange, store::Store};
+use crate::{
+    batch::Op,
+    family::Family,
+    floor::{FLOORS_MAX, Floor},
+    key::KeyRange,
+    store::Store,
+};
 use keybed_format::Result;
 use std::ops::RangeBounds;
 
@@ -49,13 +55,22 @@ impl Store {
     fn delete_keys(&mut self, family: Family, range: &KeyRange) -> Result {
         self.before_write()?;
         let (seqno, target_bytes) = (self.next_seqno, self.shared.options.target_file_bytes);
-        let owned = self.owned_mut(family)?;
-        let memtable = &mut owned.active.memtable;
+        let owned = self.owned(family)?;
+        let memtable = &owned.active.memtable;
         if range.is_empty()
             || (memtable.is_empty() && owned.sealed.is_empty() && owned.version.runs.is_empty())
         {
             return Ok(());
         }
+        if self.journal.is_on() {
+            self.log_all(std::iter::once(Op::DeleteRange {
+                family: family.0,
+                start: &range.start,
+                end: range.end.as_deref(),
+            }))?;
+        }
+        let owned = self.owned_mut(family)?;
+        let memtable = &mut owned.active.memtable;
         let before = memtable.bytes();
         memtable.delete_range(range, seqno);
         let grown = memtable.bytes() - before;
@@ -97,6 +112,13 @@ impl Store {
     pub fn raise_floor(&mut self, family: Family, partition: &[u8], bound: &[u8]) -> Result<bool> {
         self.before_write()?;
         let seqno = self.next_seqno;
+        if self.journal.is_on() && self.would_raise(family, partition, bound)? {
+            self.log_all(std::iter::once(Op::RaiseFloor {
+                family: family.0,
+                partition,
+                bound,
+            }))?;
+        }
         let owned = self.owned_mut(family)?;
         let floor = Floor {
             partition: partition.to_vec(),
@@ -111,6 +133,21 @@ impl Store {
             self.after_write(family, grown);
         }
         Ok(has_risen)
+    }
+
+    /// Whether a floor would rise: what changes nothing is not logged, and takes no seqno.
+    fn would_raise(&self, family: Family, partition: &[u8], bound: &[u8]) -> Result<bool> {
+        let owned = self.owned(family)?;
+        let floor = Floor {
+            partition: partition.to_vec(),
+            bound: bound.to_vec(),
+            seqno: self.next_seqno,
+        };
+        floor.check(owned.options.partition_prefix)?;
+        let floors = owned.active.memtable.floors();
+        let old = floors.and_then(|floors| floors.get(partition));
+        let has_room = old.is_some() || floors.is_none_or(|floors| floors.len() < FLOORS_MAX);
+        Ok(has_room && !bound.is_empty() && old.is_none_or(|old| old.bound.as_slice() <= bound))
     }
 
     /// The bound of a partition's floor; `None` without one.
@@ -134,6 +171,8 @@ impl Store {
         self.refresh();
         let id = self.shared_id(family)?;
         let seqno = self.next_seqno;
+        // What comes earlier, in other families, must not be lost where this is kept.
+        self.shared.sync_whole_log()?;
         self.shared.clear(family.0 as usize, id, seqno)?;
         self.next_seqno += 1;
         // The owner takes over an empty memtable and an empty version.

@@ -23,6 +23,8 @@ pub struct Family(pub(crate) u32);
 /// A family, as the owner sees it.
 #[derive(Debug)]
 pub(crate) struct OwnedFamily {
+    /// Number in the manifest.
+    pub(crate) id: u32,
     pub(crate) name: Arc<str>,
     pub(crate) options: FamilyOptions,
     /// The operator is [`Append`]: merging is adding bytes.
@@ -42,6 +44,7 @@ impl OwnedFamily {
     /// Around a shared family, with an empty memtable.
     pub(crate) fn new(shared: &SharedFamily, seed: u64) -> Self {
         let mut family = OwnedFamily {
+            id: shared.id,
             name: shared.name.as_str().into(),
             options: FamilyOptions::default(),
             appends: false,
@@ -176,6 +179,8 @@ impl Store {
     pub fn drop_family(&mut self, family: Family) -> Result {
         self.check_open()?;
         let id = self.shared_id(family)?;
+        // What comes earlier, in other families, must not be lost where this is kept.
+        self.shared.sync_whole_log()?;
         self.shared.alter(|_| Edit {
             changes: vec![Change::DropFamily(id)],
         })?;

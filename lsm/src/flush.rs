@@ -186,8 +186,15 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
     let tables = output.finish()?;
     let table = tables.first().cloned();
     let mut edit = Edit {
-        changes: vec![Change::NextSeqno(sealed.memtable.seqnos().1 + 1)],
+        changes: vec![
+            Change::NextSeqno(sealed.memtable.seqnos().1 + 1),
+            Change::Flushed(id, sealed.memtable.seqnos().1),
+        ],
     };
+    if shared.is_durable() && sealed.needs_log {
+        shared.sync_whole_log()?;
+        edit.changes.push(Change::LogSynced(sealed.memtable.seqnos().1));
+    }
     edit.changes.extend(
         tables
             .iter()

@@ -10,6 +10,7 @@
 //! | `write`, `read`, `scan` | the owner's paths |
 //! | `warm` | many reads at a time |
 //! | `batch`, `apply` | writes that take effect together |
+//! | `wal/`, `journal`, `recover` | the write-ahead log; the store's side of it; replaying it |
 //! | `memtable/`, `arena` | the newest versions, in memory |
 //! | [`budget`] | one bound on the memory of many stores |
 //! | `flush` | from sealed memtable to table |
@@ -44,6 +45,7 @@ mod flush;
 pub mod fuzzing;
 mod ingest;
 mod iter;
+mod journal;
 pub mod key;
 mod link;
 mod memtable;
@@ -55,6 +57,7 @@ mod pin;
 pub mod pressure;
 pub mod range_delete;
 mod read;
+mod recover;
 mod scan;
 mod shared;
 mod shared_store;
@@ -66,6 +69,7 @@ mod transaction;
 pub mod version;
 mod view;
 mod wait;
+mod wal;
 mod warm;
 mod write;
 

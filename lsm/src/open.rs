@@ -1,7 +1,7 @@
-//! Opening a store: lock → CURRENT → manifest → tables → new manifest → tidy up.
+//! Opening a store: lock → CURRENT → manifest → log → tables → new manifest → tidy up → replay.
 //!
 //! ```text
-//! LOCK  CURRENT  MANIFEST-000007  0123…cdef.sst …
+//! LOCK  CURRENT  MANIFEST-000007  WAL-000012 …  0123…cdef.sst …
 //! ```
 //! Every open starts a new manifest, which drops a torn tail for good. Files are removed only under the lock, only by
 //! names of the patterns above, and only after the new manifest is in charge.
@@ -10,8 +10,10 @@ use crate::{
     budget::MemoryBudget,
     compaction::picker::Wishes,
     family::built_in,
+    journal::{self, Journal},
     key::TableId,
-    options::{FamilyOptions, StoreOptions},
+    options::{Durability, FamilyOptions, StoreOptions},
+    recover,
     shared::{Catalogue, Shared, SharedFamily, State, floors_of, table_id, table_path, version_of},
     store::Store,
     table::{TableReader, open_files::OpenFiles},
@@ -21,6 +23,7 @@ use crate::{
         manifest::{self, Manifest},
         set::VersionSet,
     },
+    wal::{self, reader::Found, writer::Writer},
 };
 use keybed_env::{
     Fs, Random,
@@ -79,27 +82,25 @@ impl Store {
                     Error::new(Code::ManifestCorrupt, "the numbers of manifests are used up")
                         .in_file(dir.join(name))
                 })?;
-                let start = Start {
+                let mut start = Start {
                     number,
                     store_id: found.store_id,
                     set: found.set,
                 };
-                let store = assemble(dir, options, locked, start)?;
-                store
-                    .shared
-                    .counters
-                    .torn_bytes
-                    .store(found.torn_bytes, Ordering::Relaxed);
-                Ok(store)
+                let log = recover::look(&*fs, dir, &locked.files, start.store_id, &start.set)?;
+                let durable = options.durability != Durability::None;
+                recover::mend(&*fs, dir, &log, durable, &mut start.set)?;
+                assemble(dir, options, locked, start, found.torn_bytes, &log)
             }
             None => {
-                if let Some(table) = locked.files.iter().find(|name| table_id(name).is_some()) {
+                let is_ours = |name: &&String| table_id(name).is_some() || wal::file_number(name).is_some();
+                if let Some(file) = locked.files.iter().find(is_ours) {
                     return Err(Error::new(
                         Code::ManifestCorrupt,
-                        "CURRENT is missing although there are tables",
+                        "CURRENT is missing although there are tables or a log",
                     )
                     .in_file(dir.join(manifest::CURRENT))
-                    .with("table", table));
+                    .with("file", file));
                 }
                 create(dir, options, locked, VersionSet::default())
             }
@@ -124,6 +125,8 @@ pub(crate) fn create(
             store_id,
             set,
         },
+        0,
+        &Found::default(),
     )
 }
 
@@ -135,7 +138,14 @@ pub(crate) struct Start {
 }
 
 /// Opens the tables, starts the manifest, tidies up.
-fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start) -> Result<Store> {
+fn assemble(
+    dir: &Path,
+    mut options: StoreOptions,
+    locked: Locked,
+    start: Start,
+    torn_bytes: u64,
+    log: &Found,
+) -> Result<Store> {
     let fs = options.fs.clone();
     let graveyard = Arc::new(Graveyard::default());
     let budget = options.budget.get_or_insert_with(MemoryBudget::unlimited).clone();
@@ -155,9 +165,10 @@ fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start)
         }
     }
     let manifest = Manifest::create(&*fs, dir, start.number, start.store_id, start.set)?;
-    let named = manifest.set().table_ids();
+    let set = manifest.set().clone();
+    let named = set.table_ids();
     for name in &locked.files {
-        if is_stray(name, start.number, &named) {
+        if is_stray(name, start.number, set.log.floor, &named) {
             fs.remove_file(&dir.join(name))?;
         }
     }
@@ -194,15 +205,38 @@ fn assemble(dir: &Path, mut options: StoreOptions, locked: Locked, start: Start)
         next_run: manifest.set().run_max(),
         ..State::default()
     };
-    let next_seqno = manifest.set().next_seqno;
+    // 0 stands for "nothing yet" where the manifest tells up to which write something holds.
+    let next_seqno = manifest.set().next_seqno.max(1);
     let seed = options.ids.fresh()? as u64;
     let catalogue = Catalogue { manifest, tables };
     let shared = Shared::new(dir, options, locked.lock, catalogue, graveyard, opener, state);
-    Ok(Store::new(shared, next_seqno, Random::from_seed(seed)))
+    let torn_bytes = torn_bytes + log.torn_bytes;
+    shared.counters.torn_bytes.store(torn_bytes, Ordering::Relaxed);
+    let mut store = Store::new(shared, next_seqno, Random::from_seed(seed));
+    store.replay(log, start.store_id, &set)?;
+    let options = &store.shared.options;
+    let writer = (options.durability != Durability::None).then(|| {
+        let previous = log.good.last().map_or((0, 0), |last| (last.number, last.end));
+        Writer::new(
+            fs.clone(),
+            dir.to_path_buf(),
+            start.store_id,
+            log.number_max.max(set.log.floor) + 1,
+            previous,
+            options.wal_bytes_max,
+        )
+    });
+    store.journal = Journal::new(writer, recover::kept(log));
+    store.retire_log_files();
+    journal::start_interval(&store.shared);
+    Ok(store)
 }
 
 /// Whether a file of our patterns is nobody's.
-fn is_stray(name: &str, manifest_number: u64, named: &HashSet<TableId>) -> bool {
+fn is_stray(name: &str, manifest_number: u64, log_floor: u64, named: &HashSet<TableId>) -> bool {
+    if let Some(number) = wal::file_number(name) {
+        return number < log_floor;
+    }
     match (table_id(name), manifest::file_number(name)) {
         (Some(id), _) => !named.contains(&id),
         (_, Some(number)) => number != manifest_number,

@@ -18,8 +18,18 @@ pub enum Durability {
     /// Nothing local is promised: neither tables nor edits are synced. After [`Store::close`](crate::Store::close)
     /// the store opens with all its content unless the machine loses power; after that it opens with an older
     /// consistent content or reports damage, never wrong data. For state whose log is the checkpoint.
-    #[default]
     None,
+    /// A write is in the log and with the operating system before it returns: the death of the process loses nothing,
+    /// a power loss loses the last writes, never some in the middle. [`Store::sync`](crate::Store::sync) makes what
+    /// was written so far durable.
+    #[default]
+    Buffered,
+    /// As `Buffered`; the log is synced every so often in the background, so that a power loss loses at most the writes
+    /// of that time. Under a scheduler with threads this takes a thread.
+    Interval(Duration),
+    /// A write is durable before it returns. Writes of several threads through a shared store, and operations of a
+    /// [`WriteBatch`](crate::WriteBatch), share a sync.
+    Sync,
 }
 
 /// How blocks of tables are read.
@@ -52,8 +62,12 @@ pub struct StoreOptions {
     pub sealed_max: usize,
     /// How long a write waits for a flush before it fails with `Busy`; default 30 s.
     pub write_wait_max: Duration,
-    /// What survives a crash; default nothing local.
+    /// What survives a crash; default `Buffered`: everything survives the death of the process.
     pub durability: Durability,
+    /// Bytes that the files of the log may have together, 64 KiB to 1 TiB; default 512 MiB. When they have more the
+    /// memtables that need the oldest file are sealed and flushed, however small they are. Less: smaller tables where
+    /// few keys are overwritten often, and a shorter recovery.
+    pub wal_bytes_max: u64,
     /// Target of a table's block, 512 B to 1 MiB; default 16 KiB.
     pub block_bytes: usize,
     /// Compression of flushed and upper tables; default none.
@@ -94,7 +108,8 @@ impl Default for StoreOptions {
             memtable_bytes: 64 << 20,
             sealed_max: 3,
             write_wait_max: Duration::from_secs(30),
-            durability: Durability::None,
+            durability: Durability::Buffered,
+            wal_bytes_max: 512 << 20,
             block_bytes: 16 << 10,
             upper_compression: Compression::None,
             bottom_compression: Compression::None,
@@ -117,6 +132,7 @@ impl StoreOptions {
         let bounds = [
             ("memtable_bytes", self.memtable_bytes as u64, 4 << 10, 4 << 30),
             ("sealed_max", self.sealed_max as u64, 1, 16),
+            ("wal_bytes_max", self.wal_bytes_max, 64 << 10, 1 << 40),
             ("block_bytes", self.block_bytes as u64, 512, 1 << 20),
             ("fan_in", self.fan_in as u64, 2, 16),
             ("open_files_max", self.open_files_max as u64, 1, 1 << 20),

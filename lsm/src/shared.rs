@@ -23,10 +23,11 @@ use crate::{
         Graveyard, LiveTable, LiveView, Opener, Run, Version,
         edit::{Change, Edit, Origin, TableRecord},
         manifest::{Manifest, ROLL_BYTES},
-        set::VersionSet,
+        set::{LogSet, VersionSet},
     },
+    wal::sync::LogSync,
 };
-use keybed_env::{Fs, Priority, Scheduler, fs::FileLock, random::Ids};
+use keybed_env::{Fs, Priority, Scheduler, Waker, fs::FileLock, random::Ids};
 use keybed_format::{Code, Error, Result, hex};
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -38,6 +39,8 @@ use std::{
     },
     time::Duration,
 };
+
+const CANNOT_WRITE: &str = "the manifest cannot be written";
 
 /// How long one wait for a background job lasts before the waiter looks again whether it can help.
 const WAIT_STEP: Duration = Duration::from_millis(2);
@@ -139,6 +142,10 @@ pub(crate) struct Shared {
     changed: Condvar,
     /// Puts edits in order; held across the manifest's own I/O.
     catalogue: Mutex<Catalogue>,
+    /// How far the log was written and synced.
+    pub(crate) log: LogSync,
+    /// Wakes the task that syncs the log every so often, when the store closes.
+    pub(crate) log_waker: Mutex<Option<Waker>>,
     pub(crate) graveyard: Arc<Graveyard>,
     pub(crate) counters: BackgroundCounters,
     /// Written by the owner alone.
@@ -183,6 +190,8 @@ impl Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
             catalogue: Mutex::new(catalogue),
+            log: LogSync::default(),
+            log_waker: Mutex::new(None),
             graveyard,
             counters: BackgroundCounters::default(),
             owner_counters: OwnerCounters::default(),
@@ -347,6 +356,7 @@ impl Shared {
             return Ok(false);
         }
         self.append(&mut catalogue, edit)?;
+        self.sync_edit(&mut catalogue)?;
         catalogue
             .tables
             .extend(tables.into_iter().map(|table| (table.id(), table)));
@@ -370,7 +380,7 @@ impl Shared {
         retire_unnamed(&mut catalogue, edit);
         let rolled = catalogue.manifest.roll(&*self.fs, ROLL_BYTES);
         if let Err(error) = rolled {
-            return Err(self.poison(error));
+            return Err(self.poison(error, CANNOT_WRITE));
         }
         drop(catalogue);
         self.announce_quietly();
@@ -385,11 +395,11 @@ impl Shared {
         let mut catalogue = self.catalogue.lock();
         let edit = edit(catalogue.manifest.set());
         self.append(&mut catalogue, &edit)?;
-        if edit
-            .changes
-            .iter()
-            .any(|change| matches!(change, Change::DropFamily(_)))
-        {
+        let drops = |change: &Change| matches!(change, Change::DropFamily(_));
+        if edit.changes.iter().any(drops) {
+            self.sync_edit(&mut catalogue)?;
+        }
+        if edit.changes.iter().any(drops) {
             catalogue.retire_all_unnamed();
         }
         Ok(edit)
@@ -406,6 +416,7 @@ impl Shared {
             changes: vec![Change::ClearFamily(family, seqno), Change::NextSeqno(seqno + 1)],
         };
         self.append(&mut catalogue, &edit)?;
+        self.sync_edit(&mut catalogue)?;
         let mut garbage = None;
         {
             let mut state = self.state.lock();
@@ -433,15 +444,43 @@ impl Shared {
         }
         catalogue
             .manifest
-            .append(edit)
-            .map_err(|error| self.poison(error))
+            .reserve(edit)
+            .map_err(|error| match error.code() {
+                Code::IoFailed => error
+                    .recode(Code::BackendReadOnly)
+                    .context("the manifest has no space"),
+                _ => error,
+            })?;
+        let appended = catalogue.manifest.append(edit);
+        appended.map_err(|error| self.poison(error, CANNOT_WRITE))
     }
 
-    /// Remembers that the manifest's content is unknown from now on.
-    fn poison(&self, error: Error) -> Error {
-        let error = error
-            .recode(Code::Poisoned)
-            .context("the manifest cannot be written");
+    /// Makes an edit durable if anything is: before files go that it makes superfluous (inputs of a merge, the log of a
+    /// memtable), and before writes to other families that come later.
+    fn sync_edit(&self, catalogue: &mut Catalogue) -> Result {
+        if !self.is_durable() {
+            return Ok(());
+        }
+        let synced = catalogue.manifest.sync();
+        synced.map_err(|error| self.poison(error, CANNOT_WRITE))
+    }
+
+    /// Makes every edit so far durable.
+    pub(crate) fn sync_manifest(&self) -> Result {
+        self.catalogue.lock().manifest.sync()
+    }
+
+    /// Asks what the manifest knows about the log.
+    pub(crate) fn logged<R>(&self, ask: impl FnOnce(&LogSet) -> R) -> R {
+        ask(&self.catalogue.lock().manifest.set().log)
+    }
+
+    /// Remembers that the content of the manifest or the log is unknown from now on.
+    pub(crate) fn poison(&self, error: Error, what: &str) -> Error {
+        if error.code() == Code::Poisoned {
+            return error;
+        }
+        let error = error.recode(Code::Poisoned).context(what);
         self.state.lock().poisoned = Some(error.duplicate());
         self.announce();
         error

@@ -5,6 +5,7 @@ use crate::{
     compaction::work,
     family::{Family, OwnedFamily},
     flush,
+    journal::Journal,
     key::Seqno,
     memtable::{Active, Memtable, Sealed},
     pressure::{self, Debt},
@@ -66,7 +67,7 @@ pub struct Store {
     /// The seqno of the next write.
     pub(crate) next_seqno: Seqno,
     /// The generation of the shared state this owner has taken notice of.
-    seen: u64,
+    pub(crate) seen: u64,
     /// Bytes in all active memtables.
     active_bytes: usize,
     /// With this many bytes in active memtables a write looks at the background: the write memory, or less while
@@ -82,6 +83,8 @@ pub struct Store {
     merge_debt: Debt,
     pub(crate) random: Random,
     pub(crate) scratch: Vec<u8>,
+    /// The log's end that writes go through.
+    pub(crate) journal: Journal,
     pub(crate) closed: bool,
 }
 
@@ -118,6 +121,7 @@ impl Store {
             shared,
             random,
             scratch: Vec::new(),
+            journal: Journal::default(),
             closed: false,
         }
     }
@@ -199,6 +203,7 @@ impl Store {
         if let Some(error) = &self.shared.state.lock().poisoned {
             return Err(error.duplicate());
         }
+        self.bound_log()?;
         if self.active_bytes >= self.shared.options.memtable_bytes {
             self.make_room()?;
         }
@@ -303,7 +308,7 @@ impl Store {
         self.refresh();
     }
 
-    fn why_no_room(&self, in_time: bool) -> Error {
+    pub(crate) fn why_no_room(&self, in_time: bool) -> Error {
         let state = self.shared.state.lock();
         match (&state.poisoned, &state.flush_error) {
             (Some(error), _) => error.duplicate(),
@@ -351,6 +356,7 @@ impl Store {
         }
         self.take_stock();
         self.discard(garbage);
+        self.retire_log_files();
     }
 
     /// Counts what the background has to do, after it published something.
@@ -397,6 +403,13 @@ impl Store {
 
     /// Seals one memtable and queues its flush.
     pub(crate) fn seal(&mut self, number: usize) {
+        let waits = |family: &OwnedFamily| !family.active.memtable.is_empty() || !family.sealed.is_empty();
+        let needs_log = self.journal.is_on()
+            && self
+                .families
+                .iter()
+                .enumerate()
+                .any(|(other, family)| other != number && waits(family));
         let family = &mut self.families[number];
         if family.active.memtable.is_empty() {
             return;
@@ -413,12 +426,9 @@ impl Store {
             .memtable
             .successor(family.options.memtable, self.random.u64());
         let memtable = std::mem::replace(&mut family.active, Active::new(fresh)).memtable;
-        let sealed = Arc::new(Sealed::new(
-            memtable,
-            family.epoch,
-            family.version.clone(),
-            &family.sealed,
-        ));
+        let mut sealed = Sealed::new(memtable, family.epoch, family.version.clone(), &family.sealed);
+        sealed.needs_log = needs_log;
+        let sealed = Arc::new(sealed);
         sealed.hand_over();
         family.sealed.insert(0, sealed.clone());
         self.sealed_bytes += sealed.memtable.bytes();

@@ -78,12 +78,17 @@ impl Store {
 
     /// Flushes, ends background work and releases the directory (unless files of it are still pinned).
     ///
-    /// Dropping a store without closing it discards what was not flushed: its durability promises nothing more.
+    /// Dropping a store without closing it leaves what was not flushed to the log, from which the next open replays it;
+    /// without a log ([`Durability::None`](crate::Durability::None)) it is discarded.
     ///
     /// # Errors
     /// As [`Store::flush`]; the store is closed nevertheless.
     pub fn close(mut self) -> Result {
-        let result = if self.closed { Ok(()) } else { self.flush() };
+        let result = if self.closed {
+            Ok(())
+        } else {
+            self.flush().and_then(|()| self.end_log())
+        };
         self.shut_down();
         result
     }
@@ -94,6 +99,9 @@ impl Store {
         }
         self.attend_at = 0;
         self.shared.state.lock().closing = true;
+        if let Some(waker) = self.shared.log_waker.lock().take() {
+            waker.wake();
+        }
         self.shared.announce();
         self.shared.wait(Priority::Bottom, LONG, |state| {
             !state.flushing && !state.compacting && state.tidying == 0

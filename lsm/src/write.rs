@@ -57,6 +57,9 @@ impl Store {
     fn write_one(&mut self, family: Family, key: &[u8], kind: EntryKind, value: &[u8]) -> Result {
         check_sizes(key, value)?;
         self.before_write()?;
+        if self.journal.is_on() {
+            self.log_write(family, key, kind, value)?;
+        }
         let seqno = self.next_seqno;
         let memtable = &mut self.owned_mut(family)?.active.memtable;
         let before = memtable.bytes();
@@ -140,6 +143,9 @@ impl Store {
         if value.len() > VALUE_BYTES_MAX {
             return Err(too_large(value.len()));
         }
+        if self.journal.is_on() {
+            self.log_write(family, key, kind, value)?;
+        }
         let memtable = &mut self.owned_mut(family)?.active.memtable;
         let before = memtable.bytes();
         memtable.write(probe, key, seqno, kind, value);
@@ -164,10 +170,13 @@ impl Store {
         self.before_write()?;
         let hash = key::hash(key);
         let seqno = self.next_seqno;
+        let logs = self.journal.is_on();
         let owned = self.owned_mut(family)?;
         let probe = owned.active.memtable.find(key, hash);
         if let Probe::Found { place, .. } = probe {
             match owned.active.memtable.newest(place).kind {
+                // What is logged must be there before the memtable changes.
+                EntryKind::Put if logs => {}
                 EntryKind::Put if !owned.active.memtable.keeps(place) => {
                     change(owned.active.memtable.value_mut(place, seqno));
                     count(&self.shared.owner_counters.reads.memtable_hits);
@@ -214,7 +223,7 @@ impl Store {
     /// # Errors
     /// As [`Store::get`] and [`Store::put`].
     pub fn append(&mut self, family: Family, key: &[u8], bytes: &[u8]) -> Result {
-        self.add(family, key, bytes, OwnedFamily::plan_append)
+        self.add(family, key, bytes, false, OwnedFamily::plan_append)
     }
 
     /// Changes the value of `key` by an operand of the family's merge operator, without reading it.
@@ -222,12 +231,12 @@ impl Store {
     /// # Errors
     /// `MergeFailed` if the family has no operator or the operator refuses; as [`Store::put`].
     pub fn merge(&mut self, family: Family, key: &[u8], operand: &[u8]) -> Result {
-        self.add(family, key, operand, OwnedFamily::plan_merge)
+        self.add(family, key, operand, true, OwnedFamily::plan_merge)
     }
 
     /// Adds something to a value: finds out how, then does it.
     #[inline(always)]
-    fn add(&mut self, family: Family, key: &[u8], more: &[u8], plan: Plan) -> Result {
+    fn add(&mut self, family: Family, key: &[u8], more: &[u8], merges: bool, plan: Plan) -> Result {
         check_sizes(key, more)?;
         self.before_write()?;
         let hash = key::hash(key);
@@ -242,7 +251,24 @@ impl Store {
         if matches!((probe, &planned), (Probe::Vacant { .. }, Ok(Step::Replace(_)))) && !owned.is_bare() {
             count(&self.shared.owner_counters.reads.table_gets);
         }
-        let result = planned.map(|step| self.add_by(family, probe, key, step, more, &out));
+        let result = planned.and_then(|step| {
+            if self.journal.is_on() {
+                // What was merged is logged as it came: it is merged again when it is replayed.
+                let (kind, value) = match step {
+                    _ if merges => (EntryKind::Merge, more),
+                    Step::Extend { .. } | Step::Chain { .. } => {
+                        self.log_append(family, key, more)?;
+                        self.add_by(family, probe, key, step, more, &out);
+                        return Ok(());
+                    }
+                    Step::Store(kind) => (kind, more),
+                    Step::Replace(kind) => (kind, out.as_slice()),
+                };
+                self.log_write(family, key, kind, value)?;
+            }
+            self.add_by(family, probe, key, step, more, &out);
+            Ok(())
+        });
         self.scratch = out;
         result
     }

@@ -137,7 +137,7 @@ impl<'a> Output<'a> {
         }
         if let Some((builder, path)) = self.builder.take() {
             let facts = builder
-                .finish(false)
+                .finish(self.shared.is_durable())
                 .inspect_err(|_| self.shared.remove_quietly(&path))?;
             self.finished.push((facts, path));
             self.bytes_max = 0;
@@ -154,6 +154,9 @@ impl<'a> Output<'a> {
             self.finish_file(Some(&cut))?;
         }
         self.finish_file(None)?;
+        if self.shared.is_durable() && !self.finished.is_empty() {
+            self.shared.fs.sync_dir(&self.shared.dir)?;
+        }
         let tables = self
             .finished
             .iter()

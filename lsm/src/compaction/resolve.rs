@@ -13,7 +13,8 @@
 //! Versions that a range delete or a floor covers were left out by the merge. A range delete is written as far as older
 //! runs reach.
 //!
-//! A fold or combination that would be longer than a value may be is not made: operands and base stay apart.
+//! A fold or combination that would be longer than a value may be is not made, and none without the operator: operands
+//! and base stay apart.
 
 use crate::{
     iter::MergeIter,
@@ -146,8 +147,12 @@ impl Resolver<'_> {
         let values: Vec<&[u8]> = operands.iter().map(|(_, operand)| operand.as_slice()).collect();
         let below = base.as_ref().filter(|(_, kind, _)| *kind == EntryKind::Put);
         let below = below.map(|(_, _, value)| value.as_slice());
-        let value = merge_operator::fold(self.operator, below, &values)?;
-        if value.len() > VALUE_BYTES_MAX {
+        // An operator that the program has not named yet folds nothing: operands may come from the log before that.
+        let folded = match self.operator {
+            Some(_) => Some(merge_operator::fold(self.operator, below, &values)?),
+            None => None,
+        };
+        let Some(value) = folded.filter(|value| value.len() <= VALUE_BYTES_MAX) else {
             self.keep_operands(key, operands, out)?;
             return match base {
                 Some((seqno, kind, value)) if kind == EntryKind::Put || self.may_be_older(key) => {
@@ -160,7 +165,7 @@ impl Resolver<'_> {
                 }
                 _ => Ok(()),
             };
-        }
+        };
         out.keep(Entry {
             key,
             seqno: newest,

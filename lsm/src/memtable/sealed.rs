@@ -16,6 +16,9 @@ pub(crate) type Flushed = OnceLock<Option<Arc<LiveTable>>>;
 pub(crate) struct Sealed {
     /// The memtable.
     pub(crate) memtable: Memtable,
+    /// Other families had writes in memory alone when this one was sealed: the log must be durable before its table is
+    /// visible, or a power loss could keep these writes and lose older ones of theirs.
+    pub(crate) needs_log: bool,
     order: OnceLock<Order>,
     /// Set once, before the version that holds the table is published.
     pub(crate) flushed: Arc<Flushed>,
@@ -63,6 +66,7 @@ impl Sealed {
     ) -> Self {
         Sealed {
             memtable,
+            needs_log: false,
             order: OnceLock::new(),
             flushed: Arc::default(),
             epoch,

@@ -27,7 +27,7 @@ pub use transaction::{SharedTransaction, TRANSACT_ATTEMPTS_MAX};
 use crate::{
     family::Family,
     flush,
-    options::{FamilyOptions, StoreOptions},
+    options::{Durability, FamilyOptions, StoreOptions},
     pin::Pinning,
     shared::Shared,
     stats::{HandleCounters, StatsReader, StoreCounts, StoreStats, WaitReason},
@@ -146,7 +146,29 @@ impl SharedStore {
                 .waiting(WaitReason::Lock, || self.inner.store.write()),
         };
         store.check_open()?;
-        work(&mut store)
+        if store.shared.options.durability != Durability::Sync {
+            return work(&mut store);
+        }
+        // Many threads that write share a sync: it is waited for outside of the lock.
+        let before = store.sync_ticket();
+        store.defer_sync(true);
+        let result = work(&mut store);
+        store.defer_sync(false);
+        let after = store.sync_ticket();
+        drop(store);
+        if after > before {
+            self.inner.shared.sync_log(after)?;
+        }
+        result
+    }
+
+    /// As [`Store::sync`]; other threads write on meanwhile, and those that wait for a sync share it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sync(&self) -> Result {
+        let ticket = self.exclusive(Store::ticket_to_sync)?;
+        self.inner.shared.sync_log(ticket)
     }
 
     /// Does `work` beside other readers.

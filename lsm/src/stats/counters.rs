@@ -125,6 +125,7 @@ pub(crate) struct OwnerCounters {
     pub(crate) writes: Counter,
     pub(crate) reads: ReadCounters,
     pub(crate) seals: Counter,
+    pub(crate) log_bytes: Counter,
     pub(crate) stalls: Counter,
     /// Bytes in active memtables, as of the last write that took memory.
     pub(crate) active_bytes: Counter,
@@ -148,6 +149,7 @@ pub(crate) struct BackgroundCounters {
     pub(crate) dropped_files: AtomicU64,
     pub(crate) files_removed: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,
+    pub(crate) log_syncs: AtomicU64,
 }
 
 /// What sampled reads met on their way.

@@ -86,6 +86,8 @@ impl Shared {
             stalls: owner.stalls.get(),
             files_removed: load(&background.files_removed),
             torn_bytes: load(&background.torn_bytes),
+            log_bytes: owner.log_bytes.get(),
+            log_syncs: load(&background.log_syncs),
             active_bytes: owner.active_bytes.get(),
             kept_bytes: owner.kept_bytes.get(),
         }

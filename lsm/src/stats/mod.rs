@@ -60,8 +60,12 @@ pub struct StoreCounts {
     pub stalls: u64,
     /// Table files removed because nobody needed them any more.
     pub files_removed: u64,
-    /// Bytes dropped as a torn tail of the manifest when the store was opened.
+    /// Bytes dropped as torn from the ends of manifest and log when the store was opened.
     pub torn_bytes: u64,
+    /// Bytes written to the log.
+    pub log_bytes: u64,
+    /// Syncs of log files.
+    pub log_syncs: u64,
     /// Bytes in active memtables.
     pub active_bytes: u64,
     /// Bytes that memtables took for older versions which a cursor might see.

@@ -10,6 +10,10 @@
 //!                     · visible start (bytes) · visible end flag u8 [bytes]
 //!   4 remove table    family u32 · run u64 · table id u128 · visible start (bytes)
 //!   5 next seqno      u64
+//!   6 flushed         family u32 · seqno u64
+//!   7 log floor       number u64
+//!   8 log durable     number u64
+//!   9 log synced      seqno u64
 //!  10 raise floor     family u32 · partition (bytes) · bound (bytes) · seqno u64
 //!  11 clear family    family u32 · seqno u64
 //! ```
@@ -117,6 +121,14 @@ pub enum Change {
     RaiseFloor(u32, Floor),
     /// Everything in a family is gone that was written before this seqno: all tables and floors.
     ClearFamily(u32, Seqno),
+    /// All writes to the family up to this one are in its tables.
+    Flushed(u32, Seqno),
+    /// Log files below this number are not needed any more.
+    LogFloor(u64),
+    /// The names of log files up to this number are durable.
+    LogDurable(u64),
+    /// The log was durable up to this write.
+    LogSynced(Seqno),
 }
 
 impl Change {
@@ -128,8 +140,9 @@ impl Change {
             | Change::AddTable(family, _)
             | Change::RemoveTable { family, .. }
             | Change::RaiseFloor(family, _)
-            | Change::ClearFamily(family, _) => Some(*family),
-            Change::NextSeqno(_) => None,
+            | Change::ClearFamily(family, _)
+            | Change::Flushed(family, _) => Some(*family),
+            Change::NextSeqno(_) | Change::LogFloor(_) | Change::LogDurable(_) | Change::LogSynced(_) => None,
         }
     }
 }
@@ -215,6 +228,18 @@ fn encode_change(out: &mut Sink, change: &Change) {
         Change::NextSeqno(seqno) => {
             out.u8(5).u64(*seqno);
         }
+        Change::Flushed(family, seqno) => {
+            out.u8(6).u32(*family).u64(*seqno);
+        }
+        Change::LogFloor(number) => {
+            out.u8(7).u64(*number);
+        }
+        Change::LogDurable(number) => {
+            out.u8(8).u64(*number);
+        }
+        Change::LogSynced(seqno) => {
+            out.u8(9).u64(*seqno);
+        }
         Change::RaiseFloor(family, floor) => {
             out.u8(10).u32(*family);
             out.bytes(&floor.partition).bytes(&floor.bound).u64(floor.seqno);
@@ -257,6 +282,10 @@ fn decode_change(c: &mut Cursor<'_>) -> Result<Change> {
             visible_start: key_bytes(c)?,
         },
         5 => Change::NextSeqno(seqno(c)?),
+        6 => Change::Flushed(c.u32()?, seqno(c)?),
+        7 => Change::LogFloor(c.u64()?),
+        8 => Change::LogDurable(c.u64()?),
+        9 => Change::LogSynced(seqno(c)?),
         10 => Change::RaiseFloor(
             c.u32()?,
             Floor {

@@ -29,6 +29,8 @@ pub const HEADER_BYTES: usize = 44;
 pub const ROLL_BYTES: u64 = 1 << 20;
 /// Longest manifest that is read: far above what [`ROLL_BYTES`] and one full edit can give.
 const MANIFEST_BYTES_MAX: u64 = 256 << 20;
+/// Space that is set aside at a time.
+const RESERVE_BYTES: u64 = 16 << 10;
 
 /// Name of manifest `number`.
 pub fn file_name(number: u64) -> String {
@@ -168,6 +170,10 @@ pub struct Manifest {
     file: Box<dyn WriteFile>,
     /// Bytes known to be durable: a witness for the reader.
     synced: u64,
+    /// Up to here there is space for sure.
+    reserved: u64,
+    /// Length after the full edit it began with.
+    first_bytes: u64,
 }
 
 impl Manifest {
@@ -176,6 +182,13 @@ impl Manifest {
     /// # Errors
     /// Errors of the file system; the old manifest, if any, may still be in charge.
     pub fn create(fs: &dyn Fs, dir: &Path, number: u64, store_id: u128, set: VersionSet) -> Result<Manifest> {
+        let manifest = Manifest::prepare(fs, dir, number, store_id, set)?;
+        manifest.make_current(fs)?;
+        Ok(manifest)
+    }
+
+    /// Writes manifest `number` with a full edit of `set`, of which nobody knows yet.
+    fn prepare(fs: &dyn Fs, dir: &Path, number: u64, store_id: u128, set: VersionSet) -> Result<Manifest> {
         let name = file_name(number);
         let path = dir.join(&name);
         if fs.facts(&path)?.is_some() {
@@ -195,11 +208,6 @@ impl Manifest {
         // write_atomic syncs the directory after the rename, which covers the manifest's name as well; but the name
         // must be durable before CURRENT mentions it.
         fs.sync_dir(dir)?;
-        let temporary = dir.join(CURRENT_TEMPORARY);
-        if fs.facts(&temporary)?.is_some() {
-            fs.remove_file(&temporary)?;
-        }
-        fs.write_atomic(&dir.join(CURRENT), &temporary, current_text(&name).as_bytes())?;
         let synced = file.len();
         Ok(Manifest {
             dir: dir.to_path_buf(),
@@ -208,7 +216,19 @@ impl Manifest {
             set,
             file,
             synced,
+            reserved: synced,
+            first_bytes: synced,
         })
+    }
+
+    /// Makes CURRENT name this manifest.
+    fn make_current(&self, fs: &dyn Fs) -> Result {
+        let temporary = self.dir.join(CURRENT_TEMPORARY);
+        if fs.facts(&temporary)?.is_some() {
+            fs.remove_file(&temporary)?;
+        }
+        let text = current_text(&file_name(self.number));
+        fs.write_atomic(&self.dir.join(CURRENT), &temporary, text.as_bytes())
     }
 
     /// What the manifest says.
@@ -216,8 +236,34 @@ impl Manifest {
         &self.set
     }
 
-    /// Applies an edit and appends it. Not synced: [`Durability::None`](crate::Durability::None) promises nothing
-    /// local after a crash, and a torn tail is dropped at open.
+    /// Sets space aside for an edit, so that appending it does not meet a full medium.
+    ///
+    /// # Errors
+    /// Errors of the file system, usually a full one: nothing happened.
+    pub fn reserve(&mut self, edit: &Edit) -> Result {
+        let bytes = (frame::HEADER_BYTES + edit.encode().len()) as u64;
+        let end = self.file.len();
+        if end + bytes > self.reserved {
+            let more = bytes.max(RESERVE_BYTES);
+            self.file.reserve(more)?;
+            self.reserved = end + more;
+        }
+        Ok(())
+    }
+
+    /// Makes every edit durable.
+    ///
+    /// # Errors
+    /// Errors of the file system: the manifest must not be written any more.
+    pub fn sync(&mut self) -> Result {
+        if self.synced < self.file.len() {
+            self.file.sync()?;
+            self.synced = self.file.len();
+        }
+        Ok(())
+    }
+
+    /// Applies an edit and appends it. Durable after [`Manifest::sync`]; a torn tail is dropped at open.
     ///
     /// # Errors
     /// Errors of the file system: the manifest must not be written any more.
@@ -241,13 +287,19 @@ impl Manifest {
     /// Starts the next manifest if this one has grown long.
     ///
     /// # Errors
-    /// As [`Manifest::create`]; the manifest must not be written any more.
+    /// Those of replacing CURRENT: the manifest must not be written any more.
     pub fn roll(&mut self, fs: &dyn Fs, at_bytes: u64) -> Result<bool> {
         // A set whose full edit alone is long is not written again with every edit.
-        if self.file.len() < at_bytes.max(2 * self.synced) {
+        if self.file.len() < at_bytes.max(2 * self.first_bytes) {
             return Ok(false);
         }
-        let next = Manifest::create(fs, &self.dir, self.number + 1, self.store_id, self.set.clone())?;
+        let number = self.number + 1;
+        let Ok(next) = Manifest::prepare(fs, &self.dir, number, self.store_id, self.set.clone()) else {
+            // Nobody knows of the new one: this one is as good as before, and the next edit tries again.
+            let _ = fs.remove_file(&self.dir.join(file_name(number)));
+            return Ok(false);
+        };
+        next.make_current(fs)?;
         let old = self.dir.join(file_name(self.number));
         *self = next;
         // Removing the old one is tidiness; the next open does it otherwise.

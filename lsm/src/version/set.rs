@@ -20,6 +20,8 @@ use std::{
 pub struct FamilySet {
     /// What is known about it.
     pub record: FamilyRecord,
+    /// All writes up to this one are in its tables.
+    pub flushed: Seqno,
     /// Its tables by (run, visible start, table id).
     tables: BTreeMap<(u64, Vec<u8>, TableId), TableRecord>,
     /// Its floors.
@@ -48,6 +50,19 @@ pub struct VersionSet {
     next_family: u32,
     /// The first unused seqno.
     pub next_seqno: Seqno,
+    /// What is known about the log.
+    pub log: LogSet,
+}
+
+/// What a manifest knows about the store's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogSet {
+    /// Files below this number are not needed any more.
+    pub floor: u64,
+    /// Names of files up to this number are durable.
+    pub durable: u64,
+    /// The log was durable up to this write.
+    pub synced: Seqno,
 }
 
 fn wrong(message: &str) -> Error {
@@ -97,7 +112,7 @@ impl VersionSet {
     /// `Malformed` if a change contradicts the set.
     pub fn apply(&mut self, edit: &Edit) -> Result {
         // Only what the edit touches is put aside: a set may hold thousands of families.
-        let numbers = (self.next_seqno, self.next_family);
+        let numbers = (self.next_seqno, self.next_family, self.log);
         let touched: BTreeMap<u32, Option<FamilySet>> = edit
             .changes
             .iter()
@@ -106,7 +121,7 @@ impl VersionSet {
             .collect();
         let result = self.apply_all(edit);
         if result.is_err() {
-            (self.next_seqno, self.next_family) = numbers;
+            (self.next_seqno, self.next_family, self.log) = numbers;
             for (id, family) in touched {
                 match family {
                     Some(family) => self.families.insert(id, family),
@@ -153,6 +168,7 @@ impl VersionSet {
                     record.id,
                     FamilySet {
                         record: record.clone(),
+                        flushed: 0,
                         tables: BTreeMap::new(),
                         floors: Arc::new(Floors::new(record.partition_prefix)),
                     },
@@ -188,10 +204,18 @@ impl VersionSet {
                 let family = self.family_mut(*id)?;
                 family.tables.clear();
                 family.floors = Arc::new(Floors::new(family.record.partition_prefix));
+                family.flushed = family.flushed.max(*seqno);
                 self.next_seqno = self.next_seqno.max(*seqno);
             }
             // Memtables that were sealed together are flushed in any order.
             Change::NextSeqno(seqno) => self.next_seqno = self.next_seqno.max(*seqno),
+            Change::Flushed(id, seqno) => {
+                let family = self.family_mut(*id)?;
+                family.flushed = family.flushed.max(*seqno);
+            }
+            Change::LogFloor(number) => self.log.floor = self.log.floor.max(*number),
+            Change::LogDurable(number) => self.log.durable = self.log.durable.max(*number),
+            Change::LogSynced(seqno) => self.log.synced = self.log.synced.max(*seqno),
         }
         Ok(())
     }
@@ -235,10 +259,20 @@ impl VersionSet {
     /// One edit that builds this set from nothing.
     pub fn full_edit(&self) -> Edit {
         let mut changes = vec![Change::NextSeqno(self.next_seqno)];
+        if self.log != LogSet::default() {
+            changes.extend([
+                Change::LogFloor(self.log.floor),
+                Change::LogDurable(self.log.durable),
+                Change::LogSynced(self.log.synced),
+            ]);
+        }
         for family in self.families.values() {
             changes.push(Change::CreateFamily(family.record.clone()));
             let id = family.record.id;
             changes.extend(family.floors.iter().map(|floor| Change::RaiseFloor(id, floor)));
+            if family.flushed > 0 {
+                changes.push(Change::Flushed(id, family.flushed));
+            }
             changes.extend(
                 family
                     .tables

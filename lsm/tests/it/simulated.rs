@@ -2,7 +2,7 @@
 
 use keybed_env::{Fs, ManualClock, Random, SimScheduler, random::Ids};
 use keybed_format::{Code, ErrorKind, Result};
-use keybed_lsm::{Access, Family, FamilyOptions, Store, StoreOptions, SumI64};
+use keybed_lsm::{Access, Durability, Family, FamilyOptions, Store, StoreOptions, SumI64};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Where the store lies.
@@ -26,6 +26,7 @@ pub(crate) fn options(fs: Arc<dyn Fs>, seed: u64) -> StoreOptions {
         target_file_bytes: 4 << 10,
         access: Access::Cache,
         cache_bytes: 16 << 10,
+        durability: Durability::None,
         ..StoreOptions::default()
     }
 }

@@ -3,8 +3,8 @@
 use keybed_env::{Fs, ManualClock, Random, SimFs, SimScheduler, random::Ids};
 use keybed_format::Result;
 use keybed_lsm::{
-    Family, FamilyOptions, MergeOperator, Mount, MountFamily, MountRun, MountTable, PinnedFiles, Store,
-    StoreOptions,
+    Durability, Family, FamilyOptions, MergeOperator, Mount, MountFamily, MountRun, MountTable, PinnedFiles,
+    Store, StoreOptions,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -21,6 +21,7 @@ pub(crate) fn tiny() -> StoreOptions {
         runs_max: 3,
         target_file_bytes: 4 << 10,
         cache_bytes: 64 << 10,
+        durability: Durability::None,
         ..StoreOptions::default()
     }
 }
