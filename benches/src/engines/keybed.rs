@@ -17,6 +17,7 @@ fn options(setup: &Setup, access: Access) -> StoreOptions {
         access,
         cache_bytes: setup.cache_bytes,
         memtable_bytes: setup.memtable_bytes,
+        durability: keybed_lsm::Durability::None,
         ..StoreOptions::default()
     }
 }

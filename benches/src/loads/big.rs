@@ -148,6 +148,7 @@ fn value(i: u64, buffer: &mut [u8; VALUE_BYTES]) {
 fn child(dir: &Path, values: u64, rate: f64) {
     let options = StoreOptions {
         budget: Some(MemoryBudget::new(BUDGET)),
+        durability: keybed_lsm::Durability::None,
         ..StoreOptions::default()
     };
     let mut store = Store::open(dir, options).expect("keybed opens");

@@ -52,7 +52,13 @@ struct Writer {
 
 impl Writer {
     fn open(dir: &Path, keys: u64) -> Self {
-        let mut store = Store::open(dir, StoreOptions::default()).expect("keybed opens");
+        let mut store = Store::open(
+            dir,
+            StoreOptions {
+                durability: keybed_lsm::Durability::None,
+                ..StoreOptions::default()
+            },
+        ).expect("keybed opens");
         let family = store.family("bench").expect("keybed makes a family");
         Writer {
             store,
