@@ -31,7 +31,7 @@ impl Store {
     /// is written then.
     pub fn write(&mut self, batch: &WriteBatch) -> Result {
         batch.check()?;
-        self.before_write()?;
+        self.before_write_batch(batch)?;
         let bases = self.check_batch(batch)?;
         if batch.is_empty() {
             return Ok(());

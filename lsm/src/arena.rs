@@ -10,6 +10,8 @@
 //! Records are multiples of 8 bytes. Place 0 is never handed out, so it can mean "none". Nothing is freed before the
 //! whole arena is; an idle memtable holds no chunk at all.
 
+use crate::budget::Allotment;
+
 /// Where a record starts; 0 is nowhere.
 pub(crate) type Place = u32;
 
@@ -28,9 +30,44 @@ pub(crate) struct Arena {
     /// The chunk that takes small records; records above [`CHUNK_BYTES_MAX`] lie in chunks of their own.
     current: usize,
     used: usize,
+    /// What the chunks take of the budget.
+    memory: Allotment,
 }
 
 impl Arena {
+    /// Without chunks; those to come are paid from `memory`.
+    pub(crate) fn within(memory: Allotment) -> Self {
+        Arena {
+            memory,
+            ..Arena::default()
+        }
+    }
+
+    /// Whether records of `bytes` together fit without a further chunk.
+    #[inline(always)]
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.chunks
+            .get(self.current)
+            .is_some_and(|chunk| chunk.capacity() - chunk.len() >= bytes)
+    }
+
+    /// Pays for the chunks that records of `bytes` together may need; false if the memory is not there.
+    pub(crate) fn prepare(&mut self, bytes: usize) -> bool {
+        let next = CHUNK_BYTES_FIRST << self.chunks.len().min(9);
+        self.has_room(bytes)
+            || self.memory.prepay(if bytes + UNIT <= next {
+                next
+            } else {
+                // Large records get chunks of their own, and what is left of a chunk before them stays unused.
+                bytes + UNIT + next.max(bytes / 4)
+            })
+    }
+
+    /// What was paid for.
+    pub(crate) fn paid_bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
     /// Bytes handed out.
     pub(crate) fn used(&self) -> usize {
         self.used
@@ -83,6 +120,7 @@ impl Arena {
             self.chunks.push(Vec::with_capacity(doubled.max(bytes + unused)));
             self.current = number;
         }
+        self.memory.charge(self.chunks[number].capacity());
         if number == 0 {
             self.chunks[0].resize(UNIT, 0);
         }

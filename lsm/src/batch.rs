@@ -112,6 +112,19 @@ impl<'a> Op<'a> {
         self
     }
 
+    /// Bytes of key and value.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Op::Put { key, value: more, .. }
+            | Op::Merge {
+                key, operand: more, ..
+            }
+            | Op::Append { key, bytes: more, .. } => key.len() + more.len(),
+            Op::Delete { key, .. } => key.len(),
+            Op::DeleteRange { .. } | Op::RaiseFloor { .. } => 0,
+        }
+    }
+
     /// Writes the operation behind `out`, with `family` in the place of its own.
     #[inline]
     pub(crate) fn encode(&self, family: u32, out: &mut Sink) {

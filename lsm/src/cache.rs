@@ -7,7 +7,6 @@
 
 use crate::{
     budget::MemoryBudget,
-    key::TableId,
     table::{Block, filters::FilterPool},
 };
 use keybed_format::checksum;
@@ -17,7 +16,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -35,18 +34,24 @@ pub struct BlockCache {
     /// The shard that gives way first next time.
     turn: AtomicUsize,
     filters: FilterPool,
+    readers: AtomicU64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Place {
-    table: TableId,
+    reader: ReaderId,
     offset: u64,
 }
 
+/// One open table, as the cache knows it. Not the table's id: stores that share a cache must not see each other's
+/// blocks even where somebody makes ids that are not unique.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReaderId(u64);
+
 impl Place {
-    /// Table ids are random, so folding is mixing enough once the offset is spread.
     fn mixed(&self) -> u64 {
-        (self.table.0 as u64) ^ self.offset.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+        let reader = self.reader.0.wrapping_mul(0xA076_1D64_78BD_642F);
+        reader ^ self.offset.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
     }
 }
 
@@ -122,7 +127,13 @@ impl BlockCache {
             budget: budget.clone(),
             turn: AtomicUsize::new(0),
             filters: FilterPool::default(),
+            readers: AtomicU64::new(0),
         }
+    }
+
+    /// Takes in one open table.
+    pub(crate) fn reader(&self) -> ReaderId {
+        ReaderId(self.readers.fetch_add(1, Relaxed))
     }
 
     /// The most it keeps, in bytes.
@@ -151,9 +162,9 @@ impl BlockCache {
         &self.shards[at % self.shards.len()]
     }
 
-    /// The block at `offset` of `table`, if it is here.
-    pub(crate) fn get(&self, table: TableId, offset: u64) -> Option<Arc<Block>> {
-        let place = Place { table, offset };
+    /// The block at `offset` of a table, if it is here.
+    pub(crate) fn get(&self, reader: ReaderId, offset: u64) -> Option<Arc<Block>> {
+        let place = Place { reader, offset };
         let shard = &mut *self.shard(place).lock();
         let found = shard.index.get(&place).and_then(|&at| shard.frames.get_mut(at));
         if let Some(frame) = found {
@@ -167,13 +178,13 @@ impl BlockCache {
     }
 
     /// Keeps a block, evicting others; a block larger than a shard's share is not kept.
-    pub(crate) fn insert(&self, table: TableId, offset: u64, block: &Arc<Block>) {
+    pub(crate) fn insert(&self, reader: ReaderId, offset: u64, block: &Arc<Block>) {
         let bytes = block.memory_bytes();
         let share = self.capacity_bytes() / self.shards.len();
         if bytes > share {
             return;
         }
-        let place = Place { table, offset };
+        let place = Place { reader, offset };
         let mut evicted = Vec::new();
         {
             let shard = &mut *self.shard(place).lock();
@@ -262,7 +273,7 @@ impl Shard {
 mod tests {
     use super::*;
 
-    const TABLE: TableId = TableId(9);
+    const TABLE: ReaderId = ReaderId(9);
 
     fn block(bytes: usize) -> Arc<Block> {
         Arc::new(Block::of_bytes(bytes))
@@ -280,7 +291,7 @@ mod tests {
                 assert_eq!(found.is_some(), capacity >= 100_000, "capacity {capacity}");
                 assert!(found.is_none_or(|found| Arc::ptr_eq(&found, &kept)));
             }
-            assert!(cache.get(TableId(8), 0).is_none(), "a block of another table");
+            assert!(cache.get(ReaderId(8), 0).is_none(), "a block of another table");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Families: key spaces of one store with memtables and runs of their own.
 
 use crate::{
+    budget::WriteMemory,
     compaction::picker::Wishes,
     memtable::{Active, Memtable, Sealed},
     merge_operator::{APPEND, Append, MergeOperator, SumI64, SumU64},
@@ -42,14 +43,14 @@ pub(crate) struct OwnedFamily {
 
 impl OwnedFamily {
     /// Around a shared family, with an empty memtable.
-    pub(crate) fn new(shared: &SharedFamily, seed: u64) -> Self {
+    pub(crate) fn new(shared: &SharedFamily, seed: u64, memory: &WriteMemory) -> Self {
         let mut family = OwnedFamily {
             id: shared.id,
             name: shared.name.as_str().into(),
             options: FamilyOptions::default(),
             appends: false,
             active: Active::new(
-                Memtable::new(shared.options.memtable, seed).with_floors(shared.floors.clone()),
+                Memtable::within(shared.options.memtable, seed, memory).with_floors(shared.floors.clone()),
             ),
             sealed: shared.sealed.clone(),
             version: shared.version.clone(),
@@ -252,7 +253,8 @@ impl Store {
             epoch: 0,
         };
         let seed = self.random.u64();
-        self.families.push(OwnedFamily::new(&shared, seed));
+        self.families
+            .push(OwnedFamily::new(&shared, seed, &self.shared.write_memory));
         self.shared.state.lock().families.push(shared);
         Ok(Family(self.families.len() as u32 - 1))
     }

@@ -12,7 +12,7 @@
 //! | `batch`, `apply` | writes that take effect together |
 //! | `wal/`, `journal`, `recover` | the write-ahead log; the store's side of it; replaying it |
 //! | `memtable/`, `arena` | the newest versions, in memory |
-//! | [`budget`] | one bound on the memory of many stores |
+//! | [`budget`], `write_memory` | one bound on the memory of many stores; writes that wait for it |
 //! | `flush` | from sealed memtable to table |
 //! | [`pressure`] | how fast a writer may go while flushes and merges fall behind (pure) |
 //! | `compaction/` | merging runs: picker (pure), job, which versions are kept |
@@ -72,6 +72,7 @@ mod wait;
 mod wal;
 mod warm;
 mod write;
+mod write_memory;
 
 pub use batch::{BATCH_BYTES_MAX, WriteBatch};
 pub use budget::{BudgetStats, MemoryBudget, Pool};

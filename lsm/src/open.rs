@@ -33,7 +33,7 @@ use keybed_format::{Code, Error, Result};
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
 const LOCK: &str = "LOCK";
@@ -149,6 +149,7 @@ fn assemble(
     let fs = options.fs.clone();
     let graveyard = Arc::new(Graveyard::default());
     let budget = options.budget.get_or_insert_with(MemoryBudget::unlimited).clone();
+    let write_memory = budget.admit()?;
     let cache = budget.shared_cache(options.cache_bytes);
     let opener = Arc::new(Opener {
         access: options.access,
@@ -209,7 +210,17 @@ fn assemble(
     let next_seqno = manifest.set().next_seqno.max(1);
     let seed = options.ids.fresh()? as u64;
     let catalogue = Catalogue { manifest, tables };
-    let shared = Shared::new(dir, options, locked.lock, catalogue, graveyard, opener, state);
+    let shared = Shared::new(
+        dir,
+        options,
+        locked.lock,
+        catalogue,
+        graveyard,
+        (opener, write_memory),
+        state,
+    );
+    let tenant: Weak<Shared> = Arc::downgrade(&shared);
+    shared.budget.register(tenant);
     let torn_bytes = torn_bytes + log.torn_bytes;
     shared.counters.torn_bytes.store(torn_bytes, Ordering::Relaxed);
     let mut store = Store::new(shared, next_seqno, Random::from_seed(seed));

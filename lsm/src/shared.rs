@@ -10,7 +10,7 @@
 //! held across its own append: it is what puts edits in order; the owner takes it only to create or drop a family.
 
 use crate::{
-    budget::MemoryBudget,
+    budget::{MemoryBudget, WriteMemory},
     cache::BlockCache,
     compaction::picker::Wishes,
     floor::Floors,
@@ -26,6 +26,7 @@ use crate::{
         set::{LogSet, VersionSet},
     },
     wal::sync::LogSync,
+    write_memory::Tenancy,
 };
 use keybed_env::{Fs, Priority, Scheduler, Waker, fs::FileLock, random::Ids};
 use keybed_format::{Code, Error, Result, hex};
@@ -134,6 +135,9 @@ pub(crate) struct Shared {
     pub(crate) opener: Arc<Opener>,
     /// Bounds the memory of this store and of others.
     pub(crate) budget: MemoryBudget,
+    /// What memtables are paid from.
+    pub(crate) write_memory: WriteMemory,
+    pub(crate) tenancy: Tenancy,
     /// Rises with every install and every failure. Release after the state changed; the owner's Acquire load before
     /// it looks is the partner.
     pub(crate) generation: AtomicU64,
@@ -174,7 +178,7 @@ impl Shared {
         lock: Arc<dyn FileLock>,
         catalogue: Catalogue,
         graveyard: Arc<Graveyard>,
-        opener: Arc<Opener>,
+        (opener, write_memory): (Arc<Opener>, WriteMemory),
         state: State,
     ) -> Arc<Shared> {
         Arc::new(Shared {
@@ -186,6 +190,8 @@ impl Shared {
             options,
             budget: opener.cache.budget().clone(),
             opener,
+            write_memory,
+            tenancy: Tenancy::default(),
             generation: AtomicU64::new(1),
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -268,6 +274,9 @@ impl Shared {
         };
         drop((families, queue));
         self.catalogue.lock().tables.clear();
+        self.tenancy.leave();
+        self.write_memory.give_back_reserve();
+        self.budget.tidy_up();
         self.bury_the_dead();
         *self.lock.lock() = None;
     }

@@ -69,7 +69,7 @@ pub struct Store {
     /// The generation of the shared state this owner has taken notice of.
     pub(crate) seen: u64,
     /// Bytes in all active memtables.
-    active_bytes: usize,
+    pub(crate) active_bytes: usize,
     /// With this many bytes in active memtables a write looks at the background: the write memory, or less while
     /// writes are slowed down; 0 sends every write to [`Store::attend`], which refuses it.
     pub(crate) attend_at: usize,
@@ -106,7 +106,7 @@ impl Store {
             .lock()
             .families
             .iter()
-            .map(|family| OwnedFamily::new(family, random.u64()))
+            .map(|family| OwnedFamily::new(family, random.u64(), &shared.write_memory))
             .collect();
         Store {
             families,
@@ -204,6 +204,7 @@ impl Store {
             return Err(error.duplicate());
         }
         self.bound_log()?;
+        self.flush_if_asked();
         if self.active_bytes >= self.shared.options.memtable_bytes {
             self.make_room()?;
         }
@@ -341,9 +342,10 @@ impl Store {
                         .active_bytes
                         .set(self.active_bytes as u64);
                     let kind = owned.options.memtable;
-                    let fresh = Active::new(Memtable::new(kind, self.random.u64()));
-                    // Cursors go on reading what they saw.
+                    let seed = self.random.u64();
+                    let fresh = Active::new(Memtable::within(kind, seed, &self.shared.write_memory));
                     let memtable = std::mem::replace(&mut owned.active, fresh).memtable;
+                    // Cursors go on reading what they saw.
                     Arc::new(Sealed::new(memtable, owned.epoch, Arc::default(), &[])).hand_over();
                 }
                 if !Arc::ptr_eq(&owned.version, &shared.version) || owned.sealed.len() != shared.sealed.len()

@@ -9,6 +9,7 @@ use crate::{
     merge_operator,
     stats::count,
     store::Store,
+    write_memory::UPDATE_BYTES,
 };
 use keybed_format::{Code, Error, Result};
 
@@ -56,7 +57,7 @@ impl Store {
     #[inline(always)]
     fn write_one(&mut self, family: Family, key: &[u8], kind: EntryKind, value: &[u8]) -> Result {
         check_sizes(key, value)?;
-        self.before_write()?;
+        self.before_write_of(family, key, value.len())?;
         if self.journal.is_on() {
             self.log_write(family, key, kind, value)?;
         }
@@ -99,7 +100,7 @@ impl Store {
         change: impl FnOnce(Option<&[u8]>) -> Update<V>,
     ) -> Result {
         check_sizes(key, &[])?;
-        self.before_write()?;
+        self.before_write_of(family, key, UPDATE_BYTES)?;
         let hash = key::hash(key);
         let seqno = self.next_seqno;
         let owned = match self.families.get(family.0 as usize) {
@@ -134,14 +135,17 @@ impl Store {
     fn write_at(
         &mut self,
         family: Family,
-        probe: Probe,
+        mut probe: Probe,
         key: &[u8],
         seqno: Seqno,
         kind: EntryKind,
         value: &[u8],
     ) -> Result {
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(too_large(value.len()));
+        if value.len() > UPDATE_BYTES {
+            within_limit(value.len())?;
+            // May seal the memtable.
+            self.before_write_of(family, key, value.len())?;
+            probe = self.owned(family)?.active.memtable.find(key, key::hash(key));
         }
         if self.journal.is_on() {
             self.log_write(family, key, kind, value)?;
@@ -167,7 +171,7 @@ impl Store {
         change: impl FnOnce(&mut [u8]),
     ) -> Result<bool> {
         check_sizes(key, &[])?;
-        self.before_write()?;
+        self.before_write_of(family, key, UPDATE_BYTES)?;
         let hash = key::hash(key);
         let seqno = self.next_seqno;
         let logs = self.journal.is_on();
@@ -238,7 +242,7 @@ impl Store {
     #[inline(always)]
     fn add(&mut self, family: Family, key: &[u8], more: &[u8], merges: bool, plan: Plan) -> Result {
         check_sizes(key, more)?;
-        self.before_write()?;
+        self.before_write_of(family, key, more.len())?;
         let hash = key::hash(key);
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();

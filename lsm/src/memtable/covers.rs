@@ -113,7 +113,7 @@ impl Memtable {
     pub(crate) fn successor(&self, kind: MemtableKind, seed: u64) -> Self {
         Memtable {
             covers: self.covers.as_ref().and_then(|covers| covers.successor()),
-            ..Memtable::new(kind, seed)
+            ..self.like(kind, seed)
         }
     }
 

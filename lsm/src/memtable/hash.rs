@@ -8,7 +8,7 @@
 //! The seed keeps keys that were chosen against one instance from hurting the next; an index that is crowded
 //! nevertheless (a probe longer than [`PROBE_MAX`]) says so, and its memtable is sealed early.
 
-use crate::arena::Place;
+use crate::{arena::Place, budget::Allotment};
 
 /// A probe longer than this marks the index as crowded.
 const PROBE_MAX: usize = 512;
@@ -23,6 +23,8 @@ pub(crate) struct HashIndex {
     len: usize,
     seed: u64,
     crowded: bool,
+    /// What the slots take of the budget.
+    memory: Allotment,
 }
 
 /// Where a key is or belongs.
@@ -53,7 +55,35 @@ impl HashIndex {
             len: 0,
             seed: seed | 1,
             crowded: false,
+            memory: Allotment::default(),
         }
+    }
+
+    /// Pays from `memory` from now on; called before the first insertion.
+    pub(super) fn pay_from(&mut self, memory: Allotment) {
+        self.memory = memory;
+    }
+
+    /// Whether so many keys can be added without more slots.
+    #[inline(always)]
+    pub(super) fn has_room(&self, keys: usize) -> bool {
+        (self.len + keys) * 4 <= self.slots.len() * 3
+    }
+
+    /// Pays for the slots that so many keys more may need; false if the memory is not there.
+    pub(super) fn prepare(&mut self, keys: usize) -> bool {
+        let mut slots = self.slots.len().max(SLOTS_FIRST / 2);
+        let mut grown = 0;
+        while (self.len + keys) * 4 > slots * 3 {
+            slots *= 2;
+            grown += slots * 8;
+        }
+        grown == 0 || self.memory.prepay(grown)
+    }
+
+    /// What was paid for.
+    pub(super) fn paid_bytes(&self) -> usize {
+        self.memory.bytes()
     }
 
     /// Bytes of the slots.
@@ -151,10 +181,13 @@ impl HashIndex {
     fn grow(&mut self) {
         let slots = (self.slots.len() * 2).max(SLOTS_FIRST);
         self.shift = 32 - slots.trailing_zeros();
+        self.memory.charge(slots * 8);
         let old = std::mem::replace(&mut self.slots, vec![0; slots]);
+        let old_bytes = old.len() * 8;
         for slot in old.into_iter().filter(|&slot| slot != 0) {
             self.insert_tag((slot >> 32) as u32, slot as u32);
         }
+        self.memory.refund(old_bytes);
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) use sealed::Sealed;
 
 use crate::{
     arena::{Arena, Place},
+    budget::{SealedBytes, WriteMemory},
     key::{self, Entry, EntryKind, Seqno},
 };
 use hash::HashIndex;
@@ -67,6 +68,8 @@ pub(crate) struct Memtable {
     kept_bytes: usize,
     /// Range deletes and floors; none in a family that never saw one.
     covers: Option<Box<Covers>>,
+    /// What it is paid from; none in tests of the memtable alone.
+    memory: Option<WriteMemory>,
 }
 
 impl Memtable {
@@ -82,7 +85,61 @@ impl Memtable {
             kept: Kept::default(),
             kept_bytes: 0,
             covers: None,
+            memory: None,
         }
+    }
+
+    /// As [`Memtable::new`]; what it takes is paid from `memory`.
+    pub(crate) fn within(kind: MemtableKind, seed: u64, memory: &WriteMemory) -> Self {
+        let mut memtable = Memtable::new(kind, seed);
+        memtable.arena = Arena::within(memory.allotment());
+        memtable.index.pay_from(memory.allotment());
+        if let Some(tree) = &mut memtable.tree {
+            tree.pay_from(memory.allotment());
+        }
+        memtable.memory = Some(memory.clone());
+        memtable
+    }
+
+    /// Tells the budget that what it takes will come back.
+    fn promise(&self) -> Option<SealedBytes> {
+        let memory = self.memory.as_ref()?;
+        Some(memory.promise(self.paid_bytes()))
+    }
+
+    /// An empty one that is paid from the same memory.
+    fn like(&self, kind: MemtableKind, seed: u64) -> Self {
+        match &self.memory {
+            Some(memory) => Memtable::within(kind, seed, memory),
+            None => Memtable::new(kind, seed),
+        }
+    }
+
+    /// Whether a record of `bytes` fits without more memory.
+    #[inline(always)]
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.has_room_for(bytes, 1)
+    }
+
+    /// Whether `keys` records of `bytes` together fit without more memory.
+    #[inline(always)]
+    pub(crate) fn has_room_for(&self, bytes: usize, keys: usize) -> bool {
+        self.arena.has_room(bytes)
+            && self.index.has_room(keys)
+            && self.tree.as_ref().is_none_or(|tree| tree.has_room(keys))
+    }
+
+    /// Pays for what `keys` records of `bytes` together may need; false if the memory is not there.
+    pub(crate) fn prepare(&mut self, bytes: usize, keys: usize) -> bool {
+        self.arena.prepare(bytes)
+            && self.index.prepare(keys)
+            && self.tree.as_mut().is_none_or(|tree| tree.prepare(keys))
+    }
+
+    /// Bytes that it takes of the budget.
+    pub(crate) fn paid_bytes(&self) -> usize {
+        let tree = self.tree.as_ref().map_or(0, Tree::paid_bytes);
+        self.arena.paid_bytes() + self.index.paid_bytes() + tree
     }
 
     /// Keys, deleted ones included.

@@ -15,6 +15,7 @@
 use super::record::Record;
 use crate::{
     arena::{Arena, Place},
+    budget::Allotment,
     key::{self, common_prefix_bytes},
 };
 use std::hint::black_box;
@@ -179,7 +180,12 @@ impl Node {
 pub(crate) struct Tree {
     nodes: Vec<Node>,
     root: u32,
+    /// What the nodes take of the budget.
+    memory: Allotment,
 }
+
+/// Nodes that one insertion adds at most: a leaf, its ancestors, and a root.
+const SPLITS_MAX: usize = 8;
 
 /// A position in the order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -194,7 +200,34 @@ impl Tree {
         Tree {
             nodes: vec![Node::leaf()],
             root: 0,
+            memory: Allotment::default(),
         }
+    }
+
+    /// Pays from `memory` from now on; called before the first insertion.
+    pub(super) fn pay_from(&mut self, memory: Allotment) {
+        self.memory = memory;
+    }
+
+    /// Whether so many keys can be added without more memory.
+    pub(super) fn has_room(&self, keys: usize) -> bool {
+        // A further key may split a whole path; many keys split less than one leaf per 16.
+        self.nodes.len() + SPLITS_MAX + keys / 8 <= self.nodes.capacity()
+    }
+
+    /// Pays for the nodes that so many keys more may need; false if the memory is not there.
+    pub(super) fn prepare(&mut self, keys: usize) -> bool {
+        let nodes = self.grown_nodes().max(self.nodes.len() + SPLITS_MAX + keys / 8);
+        self.has_room(keys) || self.memory.prepay(2 * nodes * size_of::<Node>())
+    }
+
+    fn grown_nodes(&self) -> usize {
+        (self.nodes.capacity() * 2).max(4)
+    }
+
+    /// What was paid for.
+    pub(super) fn paid_bytes(&self) -> usize {
+        self.memory.bytes()
     }
 
     /// Bytes of the nodes; the first one, which is always there, is not counted.
@@ -293,6 +326,12 @@ impl Tree {
     }
 
     fn push(&mut self, node: Node) -> u32 {
+        if self.nodes.len() == self.nodes.capacity() {
+            let (before, after) = (self.nodes.capacity(), self.grown_nodes());
+            self.memory.charge(after * size_of::<Node>());
+            self.nodes.reserve_exact(after - self.nodes.len());
+            self.memory.refund(before * size_of::<Node>());
+        }
         self.nodes.push(node);
         self.nodes.len() as u32 - 1
     }

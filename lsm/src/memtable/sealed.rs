@@ -2,6 +2,7 @@
 
 use super::{Held, Memtable, MemtableIter, Order};
 use crate::{
+    budget::SealedBytes,
     key::KeyRange,
     version::{LiveTable, LiveView, Run, Version},
 };
@@ -25,6 +26,8 @@ pub(crate) struct Sealed {
     /// How often its family had been cleared: what is of an earlier time gets into no version any more.
     pub(crate) epoch: u64,
     below: Mutex<Option<Below>>,
+    /// Tells the budget that this memory will come back.
+    _promise: Option<SealedBytes>,
 }
 
 /// What was older than a memtable when it was sealed.
@@ -65,6 +68,7 @@ impl Sealed {
         waiting: &[Arc<Sealed>],
     ) -> Self {
         Sealed {
+            _promise: memtable.promise(),
             memtable,
             needs_log: false,
             order: OnceLock::new(),

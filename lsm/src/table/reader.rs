@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     budget::{Lease, Pool},
-    cache::BlockCache,
+    cache::{BlockCache, ReaderId},
     key::{Entry, KeyRange, Seqno, TableId},
     range_delete::RangeDeletes,
 };
@@ -46,6 +46,7 @@ pub struct TableReader {
     pub(super) footer: Footer,
     pub(super) source: Source,
     cache: Arc<BlockCache>,
+    cached_as: ReaderId,
     pub(super) fence: Fence,
     /// Filters over keys.
     pub(super) filter: Option<Arc<Filters>>,
@@ -201,6 +202,7 @@ impl TableReader {
             footer,
             source,
             _lease: cache.budget().lease(Pool::Meta),
+            cached_as: cache.reader(),
             cache,
             fence,
             filter,
@@ -333,7 +335,7 @@ impl TableReader {
     #[inline(never)]
     fn load(&self, block: usize, keep: bool) -> Result<BlockRef<'_>> {
         let (start, _) = self.fence.place(block);
-        if let Some(block) = self.cache.get(self.facts.id, start) {
+        if let Some(block) = self.cache.get(self.cached_as, start) {
             return Ok(BlockRef::Cached(block));
         }
         let loaded = self
@@ -342,7 +344,7 @@ impl TableReader {
         if let BlockRef::Cached(block) = &loaded
             && keep
         {
-            self.cache.insert(self.facts.id, start, block);
+            self.cache.insert(self.cached_as, start, block);
         }
         Ok(loaded)
     }

@@ -1,6 +1,7 @@
 //! Behaviour of the engine as its users see it; one module per behaviour.
 
 mod batches;
+mod budget;
 mod corruption;
 mod crash;
 mod cursors;

@@ -10,8 +10,21 @@
 //! (flushes, merges) are never refused: they *overdraw* ([`MemoryBudget::overdraw`]), which the reserve is for, and
 //! the cache gives back what they took. Nothing here waits: a writer that is refused asks a store to flush and waits
 //! in `write_memory`.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `allotment` | what a memtable takes, paid for before each write; the reserve of each store |
+//! | `tenants` | the stores of a budget, and which of them shall flush |
+
+mod allotment;
+mod tenants;
+
+pub use allotment::STORE_BYTES_MIN;
+pub(crate) use allotment::{Allotment, WriteMemory};
+pub(crate) use tenants::{Tenant, TenantFacts};
 
 use crate::cache::BlockCache;
+use keybed_format::{Error, Result};
 use parking_lot::Mutex;
 use std::{
     fmt,
@@ -20,6 +33,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
+use tenants::Tenants;
 
 /// Least size of a budget in bytes.
 pub const BUDGET_BYTES_MIN: usize = 1 << 20;
@@ -78,6 +92,10 @@ pub struct BudgetStats {
     pub overdrafts: u64,
     /// Bytes of cached blocks that gave way.
     pub reclaimed: u64,
+    /// Stores that were asked to flush.
+    pub asked: u64,
+    /// Stores that are open.
+    pub stores: usize,
 }
 
 impl BudgetStats {
@@ -115,6 +133,10 @@ struct Inner {
     reclaimed: AtomicU64,
     /// The cache that all stores of the budget share; guards the pointer alone.
     cache: Mutex<Weak<BlockCache>>,
+    /// Bytes of sealed memtables, which their flush will free.
+    sealed: AtomicUsize,
+    tenants: Tenants,
+    asked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -147,6 +169,9 @@ impl MemoryBudget {
             overdrafts: AtomicU64::new(0),
             reclaimed: AtomicU64::new(0),
             cache: Mutex::new(Weak::new()),
+            sealed: AtomicUsize::new(0),
+            tenants: Tenants::default(),
+            asked: AtomicU64::new(0),
         }))
     }
 
@@ -192,6 +217,8 @@ impl MemoryBudget {
             refused: inner.refused.load(Relaxed),
             overdrafts: inner.overdrafts.load(Relaxed),
             reclaimed: inner.reclaimed.load(Relaxed),
+            asked: inner.asked.load(Relaxed),
+            stores: inner.tenants.count(),
         }
     }
 
@@ -206,6 +233,78 @@ impl MemoryBudget {
         let cache = Arc::new(BlockCache::within(self, capacity_bytes));
         *slot = Arc::downgrade(&cache);
         cache
+    }
+
+    /// Takes in a store: with a reserve of its own if the budget is bounded.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the reserves of all stores would take more than half of the budget.
+    pub(crate) fn admit(&self) -> Result<WriteMemory> {
+        if self.0.total == usize::MAX {
+            return Ok(WriteMemory::new(self, 0));
+        }
+        let stores = self.0.tenants.count() + 1;
+        let needed = stores * STORE_BYTES_MIN;
+        if needed > self.0.lendable / 2 {
+            return Err(
+                Error::invalid("the memory budget is too small for one more store: enlarge it")
+                    .with("stores", stores)
+                    .expected_found(format_args!("at least {} bytes", 2 * needed), self.0.lendable),
+            );
+        }
+        Ok(WriteMemory::new(self, STORE_BYTES_MIN))
+    }
+
+    /// Remembers a store, to ask it for memory.
+    pub(crate) fn register(&self, tenant: Weak<dyn Tenant>) {
+        self.0.tenants.add(tenant);
+    }
+
+    /// A store was closed: nobody keeps blocks for stores that are gone.
+    pub(crate) fn tidy_up(&self) {
+        if self.0.tenants.count() == 0 {
+            self.reclaim(usize::MAX);
+        }
+    }
+
+    /// Asks the store whose flush brings most; false if all were asked or have nothing.
+    pub(crate) fn press(&self) -> bool {
+        let pressed = self.0.tenants.press();
+        self.0.asked.fetch_add(u64::from(pressed), Relaxed);
+        pressed
+    }
+
+    /// Whether so little is left that a flush should begin, those that are under way considered.
+    pub(crate) fn is_tight(&self) -> bool {
+        let inner = &*self.0;
+        let bytes = inner
+            .bytes
+            .load(Relaxed)
+            .saturating_sub(inner.sealed.load(Relaxed));
+        bytes > inner.lendable - inner.lendable / 8
+    }
+
+    /// Bytes that are free, or will be: the block cache gives way, and sealed memtables are being flushed.
+    pub(crate) fn left_to_others(&self) -> usize {
+        let inner = &*self.0;
+        let coming = inner.pools[Pool::Block as usize].bytes.load(Relaxed) + inner.sealed.load(Relaxed);
+        inner
+            .lendable
+            .saturating_sub(inner.bytes.load(Relaxed).saturating_sub(coming))
+    }
+
+    /// Bytes leased now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes.load(Relaxed)
+    }
+
+    /// Notes that a flush will free `bytes`; they are freed when the note goes.
+    pub(crate) fn sealed(&self, bytes: usize) -> SealedBytes {
+        self.0.sealed.fetch_add(bytes, Relaxed);
+        SealedBytes {
+            budget: self.clone(),
+            bytes,
+        }
     }
 
     /// Lets the cache give back `bytes`, as far as it has them.
@@ -319,6 +418,19 @@ impl Drop for Lease {
     }
 }
 
+/// Bytes of a sealed memtable.
+#[derive(Debug)]
+pub(crate) struct SealedBytes {
+    budget: MemoryBudget,
+    bytes: usize,
+}
+
+impl Drop for SealedBytes {
+    fn drop(&mut self) {
+        self.budget.0.sealed.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -395,9 +507,10 @@ mod tests {
         let budget = MemoryBudget::new(8 << 20);
         let cache = budget.shared_cache(6 << 20);
         assert!(Arc::ptr_eq(&cache, &budget.shared_cache(1 << 20)));
+        let reader = cache.reader();
         for i in 0..600 {
             let block = crate::table::Block::of_bytes(16 << 10).charge(&budget, Pool::Block);
-            cache.insert(crate::TableId(1), i, &Arc::new(block));
+            cache.insert(reader, i, &Arc::new(block));
         }
         let cached = cache.stats().bytes;
         assert!(cached > 5 << 20, "{cached}");
