@@ -4,6 +4,9 @@ use keybed_env::Random;
 use keybed_lsm::{Access, Append, FamilyOptions, MemtableKind, MergeOperator, StoreOptions, SumU64};
 use std::{ops::Bound, sync::Arc};
 
+/// First bytes of a key that name its partition.
+pub const PARTITION_BYTES: usize = 1;
+
 /// What merges do in a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merges {
@@ -80,6 +83,7 @@ impl Shape {
             merge: Some(merge),
             memtable: self.memtable,
             prefix_bytes: self.prefix_bytes,
+            partition_prefix: PARTITION_BYTES as u8,
             ..FamilyOptions::default()
         }
     }

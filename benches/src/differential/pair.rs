@@ -1,13 +1,15 @@
 //! One store of each kind, and every operation on both.
 
 use super::{
-    draw::{Merges, Shape},
+    draw::{Merges, PARTITION_BYTES, Shape},
     walk,
 };
+use crate::engines::rocksdb::prefix_end;
 use keybed_env::Random;
 use keybed_lsm::{Family, Store, Update, WriteBatch};
 use rocksdb::{
-    BlockBasedOptions, DB, FlushOptions, MergeOperands, Options, WriteBatch as RocksBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamilyDescriptor, DB, FlushOptions, MergeOperands, Options,
+    WriteBatch as RocksBatch, WriteOptions,
 };
 use std::{
     fmt,
@@ -153,7 +155,8 @@ impl Pair {
                     .expect("RocksDB merges");
             }
             60..=64 => self.batch(),
-            65..=69 => self.update(&key),
+            65..=68 => self.update(&key),
+            69 => self.delete_many(&key),
             70..=74 => self.multi_get(),
             75..=79 => {
                 self.counts.count("scan");
@@ -230,6 +233,59 @@ impl Pair {
             .expect("RocksDB writes a batch");
     }
 
+    /// A range, a prefix, what lies below a floor, or everything.
+    fn delete_many(&mut self, key: &[u8]) {
+        let family = self.family;
+        let (from, to) = match self.random.below(20) {
+            0..=11 => {
+                self.counts.count("delete_range");
+                let (from, to) = self.shape.range(&mut self.random);
+                let range = from.as_slice()..to.as_slice();
+                self.store()
+                    .delete_range(family, range)
+                    .expect("keybed deletes a range");
+                (from, Some(to))
+            }
+            12..=15 => {
+                self.counts.count("delete_prefix");
+                let prefix = &key[..2];
+                self.store()
+                    .delete_prefix(family, prefix)
+                    .expect("keybed deletes a prefix");
+                (prefix.to_vec(), prefix_end(prefix))
+            }
+            16..=18 => {
+                self.counts.count("raise_floor");
+                let (partition, bound) = key.split_at(PARTITION_BYTES);
+                let floor = self
+                    .store()
+                    .floor(family, partition)
+                    .expect("keybed tells a floor");
+                let risen = self.store().raise_floor(family, partition, bound);
+                let risen = risen.expect("keybed raises a floor");
+                assert!(
+                    risen || floor.is_some_and(|floor| *floor >= *bound),
+                    "a floor rises"
+                );
+                if !risen {
+                    return;
+                }
+                (partition.to_vec(), Some(key.to_vec()))
+            }
+            _ => {
+                self.counts.count("clear");
+                self.store().clear(family).expect("keybed clears a family");
+                (Vec::new(), None)
+            }
+        };
+        let db = self.db();
+        let handle = db.cf_handle("default").expect("the family is open");
+        // Behind every key of a program.
+        let to = to.unwrap_or_else(|| vec![0xFF; 16]);
+        db.delete_range_cf_opt(&handle, &from, &to, &self.write)
+            .expect("RocksDB deletes a range");
+    }
+
     fn multi_get(&mut self) {
         self.counts.count("multi_get");
         let keys: Vec<Vec<u8>> = (0..self.random.below(20))
@@ -304,5 +360,6 @@ fn open_rocksdb(dir: &Path, shape: &Shape) -> Arc<DB> {
     let mut table = BlockBasedOptions::default();
     table.set_bloom_filter(10.0, false);
     options.set_block_based_table_factory(&table);
-    Arc::new(DB::open(&options, dir.join("rocksdb")).expect("RocksDB opens"))
+    let family = ColumnFamilyDescriptor::new("default", options.clone());
+    Arc::new(DB::open_cf_descriptors(&options, dir.join("rocksdb"), [family]).expect("RocksDB opens"))
 }

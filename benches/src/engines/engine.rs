@@ -59,10 +59,20 @@ pub trait Engine {
     /// Shows entries whose keys begin with `prefix`, ascending.
     fn prefix(&mut self, prefix: &[u8], each: Each<'_>);
 
-    /// Removes `key`, the smallest of those that begin with `queue`.
+    /// Removes `key`, the smallest of those that begin with `queue`; whatever lies below it is gone already.
     fn pop(&mut self, queue: &[u8], key: &[u8]) {
         let _ = queue;
         self.delete(key);
+    }
+
+    /// Removes every key that begins with `prefix`; one by one if the engine knows no other way.
+    fn delete_prefix(&mut self, prefix: &[u8]) {
+        let mut keys = Vec::new();
+        self.prefix(prefix, &mut |key, _| {
+            keys.push(key.to_vec());
+            true
+        });
+        keys.iter().for_each(|key| self.delete(key));
     }
 
     /// Waits until flushes and compactions that are due have ended.
@@ -110,6 +120,8 @@ pub struct Setup {
     /// The kind of state is scanned: keybed's families of such state keep their memtables in order, as its state
     /// backend does, and the reference is a B-tree instead of a hash map.
     pub ordered: bool,
+    /// Keys are taken from the front of queues, each named by so many first bytes; 0 = they are not.
+    pub queue_bytes: u8,
     /// Appends are merges where the engine has merge operators.
     pub appends: bool,
 }

@@ -70,6 +70,7 @@ impl Keybed {
         let options = FamilyOptions {
             memtable,
             merge,
+            partition_prefix: setup.queue_bytes,
             ..FamilyOptions::default()
         };
         let family = store
@@ -157,6 +158,23 @@ impl Engine for Keybed {
                 break;
             }
         }
+    }
+
+    /// A floor instead of a tombstone.
+    fn pop(&mut self, queue: &[u8], key: &[u8]) {
+        let mut bound = [0; 64];
+        let rest = key.strip_prefix(queue).expect("the key is of the queue");
+        bound[..rest.len()].copy_from_slice(rest);
+        let risen = self
+            .store
+            .raise_floor(self.family, queue, &bound[..rest.len() + 1]);
+        assert!(risen.expect("keybed raises a floor"), "keys are taken in order");
+    }
+
+    fn delete_prefix(&mut self, prefix: &[u8]) {
+        self.store
+            .delete_prefix(self.family, prefix)
+            .expect("keybed deletes a prefix");
     }
 
     fn settle(&mut self) {

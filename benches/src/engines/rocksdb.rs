@@ -111,6 +111,16 @@ fn append(_key: &[u8], old: Option<&[u8]>, operands: &MergeOperands) -> Option<V
     Some(value)
 }
 
+/// The first key behind those that begin with `prefix`.
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while end.last() == Some(&0xFF) {
+        end.pop();
+    }
+    *end.last_mut()? += 1;
+    Some(end)
+}
+
 fn show(iterator: &mut DBRawIterator<'_>, each: Each<'_>) {
     while let Some((key, value)) = iterator.item() {
         if !each(key, value) {
@@ -167,14 +177,16 @@ impl Engine for RocksDb {
     }
 
     fn prefix(&mut self, prefix: &[u8], each: Each<'_>) {
-        let mut end = prefix.to_vec();
-        while end.last() == Some(&0xFF) {
-            end.pop();
-        }
-        let to = end.last_mut().map(|last| {
-            *last += 1;
-        });
-        self.scan(prefix, to.map(|()| end.as_slice()), each);
+        let end = prefix_end(prefix);
+        self.scan(prefix, end.as_deref(), each);
+    }
+
+    fn delete_prefix(&mut self, prefix: &[u8]) {
+        let family = self.db.cf_handle("default").expect("the family is open");
+        let end = prefix_end(prefix).expect("a prefix that is removed has an end");
+        self.db
+            .delete_range_cf_opt(&family, prefix, &end, &self.write)
+            .expect("RocksDB deletes a range");
     }
 
     fn settle(&mut self) {

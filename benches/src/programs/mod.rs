@@ -163,6 +163,7 @@ impl Program {
             cache_bytes: (cache as usize).clamp(CACHE_BYTES_MIN, CACHE_BYTES_MAX),
             memtable_bytes: self.memtable_bytes,
             ordered: false,
+            queue_bytes: 0,
             appends: false,
         }
     }

@@ -131,6 +131,7 @@ pub fn run(bench: &Bench) {
     number("harness-bytes", (wanted.len() * size_of::<Timer>()) as f64);
     let setup = Setup {
         ordered: true,
+        queue_bytes: GROUP.len() as u8,
         ..bench.setup.clone()
     };
     for (way, row) in [
