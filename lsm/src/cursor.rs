@@ -53,7 +53,8 @@ pub struct Cursor {
     /// Its range deletes then.
     range_deletes: Option<Arc<RangeDeletes>>,
     floors: Option<Arc<Floors>>,
-    sealed: Vec<Arc<Sealed>>,
+    /// Newest first, with the order of their keys inside of the bounds.
+    sealed: Vec<(Arc<Sealed>, Order)>,
     version: Arc<Version>,
     operator: Option<Arc<dyn MergeOperator>>,
     batch: Batch,
@@ -157,8 +158,11 @@ impl Store {
         let owned = self.owned(family)?;
         let seqno = self.next_seqno;
         let active = (!owned.active.memtable.is_empty() && !bounds.is_empty())
-            .then(|| (owned.active.memtable.watch(seqno), owned.active.order()));
+            .then(|| (owned.active.memtable.watch(seqno), owned.active.order_in(&bounds)));
+        let sealed = owned.sealed.iter().filter(|_| !bounds.is_empty());
+        let sealed = sealed.map(|sealed| (sealed.clone(), sealed.order_in(&bounds)));
         Ok(Cursor {
+            sealed: sealed.collect(),
             family,
             shared: Arc::downgrade(&self.shared),
             seqno,
@@ -166,7 +170,6 @@ impl Store {
             active,
             range_deletes: owned.active.memtable.range_deletes().cloned(),
             floors: owned.active.memtable.floors().cloned(),
-            sealed: owned.sealed.clone(),
             version: owned.version.clone(),
             operator: owned.options.merge.clone(),
             batch: Batch::default(),
@@ -352,7 +355,7 @@ impl Cursor {
             || self
                 .sealed
                 .iter()
-                .any(|sealed| sealed.memtable.covers().is_some());
+                .any(|(sealed, _)| sealed.memtable.covers().is_some());
         let mut merge = match hides {
             true => MergeIter::hiding(sources, self.floors.as_deref()),
             false => MergeIter::new(sources),
@@ -391,9 +394,9 @@ impl Cursor {
             let iter = iter.with_range_deletes(self.range_deletes.clone());
             sources.push(Source::Memtable(iter));
         }
-        sources.extend(self.sealed.iter().map(|sealed| {
+        sources.extend(self.sealed.iter().map(|(sealed, order)| {
             let held = Held::Borrowed(&sealed.memtable);
-            Source::Memtable(MemtableIter::within(held, sealed.order(), bounds, SEQNO_MAX))
+            Source::Memtable(MemtableIter::within(held, order.clone(), bounds, SEQNO_MAX))
         }));
         let runs = self.version.runs.iter();
         sources.extend(runs.map(|run| Source::Run(RunIter::within(&run.tables, bounds))));

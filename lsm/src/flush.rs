@@ -230,6 +230,7 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
         state.queue.retain(|(_, waiting)| !Arc::ptr_eq(waiting, sealed));
         return Ok(Outcome::Complete);
     }
+    shared.rebase_views(family);
     shared.counters.flushes.fetch_add(1, Ordering::Relaxed);
     shared.counters.flush_bytes.fetch_add(bytes, Ordering::Relaxed);
     shared

@@ -19,6 +19,7 @@
 //! | `version/` | which tables hold a family's content: edits, manifest, version set |
 //! | `iter/` | merging sorted sources |
 //! | [`range_delete`], [`floor`] | many keys that are gone at once |
+//! | `indexed_batch` | a batch that is read with what lies below it |
 //! | `cursor` | an iterator that borrows nothing and sees one moment |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
 //! | `shared` | what owner and background share |
@@ -44,6 +45,7 @@ mod flush;
 #[doc(hidden)]
 pub mod fuzzing;
 mod ingest;
+mod indexed_batch;
 mod iter;
 mod journal;
 pub mod key;
@@ -82,6 +84,7 @@ pub use cursor::Cursor;
 pub use family::Family;
 pub use floor::Floor;
 pub use ingest::{IngestOptions, Transfer};
+pub use indexed_batch::{IndexedBatch, IndexedRange};
 pub use key::{Entry, EntryKind, KeyRange, Seqno, TableId};
 pub use memtable::MemtableKind;
 pub use merge_operator::{Append, MergeOperator, SumI64, SumU64};
@@ -93,7 +96,7 @@ pub use scan::Range;
 pub use shared_store::{SharedCursor, SharedRange, SharedStore, SharedTransaction, TRANSACT_ATTEMPTS_MAX};
 pub use stats::{
     FamilyStats, Histogram, Latencies, RunStats, SampledGets, StatsReader, StoreCounts, StoreStats,
-    WaitReason, Waits,
+    ViewStats, WaitReason, Waits,
 };
 pub use store::Store;
 pub use transaction::{TRANSACTION_RANGE_ENTRIES_MAX, Transaction};

@@ -93,6 +93,9 @@ pub struct StoreOptions {
     pub budget: Option<MemoryBudget>,
     /// Bounds the bytes per second of the merges of all stores that are given clones of it; default none.
     pub merge_rate: Option<MergeRate>,
+    /// Bytes that [`View`](crate::View)s may hold, in memtables and in files that only they still need; default
+    /// 64 GiB. Beyond, [`Store::view`](crate::Store::view) fails with `Busy` until views are dropped.
+    pub view_bytes_max: u64,
     /// Whether compactions are started by themselves; default yes. Without, runs pile up until
     /// [`Store::compact`](crate::Store::compact).
     pub compaction: bool,
@@ -121,6 +124,7 @@ impl Default for StoreOptions {
             open_files_max: 256,
             budget: None,
             merge_rate: None,
+            view_bytes_max: 64 << 30,
             compaction: true,
         }
     }

@@ -30,7 +30,19 @@ enum Repr<'a> {
     Owned(Vec<u8>),
 }
 
+impl Value<'static> {
+    /// Bytes that were made for the reader.
+    pub(crate) fn owned(bytes: Vec<u8>) -> Self {
+        Value(Repr::Owned(bytes))
+    }
+}
+
 impl Value<'_> {
+    /// The value, borrowing nothing.
+    pub(crate) fn into_owned(self) -> Value<'static> {
+        Value::owned(self.into_vec())
+    }
+
     /// The bytes, copied unless they are owned already.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {

@@ -2,12 +2,14 @@
 
 use crate::{
     family::Family,
+    floor::Floors,
     iter::{MergeIter, RunIter, Source, VisibleIter},
     key::{self, KeyRange, SEQNO_MAX},
-    memtable::{Held, MemtableIter},
+    memtable::{Held, MemtableIter, Order},
+    merge_operator::MergeOperator,
     read::Sources,
     store::Store,
-    version::Run,
+    version::{Run, Version},
 };
 use keybed_format::Result;
 use std::{
@@ -42,6 +44,14 @@ impl Range<'_> {
         } else {
             None
         })
+    }
+}
+
+impl Range<'_> {
+    /// The entry it stands at; `None` before the first step and behind the last.
+    #[inline]
+    pub(crate) fn current(&self) -> Option<(&[u8], &[u8])> {
+        self.iter.entry()
     }
 }
 
@@ -82,67 +92,86 @@ pub(crate) enum Direction {
 impl<'a> Sources<'a> {
     /// Entries inside of `range`.
     pub(crate) fn scan(&self, range: KeyRange, direction: Direction) -> Result<Range<'a>> {
-        self.scan_if(range, direction, |_, _| true)
+        open(self.held(&range), self.below(), (range, None), direction)
     }
 
     /// Entries whose keys begin with `prefix`.
     pub(crate) fn scan_prefix(&self, prefix: &[u8], direction: Direction) -> Result<Range<'a>> {
-        self.scan_if(KeyRange::prefix(prefix), direction, |run, range| {
-            run.may_hold_prefix(prefix, range.end.as_deref())
-        })
+        let range = KeyRange::prefix(prefix);
+        let held = self.held(&range);
+        open(held, self.below(), (range, Some(prefix)), direction)
     }
 
-    /// `may_hold` says whether a run can hold keys of the range.
-    fn scan_if(
-        &self,
-        range: KeyRange,
-        direction: Direction,
-        may_hold: impl Fn(&Run, &KeyRange) -> bool,
-    ) -> Result<Range<'a>> {
-        let mut sources = Vec::new();
-        if !range.is_empty() {
-            sources.reserve_exact(1 + self.sealed.len() + self.version.runs.len());
-            self.open(&Arc::new(range), may_hold, &mut sources);
+    fn below(&self) -> Below<'a> {
+        Below {
+            version: self.version,
+            floors: self.floors,
+            hides: self.hides(),
+            operator: self.operator,
         }
-        let mut merge = match self.hides() {
-            true => MergeIter::hiding(sources, self.floors),
-            false => MergeIter::new(sources),
-        };
-        // Each source keeps to the range by itself.
-        match direction {
-            Direction::Up => merge.seek(&[])?,
-            Direction::Down => merge.seek_before(None)?,
-        }
-        Ok(Range {
-            iter: VisibleIter::new(merge, self.operator),
-        })
     }
 
-    /// Opens whatever holds keys inside of `bounds`, newest first.
-    fn open(
-        &self,
-        bounds: &Arc<KeyRange>,
-        may_hold: impl Fn(&Run, &KeyRange) -> bool,
-        sources: &mut Vec<Source<'a>>,
-    ) {
-        let memtable = |memtable, order| {
-            let iter = MemtableIter::within(Held::Borrowed(memtable), order, bounds, SEQNO_MAX);
-            Source::Memtable(iter)
-        };
+    /// The memtables, and the order of their keys inside of `range`.
+    fn held(&self, range: &KeyRange) -> Vec<(Held<'a>, Order)> {
+        let mut held = Vec::with_capacity(1 + self.sealed.len());
         if let Some(active) = self.active.filter(|active| !active.memtable.is_empty()) {
-            sources.push(memtable(&active.memtable, active.order()));
+            held.push((Held::Borrowed(&active.memtable), active.order_in(range)));
         }
         let sealed = self.sealed.iter();
-        sources.extend(sealed.map(|sealed| memtable(&sealed.memtable, sealed.order())));
-        // A run that holds no key of the range may still hide those of older ones.
-        let hides = |run: &Run| self.version.has_range_deletes && run.has_range_deletes();
-        let runs = self
-            .version
-            .runs
-            .iter()
-            .filter(|run| may_hold(run, bounds) || hides(run));
-        sources.extend(runs.map(|run| Source::Run(RunIter::within(&run.tables, bounds))));
+        held.extend(sealed.map(|sealed| (Held::Borrowed(&sealed.memtable), sealed.order_in(range))));
+        held
     }
+}
+
+/// What a scan looks at besides memtables, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Below<'a> {
+    pub(crate) version: &'a Version,
+    pub(crate) floors: Option<&'a Floors>,
+    /// There are range deletes or floors, in a memtable or below.
+    pub(crate) hides: bool,
+    pub(crate) operator: Option<&'a dyn MergeOperator>,
+}
+
+/// Scans memtables, newest first, and what lies below them. A prefix rules out runs by their filters.
+pub(crate) fn open<'a>(
+    memtables: Vec<(Held<'a>, Order)>,
+    below: Below<'a>,
+    (range, prefix): (KeyRange, Option<&[u8]>),
+    direction: Direction,
+) -> Result<Range<'a>> {
+    let version = below.version;
+    let mut sources = Vec::new();
+    if !range.is_empty() {
+        sources.reserve_exact(memtables.len() + version.runs.len());
+        let bounds = Arc::new(range);
+        let memtables = memtables.into_iter();
+        sources
+            .extend(memtables.map(|(held, order)| {
+                Source::Memtable(MemtableIter::within(held, order, &bounds, SEQNO_MAX))
+            }));
+        // A run that holds no key of the range may still hide those of older ones.
+        let hides = |run: &Run| version.has_range_deletes && run.has_range_deletes();
+        let may_hold = |run: &&Run| match prefix {
+            Some(prefix) => run.may_hold_prefix(prefix, bounds.end.as_deref()) || hides(run),
+            None => true,
+        };
+        let runs = version.runs.iter().filter(may_hold);
+        sources.extend(runs.map(|run| Source::Run(RunIter::within(&run.tables, &bounds))));
+    }
+    let mut merge = if below.hides {
+        MergeIter::hiding(sources, below.floors)
+    } else {
+        MergeIter::new(sources)
+    };
+    // Each source keeps to the range by itself.
+    match direction {
+        Direction::Up => merge.seek(&[])?,
+        Direction::Down => merge.seek_before(None)?,
+    }
+    Ok(Range {
+        iter: VisibleIter::new(merge, below.operator),
+    })
 }
 
 impl Store {

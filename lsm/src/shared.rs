@@ -25,6 +25,7 @@ use crate::{
         manifest::{Manifest, ROLL_BYTES},
         set::{LogSet, VersionSet},
     },
+    view,
     wal::sync::LogSync,
     write_memory::Tenancy,
 };
@@ -35,7 +36,7 @@ use std::{
     collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -151,6 +152,8 @@ pub(crate) struct Shared {
     /// Wakes the task that syncs the log every so often, when the store closes.
     pub(crate) log_waker: Mutex<Option<Waker>>,
     pub(crate) graveyard: Arc<Graveyard>,
+    /// Views that may live. Guards the list alone.
+    pub(crate) views: Mutex<Vec<Weak<view::Inner>>>,
     pub(crate) counters: BackgroundCounters,
     /// Written by the owner alone.
     pub(crate) owner_counters: OwnerCounters,
@@ -199,6 +202,7 @@ impl Shared {
             log: LogSync::default(),
             log_waker: Mutex::new(None),
             graveyard,
+            views: Mutex::default(),
             counters: BackgroundCounters::default(),
             owner_counters: OwnerCounters::default(),
             handles: Handles::default(),

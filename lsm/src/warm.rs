@@ -189,6 +189,6 @@ impl View {
         family: Family,
         keys: &[K],
     ) -> Result<Vec<Result<Option<Value<'_>>>>> {
-        Ok(self.sources(family)?.multi_get(keys))
+        self.get_many(family, keys)
     }
 }

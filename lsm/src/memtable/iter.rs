@@ -17,7 +17,6 @@ pub(crate) enum Held<'a> {
     /// The owner's, or one that somebody else keeps.
     Borrowed(&'a Memtable),
     /// One that may be let go while it is read.
-    #[allow(dead_code, reason = "for readers other than the owner")]
     Sealed(Arc<Sealed>),
 }
 

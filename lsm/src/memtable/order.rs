@@ -2,9 +2,14 @@
 //!
 //! The Hash flavour sorts (eight bytes of the key, place), then each group of equal bytes by the next eight; the
 //! Ordered flavour follows its B+tree. An order sorted for the active memtable is kept until a key is added or moves.
+//! For a range of a large memtable only the keys inside are collected and sorted: one walk over the records instead of
+//! a sort of all. Who does that often, while no key is added, has the whole order sorted once.
 
 use super::{Memtable, record::Record};
-use crate::{arena::Place, key::order_prefix};
+use crate::{
+    arena::Place,
+    key::{self, KeyRange, order_prefix},
+};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -17,13 +22,29 @@ pub(crate) enum Order {
     Tree,
 }
 
+/// Memtables with fewer keys are sorted whole.
+const SELECT_KEYS_MIN: usize = 1024;
+
+/// Selections after which the whole order is worth its price, of about as many walks.
+const SELECTIONS_MAX: u32 = 8;
+
+/// What is known of the order of a memtable that takes writes.
+#[derive(Debug, Default)]
+struct Known {
+    /// The layout of the memtable it belongs to.
+    layout: u64,
+    sorted: Option<Arc<[Place]>>,
+    /// Ranges that were selected.
+    selections: u32,
+}
+
 /// The memtable that takes writes, and the order of its last scan.
 #[derive(Debug)]
 pub(crate) struct Active {
     /// The memtable.
     pub(crate) memtable: Memtable,
-    /// Order and the layout it belongs to. Several threads may scan while none writes.
-    sorted: Mutex<Option<(u64, Arc<[Place]>)>>,
+    /// Several threads may scan while none writes.
+    known: Mutex<Known>,
 }
 
 impl Active {
@@ -31,24 +52,28 @@ impl Active {
     pub(crate) fn new(memtable: Memtable) -> Self {
         Active {
             memtable,
-            sorted: Mutex::new(None),
+            known: Mutex::default(),
         }
     }
 
-    /// The order of its keys now.
-    pub(crate) fn order(&self) -> Order {
+    /// The order of its keys now, of those inside of `range` at least.
+    pub(crate) fn order_in(&self, range: &KeyRange) -> Order {
         if self.memtable.tree.is_some() {
             return Order::Tree;
         }
-        let mut sorted = self.sorted.lock();
-        match &*sorted {
-            Some((layout, order)) if *layout == self.memtable.layout => Order::Sorted(order.clone()),
-            _ => {
-                let order = self.memtable.sort();
-                *sorted = Some((self.memtable.layout, order.clone()));
-                Order::Sorted(order)
-            }
+        let mut known = self.known.lock();
+        if known.layout != self.memtable.layout {
+            *known = Known {
+                layout: self.memtable.layout,
+                ..Known::default()
+            };
         }
+        if known.sorted.is_none() && known.selections < SELECTIONS_MAX && self.memtable.is_selective(range) {
+            known.selections += 1;
+            return Order::Sorted(self.memtable.select(range));
+        }
+        let sorted = known.sorted.get_or_insert_with(|| self.memtable.sort());
+        Order::Sorted(sorted.clone())
     }
 }
 
@@ -65,12 +90,28 @@ const SMALL_GROUP: usize = 8;
 const WORDS_BYTES_MAX: usize = 64;
 
 impl Memtable {
+    /// Whether collecting the keys inside of `range` may be cheaper than sorting all.
+    pub(super) fn is_selective(&self, range: &KeyRange) -> bool {
+        self.tree.is_none() && self.len() >= SELECT_KEYS_MIN && !range.is_all()
+    }
+
     /// Places of the current records, sorted by key.
     pub(super) fn sort(&self) -> Arc<[Place]> {
-        let mut words = Vec::with_capacity(self.len());
+        self.collect(Vec::with_capacity(self.len()), |_| true)
+    }
+
+    /// Places of the current records inside of `range`, sorted by key.
+    pub(super) fn select(&self, range: &KeyRange) -> Arc<[Place]> {
+        self.collect(Vec::new(), |key| {
+            let is_behind = |end: &Vec<u8>| !key::less(key, end);
+            !key::less(key, &range.start) && !range.end.as_ref().is_some_and(is_behind)
+        })
+    }
+
+    fn collect(&self, mut words: Vec<(u64, Place)>, is_inside: impl Fn(&[u8]) -> bool) -> Arc<[Place]> {
         self.arena.walk(|place, bytes| {
             let record = Record::of(bytes);
-            if !record.is_covered() {
+            if !record.is_covered() && is_inside(record.key()) {
                 words.push((word(record.key(), 0), place));
             }
             record.bytes()

@@ -103,6 +103,15 @@ impl Sealed {
         self.order.get_or_init(|| self.memtable.final_order()).clone()
     }
 
+    /// The order of its keys inside of `range`. Sorts nothing else unless somebody sorted everything already.
+    pub(crate) fn order_in(&self, range: &KeyRange) -> Order {
+        match self.order.get() {
+            Some(order) => order.clone(),
+            None if self.memtable.is_selective(range) => Order::Sorted(self.memtable.select(range)),
+            None => self.order(),
+        }
+    }
+
     /// All its newest versions; the first call sorts.
     pub(crate) fn iter(&self) -> MemtableIter<'_> {
         MemtableIter::new(Held::Borrowed(&self.memtable), self.order())

@@ -1,7 +1,7 @@
 //! The memtable against a map.
 
 use super::*;
-use crate::memtable::order::Active;
+use crate::{key::KeyRange, memtable::order::Active};
 use keybed_env::Random;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -46,7 +46,10 @@ fn a_memtable_of_either_flavour_is_a_map() {
 }
 
 fn check(active: &Active, model: &BTreeMap<Vec<u8>, (EntryKind, Vec<u8>)>, seed: u64) {
-    let mut iter = MemtableIter::new(Held::Borrowed(&active.memtable), active.order());
+    let mut iter = MemtableIter::new(
+        Held::Borrowed(&active.memtable),
+        active.order_in(&KeyRange::all()),
+    );
     for (key, (kind, value)) in model {
         let found = active
             .memtable
@@ -82,7 +85,10 @@ fn a_chain_is_walked_newest_first_and_cut_by_a_put() {
             memtable.chain(slot, place, b"k", seqno, operand);
         }
         let active = Active::new(memtable);
-        let mut iter = MemtableIter::new(Held::Borrowed(&active.memtable), active.order());
+        let mut iter = MemtableIter::new(
+            Held::Borrowed(&active.memtable),
+            active.order_in(&KeyRange::all()),
+        );
         for (seqno, operand) in [(3, b"c"), (2, b"b"), (1, b"a")] {
             assert_eq!((iter.entry().seqno, iter.entry().value), (seqno, &operand[..]));
             iter.advance();
@@ -134,5 +140,48 @@ fn keys_with_much_in_common_are_sorted_like_slices() {
             model.insert(key, (EntryKind::Put, b"v".to_vec()));
         }
         check(&active, &model, seed);
+    }
+}
+
+#[test]
+fn a_range_of_a_large_memtable_is_selected() {
+    let mut random = Random::from_seed(5);
+    let mut active = Active::new(Memtable::new(MemtableKind::Hash, 3));
+    let mut model = BTreeMap::new();
+    for seqno in 0..5000_u64 {
+        let key = random.below(3000).to_be_bytes()[6..].to_vec();
+        let value = vec![1; random.index(60)];
+        let probe = active.memtable.find(&key, key::hash(&key));
+        active.memtable.write(probe, &key, seqno, EntryKind::Put, &value);
+        model.insert(key, value);
+    }
+    // More often than a selection is made before everything is sorted.
+    for round in 0..20 {
+        let mut range = KeyRange {
+            start: random.below(3000).to_be_bytes()[6..].to_vec(),
+            end: Some(random.below(3000).to_be_bytes()[6..].to_vec()),
+        };
+        if round % 5 == 4 {
+            range.end = None;
+        }
+        let order = active.order_in(&range);
+        let bounds = Arc::new(range);
+        let mut iter = MemtableIter::within(Held::Borrowed(&active.memtable), order, &bounds, u64::MAX);
+        iter.seek(&[]);
+        let mut found = Vec::new();
+        while iter.is_valid() {
+            found.push((iter.key().to_vec(), iter.entry().value.to_vec()));
+            iter.next_key();
+        }
+        let inside = model.iter().filter(|(key, _)| bounds.contains(key));
+        let expected: Vec<_> = inside.map(|(k, v)| (k.clone(), v.clone())).collect();
+        assert_eq!(found, expected, "round {round}");
+        iter.seek_before(None);
+        let last = iter.is_valid().then(|| iter.key().to_vec());
+        assert_eq!(
+            last.as_ref(),
+            expected.last().map(|(key, _)| key),
+            "round {round}"
+        );
     }
 }

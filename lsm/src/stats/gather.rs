@@ -111,6 +111,7 @@ impl Shared {
             },
             cache: self.cache().stats(),
             sampled: self.sampled_gets(),
+            views: self.view_stats(),
             ..StoreStats::default()
         };
         for shape in shapes {

@@ -100,6 +100,8 @@ pub struct StoreStats {
     pub cache: CacheStats,
     /// What sampled reads below the active memtable met.
     pub sampled: SampledGets,
+    /// What views hold.
+    pub views: ViewStats,
 }
 
 impl std::ops::Deref for StoreStats {
@@ -108,6 +110,19 @@ impl std::ops::Deref for StoreStats {
     fn deref(&self) -> &StoreCounts {
         &self.counts
     }
+}
+
+/// What the [`View`](crate::View)s of a store hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ViewStats {
+    /// Views that are not dropped; clones of one count once.
+    pub views: u64,
+    /// Bytes of memtables that views hold until they are flushed.
+    pub memtable_bytes: u64,
+    /// Bytes of files that are no part of the store any more and stay for views.
+    pub file_bytes: u64,
+    /// Age of the oldest view in nanoseconds.
+    pub oldest_nanos: u64,
 }
 
 /// Shape of a family.

@@ -275,6 +275,10 @@ impl StoreStats {
         vec![
             ("active_bytes", self.active_bytes),
             ("sealed_bytes", self.sealed_bytes),
+            ("views", self.views.views),
+            ("view_memtable_bytes", self.views.memtable_bytes),
+            ("view_file_bytes", self.views.file_bytes),
+            ("view_oldest_nanos", self.views.oldest_nanos),
             ("tables", self.tables),
             ("table_bytes", self.table_bytes),
             ("runs_max", self.runs_max),

@@ -149,6 +149,11 @@ impl LiveTable {
         self.record.id()
     }
 
+    /// Whether no version set names it any more.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.obsolete.load(atomic::Ordering::Relaxed)
+    }
+
     /// Lets the file be removed when the last holder drops it.
     pub(crate) fn retire(&self) {
         self.obsolete.store(true, atomic::Ordering::Relaxed);
