@@ -23,7 +23,7 @@ pub const SLEEP_MIN: Duration = Duration::from_micros(200);
 const NANOS_PER_BYTE_MAX: u64 = 1000;
 
 /// A family with this many times [`runs_max`](crate::StoreOptions::runs_max) runs is at its limit.
-const RUNS_LIMIT_FACTOR: u64 = 4;
+const RUNS_LIMIT_FACTOR: u64 = 3;
 
 /// What the background still has to do for a writer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub fn nanos_per_byte(debt: &Debt) -> u64 {
     );
     let runs = share(
         debt.runs,
-        debt.runs_max.saturating_mul(2),
+        debt.runs_max + debt.runs_max / 2,
         debt.runs_max.saturating_mul(RUNS_LIMIT_FACTOR),
     );
     let merges = share(
@@ -83,13 +83,10 @@ fn share(debt: u64, onset: u64, limit: u64) -> u64 {
     (above * u128::from(SHARE) / u128::from(limit - onset)) as u64
 }
 
-/// Bytes above the bottom run that are usual: as many as two rounds of `fan_in` memtables, or as the bottom's size
-/// allows.
+/// Bytes above the bottom run that are usual: as many as `fan_in` memtables, or half as many as there are in the
+/// bottom, which they may all hide.
 pub fn merge_bytes_usual(memtable_bytes: u64, fan_in: u64, bottom_bytes: u64) -> u64 {
-    memtable_bytes
-        .saturating_mul(fan_in)
-        .saturating_mul(2)
-        .max(bottom_bytes)
+    memtable_bytes.saturating_mul(fan_in).max(bottom_bytes / 2)
 }
 
 /// Bytes that may be written before the writer looks at its debt again.
@@ -131,8 +128,8 @@ mod tests {
     #[test]
     fn the_worst_debt_counts() {
         let runs = |runs| nanos_per_byte(&Debt { runs, ..memory(0) });
-        assert_eq!((runs(12), runs(24), runs(1000)), (0, 1000, 1000));
-        assert_eq!(runs(18), 250);
+        assert_eq!((runs(9), runs(18), runs(1000)), (0, 1000, 1000));
+        assert_eq!(runs(13), 193);
         let merges = |merge_bytes| {
             nanos_per_byte(&Debt {
                 merge_bytes,
