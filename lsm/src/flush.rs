@@ -7,6 +7,7 @@
 
 use crate::{
     compaction::{
+        job,
         output::{Output, OutputOptions},
         resolve::{Outcome, Resolver},
         work,
@@ -175,6 +176,7 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
     let resolver = Resolver {
         operator: options.merge.as_deref(),
         older: &older,
+        filter: job::filter(shared, &options),
         stops: &stops,
     };
     if let Some(covers) = sealed.memtable.covers() {

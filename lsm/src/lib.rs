@@ -79,7 +79,7 @@ mod write_memory;
 pub use batch::{BATCH_BYTES_MAX, WriteBatch};
 pub use budget::{BudgetStats, MemoryBudget, Pool};
 pub use cache::{BlockCache, CacheStats};
-pub use compaction::{CompactionPause, MergeRate};
+pub use compaction::{CompactionFilter, CompactionPause, MergeRate, Verdict};
 pub use cursor::Cursor;
 pub use family::Family;
 pub use floor::Floor;

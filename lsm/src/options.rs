@@ -1,7 +1,10 @@
 //! Options of stores and families.
 
 use crate::{
-    budget::MemoryBudget, compaction::MergeRate, memtable::MemtableKind, merge_operator::MergeOperator,
+    budget::MemoryBudget,
+    compaction::{CompactionFilter, MergeRate},
+    memtable::MemtableKind,
+    merge_operator::MergeOperator,
     table::Compression,
 };
 use keybed_env::{Clock, Fs, OsFs, Scheduler, SystemClock, ThreadScheduler, random::Ids};
@@ -173,6 +176,9 @@ pub struct FamilyOptions {
     /// smaller and absent keys cost a block each: for families whose look-ups nearly always hit. Recorded in the
     /// manifest.
     pub bottom_filter: bool,
+    /// Decides about entries while they are flushed and merged; default none. Not recorded: a program that opens the
+    /// store without it keeps everything.
+    pub filter: Option<Arc<dyn CompactionFilter>>,
     /// Runs of one tier that are merged together, 2 to 16; default 0 = [`StoreOptions::fan_in`]. 2 or 3 suit families
     /// that are scanned by prefix, where every run costs a look.
     pub fan_in: u8,
@@ -187,6 +193,7 @@ impl Default for FamilyOptions {
             cut_prefix: 0,
             prefix_bytes: 0,
             bottom_filter: true,
+            filter: None,
             fan_in: 0,
         }
     }

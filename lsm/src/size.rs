@@ -1,6 +1,6 @@
 //! How much there is, without reading it.
 
-use crate::{compaction::request::key_range, family::Family, store::Store, version::Version};
+use crate::{family::Family, key::KeyRange, store::Store, version::Version};
 use keybed_format::Result;
 use std::{collections::HashSet, ops::RangeBounds};
 
@@ -11,7 +11,7 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` if the token is not of this store; `TableMissing`, `TableCorrupt`.
     pub fn approximate_size<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<u64> {
-        let range = key_range(&range);
+        let range = KeyRange::of(&range);
         let mut bytes = 0;
         for live in self
             .owned(family)?

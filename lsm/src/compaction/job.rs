@@ -12,6 +12,7 @@
 
 use super::{
     covered,
+    filter::CompactionFilter,
     output::{Output, OutputOptions},
     picker::{Merge, Part, Plan},
     resolve::{Outcome, Resolver},
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     iter::{MergeIter, RunIter, Source},
     key::KeyRange,
+    options::FamilyOptions,
     range_delete::RangeDeletes,
     shared::Shared,
     table::TableOptions,
@@ -55,6 +57,15 @@ pub(crate) fn run(shared: &Shared, work: &Work, priority: Priority) -> Result<Ou
             drop_parts(shared, work, &parts)
         }
     }
+}
+
+/// A family's filter, and the time of the store's clock.
+pub(crate) fn filter<'a>(
+    shared: &Shared,
+    options: &'a FamilyOptions,
+) -> Option<(&'a dyn CompactionFilter, u64)> {
+    let filter = options.filter.as_deref()?;
+    Some((filter, shared.options.clock.wall_millis()))
 }
 
 /// Lets jobs pass that go before `priority`, keeps to the rate, and says whether to stop.
@@ -133,6 +144,7 @@ fn merge(shared: &Shared, work: &Work, plan: &Merge, priority: Priority) -> Resu
     let resolver = Resolver {
         operator: work.options.merge.as_deref(),
         older: &[older],
+        filter: filter(shared, &work.options),
         stops: &stops,
     };
     output.set_range_deletes(resolver.kept_range_deletes(&range_deletes(&clipped)?));

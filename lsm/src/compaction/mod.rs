@@ -8,16 +8,18 @@
 //! ```
 //! [`picker`] decides from facts, without I/O; `work` finds what is due and gives it to the scheduler; `job` does it;
 //! `resolve` says which versions of a key are written (a flush asks it, too). `request` is what the owner can ask
-//! for, `rate` bounds the merges of all stores.
+//! for, `filter` what a program may decide about entries, `rate` bounds the merges of all stores.
 
 pub(crate) mod covered;
+mod filter;
 pub(crate) mod job;
 pub(crate) mod output;
 pub mod picker;
 mod rate;
-pub(crate) mod request;
+mod request;
 pub(crate) mod resolve;
 pub(crate) mod work;
 
+pub use filter::{CompactionFilter, Verdict};
 pub use rate::MergeRate;
 pub use request::CompactionPause;

@@ -3,7 +3,7 @@
 //! Lazy levelling: tiers of [`PickOptions::fan_in`] runs above one bottom run. The rules, in order:
 //! 1. Files of which everything has expired are dropped unread.
 //! 2. Runs that are draining go on into the bottom, the next slice of their keys.
-//! 3. On request what lies above the bottom in a range of keys goes into it.
+//! 3. On request what lies above the bottom in a range of keys goes into it, and bottom files are rewritten.
 //! 4. A tier is full (or, above [`PickOptions::runs_max`] runs, the youngest tiers hold `fan_in` runs together): it is
 //!    merged into one run of the next tier. But if there is no bottom yet, or all upper runs together reach
 //!    1/`fan_in` of it, all upper runs start to drain instead. So they do when they reach half of it, which bounds
@@ -38,6 +38,8 @@ pub struct PartFacts {
     pub first: Vec<u8>,
     /// Last key that may be visible.
     pub last: Vec<u8>,
+    /// `last` is the end of the visible range: no key, but the first one that is not visible.
+    pub is_open: bool,
     /// About how many bytes are visible.
     pub bytes: u64,
     /// Versions in the file.
@@ -53,6 +55,11 @@ pub struct PartFacts {
 impl PartFacts {
     fn touches(&self, other: &PartFacts) -> bool {
         self.first <= other.last && other.first <= self.last
+    }
+
+    /// Whether some key of it may lie in `range`.
+    fn is_in(&self, range: &KeyRange) -> bool {
+        range.touches(&self.first, &self.last) && !(self.is_open && self.last <= range.start)
     }
 
     fn part(&self, run: u64) -> Part {
@@ -114,6 +121,8 @@ pub struct Shape {
 pub struct Wishes {
     /// Somebody asked for everything in this range to go to the bottom.
     pub requested: Option<KeyRange>,
+    /// Bottom files that are to be rewritten, though nothing above touches them.
+    pub rewritten: Vec<TableId>,
     /// Nothing was written for a while, or somebody waits until nothing is left to do.
     pub at_rest: bool,
     /// Entries with this stamp or an older one have expired.
@@ -191,6 +200,7 @@ pub fn may_be_due(
     }
     wishes.expired.is_some()
         || wishes.overdue.is_some()
+        || !wishes.rewritten.is_empty()
         || (!upper.is_empty() && (wishes.requested.is_some() || hides_much(shape, upper.len(), wishes)))
         || upper.contains(&DRAINING)
         || full_tier(upper, runs, options).is_some()
@@ -228,6 +238,9 @@ pub fn pick(facts: &LevelFacts, options: &PickOptions) -> Option<Plan> {
     if let Some(range) = &facts.wishes.requested
         && let Some(plan) = drain_range(range, &upper, bottom, options)
     {
+        return Some(plan);
+    }
+    if let Some(plan) = rewrite(&facts.wishes.rewritten, bottom) {
         return Some(plan);
     }
     let tiers = upper.iter().map(|run| run.tier).collect();
@@ -309,6 +322,27 @@ fn drop_expired(facts: &LevelFacts) -> Option<Plan> {
     (!dropped.is_empty()).then_some(Plan::Drop(dropped))
 }
 
+/// The next of these bottom files that is still there.
+fn rewrite(tables: &[TableId], bottom: Option<&RunFacts>) -> Option<Plan> {
+    let part = bottom?.tables.iter().find(|part| tables.contains(&part.id))?;
+    Some(rewrite_one(part))
+}
+
+/// Reads a bottom file and writes it again.
+fn rewrite_one(part: &PartFacts) -> Plan {
+    Plan::Merge(Merge {
+        runs: Vec::new(),
+        slice: KeyRange {
+            start: part.first.clone(),
+            end: Some(behind(&part.last)),
+        },
+        bottom: vec![(part.id, part.visible_start.clone())],
+        output_run: 0,
+        output_tier: BOTTOM,
+        drains: false,
+    })
+}
+
 /// Files with entries that should not be on disk any more.
 fn rewrite_overdue(
     facts: &LevelFacts,
@@ -332,16 +366,7 @@ fn rewrite_overdue(
         start: part.first.clone(),
         end: Some(behind(&part.last)),
     };
-    drain_range(&range, upper, Some(bottom), options).or_else(|| {
-        Some(Plan::Merge(Merge {
-            runs: Vec::new(),
-            slice: range,
-            bottom: vec![(part.id, part.visible_start.clone())],
-            output_run: 0,
-            output_tier: BOTTOM,
-            drains: false,
-        }))
-    })
+    drain_range(&range, upper, Some(bottom), options).or_else(|| Some(rewrite_one(part)))
 }
 
 fn behind(key: &[u8]) -> Vec<u8> {
@@ -412,7 +437,7 @@ fn drain_range(
     }
     let parts = || {
         let parts = upper.iter().flat_map(|run| &run.tables);
-        parts.filter(|part| range.touches(&part.first, &part.last))
+        parts.filter(|part| part.is_in(range))
     };
     let first = parts().map(|part| &part.first).min()?.max(&range.start).clone();
     let last = parts().map(|part| &part.last).max()?;
@@ -443,11 +468,9 @@ fn drain_range(
             end.clone_from(&next.first);
         }
     }
-    let members = upper.iter().filter(|run| {
-        run.tables
-            .iter()
-            .any(|part| slice.touches(&part.first, &part.last))
-    });
+    let members = upper
+        .iter()
+        .filter(|run| run.tables.iter().any(|part| part.is_in(&slice)));
     Some(Plan::Merge(Merge {
         runs: members.map(|run| run.number).collect(),
         slice,

@@ -10,10 +10,7 @@ use crate::{
 };
 use keybed_env::Priority;
 use keybed_format::{Code, Error, Result};
-use std::{
-    ops::{Bound, RangeBounds},
-    sync::Arc,
-};
+use std::{ops::RangeBounds, sync::Arc};
 
 /// While it lives no merge of its store starts, and one that is under way ends within milliseconds (a merge into the
 /// bottom keeps what it has done). Flushes go on, so runs pile up and writes slow down: hold it for a restore or a
@@ -31,23 +28,6 @@ impl Drop for CompactionPause {
     }
 }
 
-/// Inclusive start and exclusive end.
-pub(crate) fn key_range<'k>(range: &impl RangeBounds<&'k [u8]>) -> KeyRange {
-    let behind = |key: &[u8]| [key, &[0]].concat();
-    KeyRange {
-        start: match range.start_bound() {
-            Bound::Included(key) => key.to_vec(),
-            Bound::Excluded(key) => behind(key),
-            Bound::Unbounded => Vec::new(),
-        },
-        end: match range.end_bound() {
-            Bound::Included(key) => Some(behind(key)),
-            Bound::Excluded(key) => Some(key.to_vec()),
-            Bound::Unbounded => None,
-        },
-    }
-}
-
 impl Store {
     /// Merges everything of a family into its bottom run and waits for it.
     ///
@@ -59,7 +39,8 @@ impl Store {
     }
 
     /// Merges what a family holds in a range of keys into its bottom run and waits for it: deleted and overwritten
-    /// entries there give up their space. Whole files of the bottom take part, so somewhat more is merged.
+    /// entries there give up their space. Whole files of the bottom take part, so somewhat more is merged. In a family
+    /// with a [`CompactionFilter`](crate::CompactionFilter) all entries of the range are shown to it.
     ///
     /// # Errors
     /// As [`Store::compact`].
@@ -77,7 +58,7 @@ impl Store {
     /// ```
     pub fn compact_range<'k>(&mut self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result {
         self.owned(family)?;
-        let range = key_range(&range);
+        let range = KeyRange::of(&range);
         self.flush()?;
         if range.is_empty() {
             return Ok(());
@@ -90,6 +71,13 @@ impl Store {
             }
             state.compaction_error = None;
             if let Some(slot) = state.families.get_mut(number) {
+                if slot.options.filter.is_some() {
+                    let bottom = slot.version.runs.iter().filter(|run| run.is_bottom());
+                    let inside = bottom
+                        .flat_map(|run| &run.tables)
+                        .filter(|live| range.touches(&live.first, &live.last));
+                    slot.wishes.rewritten = inside.map(|live| live.table.id()).collect();
+                }
                 slot.wishes.requested = Some(range);
             }
         }

@@ -16,6 +16,7 @@
 //! A fold or combination that would be longer than a value may be is not made, and none without the operator: operands
 //! and base stay apart.
 
+use super::filter::{CompactionFilter, Verdict};
 use crate::{
     iter::MergeIter,
     key::{self, Entry, EntryKind, KeyRange, Seqno, VALUE_BYTES_MAX},
@@ -37,6 +38,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) operator: Option<&'a dyn MergeOperator>,
     /// All runs older than the input; what some of them hold may stand in others again.
     pub(crate) older: &'a [&'a [Run]],
+    /// The family's filter, and the time it is told.
+    pub(crate) filter: Option<(&'a dyn CompactionFilter, u64)>,
     /// Told now and then how many bytes were looked at since; true ends the work.
     pub(crate) stops: &'a dyn Fn(u64) -> bool,
 }
@@ -76,7 +79,7 @@ impl Resolver<'_> {
             bytes += (entry.key.len() + entry.value.len()) as u64;
             match entry.kind {
                 EntryKind::Put => {
-                    out.keep(entry)?;
+                    self.put(entry, out)?;
                     merge.step_key()?;
                 }
                 EntryKind::Delete => {
@@ -96,6 +99,33 @@ impl Resolver<'_> {
             }
         }
         Ok(Outcome::Complete)
+    }
+
+    /// Writes a value, unless the filter decides otherwise.
+    #[inline]
+    fn put(&self, entry: Entry<'_>, out: &mut impl Keep) -> Result {
+        match self.filter {
+            None => out.keep(entry),
+            Some((filter, now)) => self.filtered(entry, filter.filter(entry.key, entry.value, now), out),
+        }
+    }
+
+    #[cold]
+    fn filtered(&self, entry: Entry<'_>, verdict: Verdict, out: &mut impl Keep) -> Result {
+        match verdict {
+            Verdict::Keep => out.keep(entry),
+            Verdict::Change(value) => out.keep(Entry {
+                value: &value,
+                ..entry
+            }),
+            // An older value must not come back.
+            Verdict::Remove if self.may_be_older(entry.key) => out.keep(Entry {
+                kind: EntryKind::Delete,
+                value: &[],
+                ..entry
+            }),
+            Verdict::Remove => Ok(()),
+        }
     }
 
     fn may_be_older(&self, key: &[u8]) -> bool {
@@ -166,12 +196,13 @@ impl Resolver<'_> {
                 _ => Ok(()),
             };
         };
-        out.keep(Entry {
+        let folded = Entry {
             key,
             seqno: newest,
             kind: EntryKind::Put,
             value: &value,
-        })
+        };
+        self.put(folded, out)
     }
 
     /// Writes operands, newest first, neighbours combined where the operator can.

@@ -66,6 +66,7 @@ fn facts(version: &Version, wishes: Wishes, can_move: bool) -> LevelFacts {
             visible_start: live.visible.start.clone(),
             first: live.first.clone(),
             last: live.last.clone(),
+            is_open: live.visible.ends_before(&live.last),
             bytes: live.bytes(),
             entries: facts.entries,
             tombstones: facts.tombstones,
@@ -133,8 +134,9 @@ fn next_of(shared: &Shared, family: &mut SharedFamily) -> Option<Work> {
     let tiers = version.runs.iter().map(|run| run.tier);
     let is_due = picker::may_be_due(tiers, &version.shape, &family.wishes, &options);
     // A file that is moved stays as it was written.
-    let can_move =
-        shared.options.bottom_compression == shared.options.upper_compression && family.options.bottom_filter;
+    let can_move = shared.options.bottom_compression == shared.options.upper_compression
+        && family.options.bottom_filter
+        && family.options.filter.is_none();
     let plan = is_due.then(|| picker::pick(&facts(version, family.wishes.clone(), can_move), &options));
     let Some(plan) = plan.flatten() else {
         family.wishes = Wishes::default();

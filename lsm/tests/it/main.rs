@@ -1,5 +1,6 @@
 //! Behaviour of the engine as its users see it; one module per behaviour.
 
+mod background;
 mod batches;
 mod budget;
 mod corruption;
@@ -7,6 +8,7 @@ mod crash;
 mod cursors;
 mod deletes;
 mod faults;
+mod filters;
 mod fuzz_corpus;
 mod indexed_batches;
 mod ingest;

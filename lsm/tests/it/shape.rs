@@ -26,6 +26,7 @@ fn part(id: u128, first: u16, last: u16, bytes: u64) -> PartFacts {
         bytes,
         entries: bytes,
         tombstones: 0,
+        is_open: false,
         movable: false,
         stamps: None,
     }
