@@ -43,7 +43,7 @@ impl Source<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn key(&self) -> Option<&[u8]> {
         match self {
             Source::Memtable(iter) => iter.is_valid().then(|| iter.key()),

@@ -22,8 +22,6 @@ pub(crate) struct Covers {
     pub(crate) floors: Option<Arc<Floors>>,
     /// Those that rose since this memtable became active: they are logged with its flush.
     pub(crate) raised: BTreeMap<Vec<u8>, Floor>,
-    /// Bytes they took at most, about: a memtable's bytes never fall while it is active.
-    bytes: usize,
 }
 
 /// What a raised floor takes besides its keys, about.
@@ -51,31 +49,25 @@ impl Covers {
             || self.raised.len() >= RANGE_DELETES_MAX
     }
 
-    /// About how many bytes they take, floors that other memtables share left out.
-    #[inline]
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(super) fn delete_range(&mut self, range: &KeyRange, seqno: Seqno) {
+    /// Returns how many bytes it takes more.
+    pub(super) fn delete_range(&mut self, range: &KeyRange, seqno: Seqno) -> usize {
         let before = self.deletes.bytes();
         Arc::make_mut(&mut self.deletes).insert(range, seqno);
-        self.bytes += self.deletes.bytes().saturating_sub(before);
+        self.deletes.bytes().saturating_sub(before)
     }
 
-    /// Raises a floor; false if it is not above the one that is there.
-    pub(super) fn raise(&mut self, partition_prefix: u8, floor: Floor) -> Result<bool> {
+    /// Raises a floor and returns how many bytes it takes more; `None` if it does not rise.
+    pub(super) fn raise(&mut self, partition_prefix: u8, floor: Floor) -> Result<Option<usize>> {
         let floors = self
             .floors
             .get_or_insert_with(|| Arc::new(Floors::new(partition_prefix)));
         if !Arc::make_mut(floors).raise(&floor)? {
-            return Ok(false);
+            return Ok(None);
         }
         let bytes = |floor: &Floor| 2 * floor.partition.len() + floor.bound.len() + RAISED_BYTES;
         let taken = bytes(&floor);
         let old = self.raised.insert(floor.partition.clone(), floor);
-        self.bytes += taken.saturating_sub(old.as_ref().map_or(0, bytes));
-        Ok(true)
+        Ok(Some(taken.saturating_sub(old.as_ref().map_or(0, bytes))))
     }
 
     /// A version was written to `key`.
@@ -152,6 +144,7 @@ impl Memtable {
     }
 
     /// The family's floors.
+    #[inline(always)]
     pub(crate) fn floors(&self) -> Option<&Arc<Floors>> {
         self.covers.as_ref()?.floors.as_ref()
     }
@@ -219,7 +212,7 @@ impl Memtable {
     /// Hides every record of the keys of `range` from now on.
     pub(crate) fn delete_range(&mut self, range: &KeyRange, seqno: Seqno) {
         self.note_seqno(seqno);
-        self.covers.get_or_insert_default().delete_range(range, seqno);
+        self.covers_bytes += self.covers.get_or_insert_default().delete_range(range, seqno);
     }
 
     /// Raises a floor; false, and nothing changes, if it does not rise.
@@ -228,13 +221,12 @@ impl Memtable {
     /// As [`Floors::raise`].
     pub(crate) fn raise_floor(&mut self, partition_prefix: u8, floor: Floor) -> Result<bool> {
         let seqno = floor.seqno;
-        let has_risen = self
-            .covers
-            .get_or_insert_default()
-            .raise(partition_prefix, floor)?;
-        if has_risen {
-            self.note_seqno(seqno);
-        }
-        Ok(has_risen)
+        let covers = self.covers.get_or_insert_default();
+        let Some(grown) = covers.raise(partition_prefix, floor)? else {
+            return Ok(false);
+        };
+        self.covers_bytes += grown;
+        self.note_seqno(seqno);
+        Ok(true)
     }
 }

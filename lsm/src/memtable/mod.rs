@@ -70,6 +70,8 @@ pub(crate) struct Memtable {
     covers: Option<Box<Covers>>,
     /// What it is paid from; none in tests of the memtable alone.
     memory: Option<WriteMemory>,
+    /// Bytes they took at most, about: a memtable's bytes never fall while it is active.
+    covers_bytes: usize,
 }
 
 impl Memtable {
@@ -86,6 +88,7 @@ impl Memtable {
             kept_bytes: 0,
             covers: None,
             memory: None,
+            covers_bytes: 0,
         }
     }
 
@@ -156,8 +159,7 @@ impl Memtable {
     /// Bytes in use.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        let covers = self.covers.as_ref().map_or(0, |covers| covers.bytes());
-        self.arena.used() + self.index.bytes() + self.tree.as_ref().map_or(0, Tree::bytes) + covers
+        self.arena.used() + self.index.bytes() + self.tree.as_ref().map_or(0, Tree::bytes) + self.covers_bytes
     }
 
     /// Whether it must be sealed although its bytes are within the budget.

@@ -229,7 +229,7 @@ impl TableReader {
     ///
     /// # Errors
     /// `TableCorrupt` if the block is damaged; `IoFailed`.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: &[u8], hash: u64, seqno_max: Seqno) -> Result<Option<Found<'_>>> {
         if !self.may_contain(key, hash) || seqno_max < self.seqno_base {
             return Ok(None);
