@@ -8,6 +8,7 @@
 //! | [`claim`] | `keybed claim --release` |
 //! | [`sink`] | `keybed sink ls`, `release` |
 //! | [`snapshot`] | `keybed snapshot ls`, `inspect`, `verify`, `export`, `convert`, `dispose` |
+//! | [`sst`] | `keybed sst props`, `verify`, `dump` |
 //! | [`gc`] | `keybed gc`: what no snapshot needs goes |
 //! | [`owners`] | `keybed owners`: who needs a file |
 //! | [`jobs`] | the jobs by name: `flights`, `wordcount` |
@@ -32,8 +33,9 @@ mod run;
 mod say;
 mod sink;
 mod snapshot;
+mod sst;
 
-use args::{Command, CommandLine, SinkCommand, SnapshotCommand};
+use args::{Command, CommandLine, SinkCommand, SnapshotCommand, SstCommand};
 use clap::error::ErrorKind;
 use keybed::{Error, Result, runtime::sink::ReleaseOf};
 use std::process::ExitCode;
@@ -78,6 +80,11 @@ fn obey(command: Command, json: bool) -> Result<ExitCode> {
         }
         Command::Snapshot(SnapshotCommand::Dispose { path, dry_run }) => {
             snapshot::dispose::run(&path, dry_run, json)
+        }
+        Command::Sst(SstCommand::Props { file }) => sst::props::run(&file, json),
+        Command::Sst(SstCommand::Verify { files }) => sst::verify::run(&files, json),
+        Command::Sst(SstCommand::Dump { file, entries, limit }) => {
+            sst::dump::run(&file, entries, limit, json)
         }
         Command::Gc(args) => gc::run(&args, json),
         Command::Owners { file } => owners::run(&file, json),

@@ -391,7 +391,8 @@ impl Shared {
             self.generation.fetch_add(1, Ordering::Release);
         }
         retire_unnamed(&mut catalogue, edit);
-        let rolled = catalogue.manifest.roll(&*self.fs, ROLL_BYTES);
+        let files = &self.opener.files;
+        let rolled = files.with_room(|| catalogue.manifest.roll(&*self.fs, ROLL_BYTES));
         if let Err(error) = rolled {
             return Err(self.poison(error, CANNOT_WRITE));
         }

@@ -9,6 +9,7 @@ mod restore;
 mod run;
 mod sink;
 mod snapshot;
+mod sst;
 
 pub(crate) use claim::ClaimArgs;
 pub(crate) use control::{
@@ -20,6 +21,7 @@ pub(crate) use restore::RestoreArgs;
 pub(crate) use run::{BackendName, OnBadRecord, RunArgs};
 pub(crate) use sink::SinkCommand;
 pub(crate) use snapshot::SnapshotCommand;
+pub(crate) use sst::SstCommand;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::ffi::OsString;
@@ -59,6 +61,9 @@ pub(crate) enum Command {
     /// Look into snapshots; no running job is needed.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Look into the files of tables.
+    #[command(subcommand)]
+    Sst(SstCommand),
     /// Give a snapshot back that a job had claimed.
     Claim(ClaimArgs),
     /// Look into output directories: parts that are in doubt, and what keeps them.

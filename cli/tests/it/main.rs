@@ -17,5 +17,6 @@ mod restores;
 mod retention;
 mod savepoints;
 mod sinks;
+mod sst;
 mod wordcount;
 mod wordfold;

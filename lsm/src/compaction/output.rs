@@ -84,12 +84,13 @@ impl<'a> Output<'a> {
             let id = TableId(self.shared.fresh_id()?);
             let path = self.shared.table_path(id);
             // A failed create may have left the name; one that found the name taken has not.
-            let builder = TableBuilder::new(&*self.shared.fs, &path, id, self.options.table.clone())
-                .inspect_err(|error| {
-                    if error.code() != Code::TargetExists {
-                        self.shared.remove_quietly(&path);
-                    }
-                })?;
+            let create = || TableBuilder::new(&*self.shared.fs, &path, id, self.options.table.clone());
+            let files = &self.shared.opener.files;
+            let builder = files.with_room(create).inspect_err(|error| {
+                if error.code() != Code::TargetExists {
+                    self.shared.remove_quietly(&path);
+                }
+            })?;
             self.builder = Some((builder, path));
         }
         match &mut self.builder {

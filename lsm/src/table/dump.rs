@@ -14,6 +14,16 @@ impl TableReader {
     }
 }
 
+impl TableReader {
+    /// Name, offset and bytes (checksum included) of each section, in the order of the file.
+    pub fn sections(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        self.footer
+            .sections
+            .iter()
+            .map(|section| (section.id.name(), section.start, section.end - section.start))
+    }
+}
+
 impl fmt::Display for TableDump<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (table, facts) = (self.0, self.0.facts());

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -21,7 +21,8 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     fs: Arc<dyn Fs>,
-    files_max: usize,
+    /// Lowered when the system has none left, so that others find some. Relaxed: a bound, not an order.
+    files_max: AtomicUsize,
     /// Guards the list of open files; no I/O under it.
     clock: Mutex<Clock>,
 }
@@ -54,7 +55,7 @@ impl OpenFiles {
     pub(crate) fn new(fs: Arc<dyn Fs>, files_max: usize) -> Arc<OpenFiles> {
         Arc::new(OpenFiles {
             fs,
-            files_max,
+            files_max: AtomicUsize::new(files_max),
             clock: Mutex::default(),
         })
     }
@@ -70,13 +71,20 @@ impl OpenFiles {
         })
     }
 
-    /// Opens a file once; if no descriptor is left, after closing half of those that are open.
-    pub(crate) fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>> {
+    /// Opens a file once.
+    fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>> {
+        self.with_room(|| self.fs.open(path))
+    }
+
+    /// Does something that needs a descriptor. If the system has none left, half of the files are closed, and no more
+    /// than those are open from now on; then it is tried again.
+    pub(crate) fn with_room<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         loop {
-            match self.fs.open(path) {
+            match work() {
                 Err(error) if error.code() == Code::TooManyOpenFiles => {
-                    let open = self.clock.lock().open.len();
-                    if self.close_down_to(open / 2) == 0 {
+                    let half = self.clock.lock().open.len() / 2;
+                    self.files_max.fetch_min(half.max(1), Relaxed);
+                    if self.close_down_to(half) == 0 {
                         return Err(error);
                     }
                 }
@@ -141,7 +149,8 @@ impl PooledFile {
         if let Some(file) = &*slot {
             return Ok(file.clone());
         }
-        self.pool.close_down_to(self.pool.files_max.saturating_sub(1));
+        self.pool
+            .close_down_to(self.pool.files_max.load(Relaxed).saturating_sub(1));
         let file = self.pool.open(&self.path)?;
         if file.len() != self.bytes {
             return Err(Error::new(Code::Malformed, "the file has another length")

@@ -197,3 +197,48 @@ fn a_bottom_without_filter_answers_the_same() {
     let store = Store::open(dir.path().join("s"), tiny()).unwrap();
     assert_eq!(store.stats().table_bytes, bytes.iter().sum::<u64>());
 }
+
+/// A process may be allowed 64 open files; a store whose tables are not mapped then closes some to open others, also
+/// with the default bound, which is higher.
+#[test]
+#[cfg(unix)]
+fn a_limit_of_64_descriptors_is_never_met() {
+    let script = "ulimit -n 64 && exec \"$0\" --exact lazy::with_few_descriptors --ignored";
+    let mut child = std::process::Command::new("sh");
+    child.args(["-c", script]).arg(std::env::current_exe().unwrap());
+    let output = child.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}
+
+#[test]
+#[ignore = "run by a_limit_of_64_descriptors_is_never_met"]
+fn with_few_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        access: Access::Cache,
+        cache_bytes: 0,
+        ..tiny()
+    };
+    for open_files_max in [32, options.open_files_max] {
+        let options = StoreOptions {
+            open_files_max,
+            ..options.clone()
+        };
+        let mut store = Store::open(dir.path().join("s"), options).unwrap();
+        let f = store.family("f").unwrap();
+        for i in 0..20_000 {
+            store.put(f, &key(i), &i.to_be_bytes()).unwrap();
+        }
+        store.compact(f).unwrap();
+        assert!(store.stats().tables > 100);
+        for i in (0..20_000).map(|i| i * 7_919 % 20_000) {
+            assert!(store.get(f, &key(i)).unwrap().is_some());
+        }
+        store.close().unwrap();
+    }
+}
