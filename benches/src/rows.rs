@@ -65,11 +65,12 @@ pub const ROWS: &[Row] = &[
     shown("the same after settling", &["window-scan-settled"]),
     row(
         "timers, pop + insert, best way",
-        &["timers-head", "timers-hinted", "timers-start"],
+        &["timers-batched", "timers-head", "timers-hinted", "timers-start"],
         5.0,
         20.0,
     ),
     shown("timers, head cache in the program", &["timers-head"]),
+    shown("timers, head cache, removed in one go", &["timers-batched"]),
     shown("timers, seek from the last one", &["timers-hinted"]),
     shown("timers, seek from the start", &["timers-start"]),
     row("full scan, per entry", &["full-scan"], 2.5, 4.0),

@@ -65,6 +65,12 @@ pub trait Engine {
         self.delete(key);
     }
 
+    /// Removes all of `queue` up to `last` at once; `keys` are those that are there.
+    fn pop_through(&mut self, queue: &[u8], last: &[u8], keys: &[[u8; 18]]) {
+        let _ = (queue, last);
+        keys.iter().for_each(|key| self.delete(key));
+    }
+
     /// Removes every key that begins with `prefix`; one by one if the engine knows no other way.
     fn delete_prefix(&mut self, prefix: &[u8]) {
         let mut keys = Vec::new();

@@ -171,6 +171,10 @@ impl Engine for Keybed {
         assert!(risen.expect("keybed raises a floor"), "keys are taken in order");
     }
 
+    fn pop_through(&mut self, queue: &[u8], last: &[u8], _keys: &[[u8; 18]]) {
+        self.pop(queue, last);
+    }
+
     fn delete_prefix(&mut self, prefix: &[u8]) {
         self.store
             .delete_prefix(self.family, prefix)

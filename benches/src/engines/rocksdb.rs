@@ -181,6 +181,13 @@ impl Engine for RocksDb {
         self.scan(prefix, end.as_deref(), each);
     }
 
+    fn pop_through(&mut self, queue: &[u8], last: &[u8], _keys: &[[u8; 18]]) {
+        let family = self.db.cf_handle("default").expect("the family is open");
+        self.db
+            .delete_range_cf_opt(&family, queue, &[last, &[0]].concat(), &self.write)
+            .expect("RocksDB deletes a range");
+    }
+
     fn delete_prefix(&mut self, prefix: &[u8]) {
         let family = self.db.cf_handle("default").expect("the family is open");
         let end = prefix_end(prefix).expect("a prefix that is removed has an end");

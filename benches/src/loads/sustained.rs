@@ -58,7 +58,8 @@ impl Writer {
                 durability: keybed_lsm::Durability::None,
                 ..StoreOptions::default()
             },
-        ).expect("keybed opens");
+        )
+        .expect("keybed opens");
         let family = store.family("bench").expect("keybed makes a family");
         Writer {
             store,
