@@ -3,6 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `store` | [`Store`]: the owner's handle, sealing, taking notice of the background |
+//! | `room` | what a write waits for before it goes on |
 //! | `wait` | flush, compact, close: waiting for the background |
 //! | `ingest`, `link`, `size` | tables from outside; an openable copy; how much there is |
 //! | `open`, [`mount`] | a store from its manifest; a store around tables that are there already |
@@ -60,6 +61,7 @@ pub mod pressure;
 pub mod range_delete;
 mod read;
 mod recover;
+mod room;
 mod scan;
 mod shared;
 mod shared_store;

@@ -2,17 +2,15 @@
 
 use crate::{
     budget::MemoryBudget,
-    compaction::work,
     family::{Family, OwnedFamily},
     flush,
     journal::Journal,
     key::Seqno,
     memtable::{Active, Memtable, Sealed},
     pressure::{self, Debt},
-    shared::{Shared, State},
-    stats::{WaitReason, count},
+    shared::Shared,
+    stats::count,
     version::Version,
-    wait::read_only,
 };
 use keybed_env::{Priority, Random};
 use keybed_format::{Code, Error, Result};
@@ -24,13 +22,6 @@ use std::{
 
 /// Background work may take long; whoever waits for it without a bound of his own looks again after this time.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
-
-/// A family with this many times [`runs_max`](crate::StoreOptions::runs_max) runs makes writes wait for merges: the
-/// last resort, when slowing down to a megabyte per second was not enough.
-const RUNS_STOP_FACTOR: usize = 8;
-
-/// What one write owes at most, however large it is.
-const OWED_MAX: Duration = Duration::from_millis(5);
 
 /// An ordered key/value store in one directory, owned by one thread at a time.
 ///
@@ -74,13 +65,13 @@ pub struct Store {
     /// writes are slowed down; 0 sends every write to [`Store::attend`], which refuses it.
     pub(crate) attend_at: usize,
     /// Bytes in active memtables when the background was looked at last.
-    looked_at: usize,
+    pub(crate) looked_at: usize,
     /// Delay that was not slept yet.
-    owed: Duration,
+    pub(crate) owed: Duration,
     /// Bytes in sealed memtables.
-    sealed_bytes: usize,
+    pub(crate) sealed_bytes: usize,
     /// Debt of merges, as of the last refresh; its memory is not kept.
-    merge_debt: Debt,
+    pub(crate) merge_debt: Debt,
     pub(crate) random: Random,
     pub(crate) scratch: Vec<u8>,
     /// The log's end that writes go through.
@@ -161,11 +152,16 @@ impl Store {
         if self.closed { Err(closed()) } else { Ok(()) }
     }
 
+    /// Whether a write must look at the background first.
+    #[inline(always)]
+    pub(crate) fn is_attention_due(&self) -> bool {
+        self.shared.generation.load(Ordering::Acquire) != self.seen || self.active_bytes >= self.attend_at
+    }
+
     /// What every write does first: two plain loads and compares, nothing else on the usual path.
     #[inline(always)]
     pub(crate) fn before_write(&mut self) -> Result {
-        if self.shared.generation.load(Ordering::Acquire) != self.seen || self.active_bytes >= self.attend_at
-        {
+        if self.is_attention_due() {
             self.attend()
         } else {
             Ok(())
@@ -191,132 +187,6 @@ impl Store {
             if memtable.must_seal() {
                 self.seal(family.0 as usize);
             }
-        }
-    }
-
-    /// Takes notice of the background, and makes room if the write memory is used up.
-    #[cold]
-    #[inline(never)]
-    fn attend(&mut self) -> Result {
-        self.check_open()?;
-        self.refresh();
-        if let Some(error) = &self.shared.state.lock().poisoned {
-            return Err(error.duplicate());
-        }
-        self.bound_log()?;
-        self.flush_if_asked();
-        if self.active_bytes >= self.shared.options.memtable_bytes {
-            self.make_room()?;
-        }
-        self.slow_down();
-        Ok(())
-    }
-
-    fn debt(&self) -> Debt {
-        let options = &self.shared.options;
-        let flushed = self.shared.flush_progress.load(Ordering::Relaxed) as usize;
-        Debt {
-            memory_bytes: (self.active_bytes + self.sealed_bytes.saturating_sub(flushed)) as u64,
-            memory_bytes_max: ((options.sealed_max + 1) * options.memtable_bytes) as u64,
-            ..self.merge_debt
-        }
-    }
-
-    /// Pays for what was written since the last look, in small sleeps, if the background falls behind.
-    fn slow_down(&mut self) {
-        let memtable_bytes = self.shared.options.memtable_bytes;
-        let written = self.active_bytes.saturating_sub(self.looked_at) as u64;
-        let mut delay = pressure::nanos_per_byte(&self.debt());
-        self.owed = (self.owed + Duration::from_nanos(delay.saturating_mul(written))).min(OWED_MAX);
-        while delay > 0 && self.owed >= pressure::SLEEP_MIN {
-            let slept = self.shared.rest(self.owed.min(pressure::SLEEP_MAX));
-            self.shared.timings.waited(WaitReason::Delay, slept);
-            self.owed = self.owed.saturating_sub(slept);
-            self.refresh();
-            delay = pressure::nanos_per_byte(&self.debt());
-        }
-        if delay == 0 {
-            self.owed = Duration::ZERO;
-        }
-        self.looked_at = self.active_bytes;
-        if self.attend_at != 0 {
-            let next = match delay {
-                0 => memtable_bytes,
-                _ => pressure::bytes_until_next_look(delay, memtable_bytes as u64) as usize,
-            };
-            self.attend_at = memtable_bytes.min(self.active_bytes.saturating_add(next));
-        }
-    }
-
-    /// Seals the largest memtable; if the sealed ones exceed their bound, which slowing down should have prevented,
-    /// after waiting until they do not.
-    fn make_room(&mut self) -> Result {
-        let max = self.shared.options.sealed_max * self.shared.options.memtable_bytes;
-        while self.sealed_bytes >= max {
-            count(&self.shared.owner_counters.stalls);
-            flush::schedule(&self.shared);
-            let has_room = |state: &State| {
-                let waiting: usize = state
-                    .queue
-                    .iter()
-                    .map(|(_, sealed)| sealed.memtable.bytes())
-                    .sum();
-                waiting < max
-            };
-            let failed =
-                |state: &State| state.poisoned.is_some() || (state.flush_error.is_some() && !state.flushing);
-            let at_most = self.shared.options.write_wait_max;
-            let mut has_failed = false;
-            let in_time = self.shared.waiting(WaitReason::Stop, || {
-                self.shared.wait(Priority::Flush, at_most, |state| {
-                    has_failed = failed(state);
-                    has_room(state) || has_failed
-                })
-            });
-            self.refresh();
-            if self.sealed_bytes >= max && (has_failed || !in_time) {
-                return Err(self.why_no_room(in_time));
-            }
-        }
-        self.wait_for_merges();
-        let largest = (0..self.families.len()).max_by_key(|&at| self.families[at].active.memtable.bytes());
-        if let Some(largest) = largest {
-            self.seal(largest);
-        }
-        Ok(())
-    }
-
-    /// Stops writes once some family has far too many runs although they were slowed down. Gives up after a while:
-    /// too many runs make reads slow, not wrong.
-    fn wait_for_merges(&mut self) {
-        let options = &self.shared.options;
-        let max = options.runs_max.saturating_mul(RUNS_STOP_FACTOR);
-        if !options.compaction || self.merge_debt.runs <= max as u64 {
-            return;
-        }
-        count(&self.shared.owner_counters.stalls);
-        work::schedule(&self.shared);
-        self.shared.waiting(WaitReason::Stop, || {
-            self.shared
-                .wait(Priority::Bottom, options.write_wait_max, |state| {
-                    !state.compacting
-                        || state
-                            .families
-                            .iter()
-                            .all(|family| family.version.runs.len() <= max)
-                })
-        });
-        self.refresh();
-    }
-
-    pub(crate) fn why_no_room(&self, in_time: bool) -> Error {
-        let state = self.shared.state.lock();
-        match (&state.poisoned, &state.flush_error) {
-            (Some(error), _) => error.duplicate(),
-            (None, Some(error)) => read_only(error),
-            (None, None) => Error::new(Code::Busy, "sealed memtables wait for their flush")
-                .with("limit", "sealed_max")
-                .with("waited", !in_time),
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! The only place that knows which lock it is. Page: docs/decisions/shared-store-lock.md.
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockReadGuard};
+
+/// Who is alone.
+pub(super) type WriteGuard<'a, T> = parking_lot::RwLockWriteGuard<'a, T>;
 
 /// A value behind the lock.
 #[derive(Debug)]
@@ -21,13 +24,13 @@ impl<T> Lock<T> {
 
     /// Alone, if that is possible at once.
     #[inline]
-    pub(super) fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
+    pub(super) fn try_write(&self) -> Option<WriteGuard<'_, T>> {
         self.0.try_write()
     }
 
     /// Alone.
     #[inline]
-    pub(super) fn write(&self) -> RwLockWriteGuard<'_, T> {
+    pub(super) fn write(&self) -> WriteGuard<'_, T> {
         self.0.write()
     }
 }

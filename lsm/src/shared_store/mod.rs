@@ -29,6 +29,7 @@ use crate::{
     flush,
     options::{Durability, FamilyOptions, StoreOptions},
     pin::Pinning,
+    room::Waited,
     shared::Shared,
     stats::{HandleCounters, StatsReader, StoreCounts, StoreStats, WaitReason},
     store::{LONG, Store},
@@ -37,7 +38,7 @@ use crate::{
 };
 use keybed_env::Priority;
 use keybed_format::{Code, Error, Result};
-use lock::Lock;
+use lock::{Lock, WriteGuard};
 use std::{fmt, path::Path, sync::Arc};
 
 /// A store that any number of threads read and write: cheap to clone, `Send` and `Sync`.
@@ -138,13 +139,7 @@ impl SharedStore {
     /// # Errors
     /// `Closed`; those of `work`.
     pub fn exclusive<R>(&self, work: impl FnOnce(&mut Store) -> Result<R>) -> Result<R> {
-        let mut store = match self.inner.store.try_write() {
-            Some(store) => store,
-            None => self
-                .inner
-                .shared
-                .waiting(WaitReason::Lock, || self.inner.store.write()),
-        };
+        let mut store = self.alone();
         store.check_open()?;
         if store.shared.options.durability != Durability::Sync {
             return work(&mut store);
@@ -169,6 +164,47 @@ impl SharedStore {
     pub fn sync(&self) -> Result {
         let ticket = self.exclusive(Store::ticket_to_sync)?;
         self.inner.shared.sync_log(ticket)
+    }
+
+    #[inline]
+    fn alone(&self) -> WriteGuard<'_, Store> {
+        match self.inner.store.try_write() {
+            Some(store) => store,
+            None => self.alone_at_last(),
+        }
+    }
+
+    #[cold]
+    fn alone_at_last(&self) -> WriteGuard<'_, Store> {
+        self.inner
+            .shared
+            .waiting(WaitReason::Lock, || self.inner.store.write())
+    }
+
+    /// Does `work`, a write, as the only thread that uses the store. What the write has to wait for before, it waits
+    /// for without the lock.
+    #[inline]
+    fn write_alone<R>(&self, work: impl FnOnce(&mut Store) -> Result<R>) -> Result<R> {
+        let mut store = self.alone();
+        if store.is_attention_due() {
+            drop(store);
+            store = self.alone_with_room()?;
+        }
+        work(&mut store)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alone_with_room(&self) -> Result<WriteGuard<'_, Store>> {
+        let mut waited = Waited::default();
+        loop {
+            let mut store = self.alone();
+            let Some(pause) = store.attend_step(&mut waited)? else {
+                return Ok(store);
+            };
+            drop(store);
+            self.inner.shared.pause(pause, &mut waited);
+        }
     }
 
     /// Does `work` beside other readers.

@@ -120,6 +120,6 @@ impl SharedTransaction {
         if transaction.is_read_only() {
             return self.store.beside(|store| transaction.check(store));
         }
-        self.store.exclusive(|store| transaction.commit(store))
+        self.store.write_alone(|store| transaction.commit(store))
     }
 }

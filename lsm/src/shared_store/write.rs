@@ -12,7 +12,7 @@ impl SharedStore {
     /// `Closed`; as [`Store::put`](crate::Store::put).
     #[inline]
     pub fn put(&self, family: Family, key: &[u8], value: &[u8]) -> Result {
-        self.exclusive(|store| store.put(family, key, value))
+        self.write_alone(|store| store.put(family, key, value))
     }
 
     /// Removes `key`, whether it is there or not.
@@ -21,7 +21,7 @@ impl SharedStore {
     /// As [`SharedStore::put`].
     #[inline]
     pub fn delete(&self, family: Family, key: &[u8]) -> Result {
-        self.exclusive(|store| store.delete(family, key))
+        self.write_alone(|store| store.delete(family, key))
     }
 
     /// Removes every key of a range.
@@ -61,7 +61,7 @@ impl SharedStore {
     /// # Errors
     /// `Closed`; as [`Store::write`](crate::Store::write).
     pub fn write(&self, batch: &WriteBatch) -> Result {
-        self.exclusive(|store| store.write(batch))
+        self.write_alone(|store| store.write(batch))
     }
 
     /// Changes the value of `key` by an operand of the family's merge operator.
@@ -70,7 +70,7 @@ impl SharedStore {
     /// As [`Store::merge`](crate::Store::merge).
     #[inline]
     pub fn merge(&self, family: Family, key: &[u8], operand: &[u8]) -> Result {
-        self.exclusive(|store| store.merge(family, key, operand))
+        self.write_alone(|store| store.merge(family, key, operand))
     }
 
     /// Adds `bytes` behind the value of `key`.
@@ -79,7 +79,7 @@ impl SharedStore {
     /// As [`Store::append`](crate::Store::append).
     #[inline]
     pub fn append(&self, family: Family, key: &[u8], bytes: &[u8]) -> Result {
-        self.exclusive(|store| store.append(family, key, bytes))
+        self.write_alone(|store| store.append(family, key, bytes))
     }
 
     /// Replaces the value of `key` by what `change` makes of it; nobody writes in between. Runs `change` under the
@@ -115,7 +115,7 @@ impl SharedStore {
         key: &[u8],
         change: impl FnOnce(Option<&[u8]>) -> Update<V>,
     ) -> Result {
-        self.exclusive(|store| store.update(family, key, change))
+        self.write_alone(|store| store.update(family, key, change))
     }
 
     /// Lets `change` overwrite the bytes of the value, keeping their number; false if `key` is absent. Runs `change`
@@ -130,6 +130,6 @@ impl SharedStore {
         key: &[u8],
         change: impl FnOnce(&mut [u8]),
     ) -> Result<bool> {
-        self.exclusive(|store| store.update_in_place(family, key, change))
+        self.write_alone(|store| store.update_in_place(family, key, change))
     }
 }

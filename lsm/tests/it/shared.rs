@@ -6,10 +6,11 @@ use keybed_format::Code;
 use keybed_lsm::{Family, SharedStore, SumU64, Update};
 use std::{
     sync::{
-        Arc,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 const THREADS: u64 = 4;
@@ -175,6 +176,84 @@ fn handles_count_their_reads_and_the_store_adds_them_up() {
     });
     let counts = store.stats_reader().counts();
     assert_eq!((counts.memtable_hits, counts.table_gets), (4000, 4000));
+    store.close().unwrap();
+}
+
+/// An operator that holds a flush up.
+#[derive(Debug, Default)]
+struct Gate {
+    is_open: Mutex<bool>,
+    changed: Condvar,
+    gave_up: AtomicBool,
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+}
+
+impl keybed_lsm::MergeOperator for Gate {
+    fn name(&self) -> &str {
+        "test.gate"
+    }
+
+    fn merge(&self, _: Option<&[u8]>, operand: &[u8], out: &mut Vec<u8>) -> keybed_format::Result {
+        let is_open = self.is_open.lock().unwrap();
+        let patience = Duration::from_secs(60);
+        let waited = self
+            .changed
+            .wait_timeout_while(is_open, patience, |is_open| !*is_open);
+        if waited.unwrap().1.timed_out() {
+            self.gave_up.store(true, Ordering::Relaxed);
+        }
+        out.extend_from_slice(operand);
+        Ok(())
+    }
+}
+
+#[test]
+fn readers_go_on_while_a_writer_waits_for_a_flush() {
+    let place = tempfile::tempdir().unwrap();
+    let (store, family) = open(&place);
+    let gate = Arc::new(Gate::default());
+    let gated = keybed_lsm::FamilyOptions {
+        merge: Some(gate.clone()),
+        ..Default::default()
+    };
+    let gated = store.family_with("gated", gated).unwrap();
+    gate.open();
+    store.merge(gated, b"a", b"1").unwrap();
+    store.flush().unwrap();
+    *gate.is_open.lock().unwrap() = false;
+    // The flush of this operand finds that no table holds the key, folds it, and stands still.
+    store.merge(gated, b"b", b"1").unwrap();
+    store.view().unwrap();
+    store.put(family, b"seen", b"1").unwrap();
+    thread::scope(|scope| {
+        let writer = store.clone();
+        scope.spawn(move || {
+            for n in 0..2000 {
+                writer.put(family, &key(n), &[0; 40]).unwrap();
+            }
+        });
+        while store.counts().stalls == 0 {
+            thread::yield_now();
+        }
+        for _ in 0..100 {
+            assert!(store.contains(family, b"seen").unwrap());
+            assert!(store.range(family, ..).unwrap().next().is_some());
+        }
+        assert!(
+            !gate.gave_up.load(Ordering::Relaxed),
+            "readers waited for the writer"
+        );
+        gate.open();
+    });
+    assert_eq!(store.range(family, ..).unwrap().count(), 2001);
+    let waits = store.stats().waits;
+    assert!(waits.stop.count() > 0, "{waits:?}");
     store.close().unwrap();
 }
 
