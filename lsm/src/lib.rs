@@ -26,6 +26,7 @@
 //! | `shared` | what owner and background share |
 //! | `shared_store/` | [`SharedStore`]: a store for many threads |
 //! | `transaction` | [`Transaction`]: reads that are checked at the commit |
+//! | [`mod@verify`], [`repair`] | a closed store as a whole: looked at, and brought back |
 //! | `stats/` | counters, distributions, shapes: what a store does and how it stands |
 //! | [`merge_operator`] | writes that say how to change a value |
 //! | [`table`], [`cache`] | immutable sorted files; decoded blocks of tables that are not mapped |
@@ -61,6 +62,7 @@ pub mod pressure;
 pub mod range_delete;
 mod read;
 mod recover;
+pub mod repair;
 mod room;
 mod scan;
 mod shared;
@@ -70,6 +72,7 @@ mod stats;
 mod store;
 pub mod table;
 mod transaction;
+pub mod verify;
 pub mod version;
 mod view;
 mod wait;

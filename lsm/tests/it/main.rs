@@ -25,6 +25,7 @@ mod mount;
 mod multi_get;
 mod pins;
 mod pressure;
+mod repair;
 mod rescale;
 mod scans;
 mod shape;
