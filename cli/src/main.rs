@@ -9,6 +9,7 @@
 //! | [`sink`] | `keybed sink ls`, `release` |
 //! | [`snapshot`] | `keybed snapshot ls`, `inspect`, `verify`, `export`, `convert`, `dispose` |
 //! | [`sst`] | `keybed sst props`, `verify`, `dump` |
+//! | [`store`] | `keybed store stats`, `scan`, `get`, `compact`, `verify`, `repair` |
 //! | [`gc`] | `keybed gc`: what no snapshot needs goes |
 //! | [`owners`] | `keybed owners`: who needs a file |
 //! | [`jobs`] | the jobs by name: `flights`, `wordcount` |
@@ -34,6 +35,7 @@ mod say;
 mod sink;
 mod snapshot;
 mod sst;
+mod store;
 
 use args::{Command, CommandLine, SinkCommand, SnapshotCommand, SstCommand};
 use clap::error::ErrorKind;
@@ -86,6 +88,7 @@ fn obey(command: Command, json: bool) -> Result<ExitCode> {
         Command::Sst(SstCommand::Dump { file, entries, limit }) => {
             sst::dump::run(&file, entries, limit, json)
         }
+        Command::Store(command) => store::run(command, json),
         Command::Gc(args) => gc::run(&args, json),
         Command::Owners { file } => owners::run(&file, json),
     }

@@ -98,6 +98,12 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::SnapshotClaimedByOther => {
             "`keybed claim --release PATH` gives it back when that job has ended; without --claim-mode claim it is only read"
         }
+        Code::ManifestCorrupt => {
+            "`keybed store repair DIR` tells what can be proved about the store, and changes nothing without --write"
+        }
+        Code::TableCorrupt | Code::TableMissing => {
+            "bring the file back from a copy, or restore a checkpoint; `keybed store verify DIR` tells how far it goes"
+        }
         Code::NotASnapshot => "give the directory of a savepoint, or chk-<n> of a completed checkpoint",
         Code::BadRecord => "mend the line, or leave such lines out with --on-bad-record skip",
         Code::InputUnreadable => "give a readable file, plain or zstd, with --input",

@@ -10,6 +10,7 @@ mod run;
 mod sink;
 mod snapshot;
 mod sst;
+mod store;
 
 pub(crate) use claim::ClaimArgs;
 pub(crate) use control::{
@@ -22,6 +23,7 @@ pub(crate) use run::{BackendName, OnBadRecord, RunArgs};
 pub(crate) use sink::SinkCommand;
 pub(crate) use snapshot::SnapshotCommand;
 pub(crate) use sst::SstCommand;
+pub(crate) use store::{FamilyArgs, ScanArgs, StoreCommand};
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::ffi::OsString;
@@ -69,6 +71,9 @@ pub(crate) enum Command {
     /// Look into output directories: parts that are in doubt, and what keeps them.
     #[command(subcommand)]
     Sink(SinkCommand),
+    /// Look into a store of the engine, check and repair it; nobody else may have it open.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Delete what no snapshot needs from the roots of jobs; a running job is asked to do it itself.
     Gc(GcArgs),
     /// Tell who owns a file, which snapshots need it, and whether it may be deleted.

@@ -18,5 +18,6 @@ mod retention;
 mod savepoints;
 mod sinks;
 mod sst;
+mod stores;
 mod wordcount;
 mod wordfold;

@@ -1,0 +1,45 @@
+//! `keybed store stats`: what a store says about itself.
+
+use super::open;
+use crate::say;
+use keybed::{
+    Result,
+    lsm::{FamilyStats, RunStats},
+};
+use serde_json::{Value, json};
+use std::{path::Path, process::ExitCode};
+
+/// Prints the statistics of the store in `dir`.
+///
+/// # Errors
+/// Those of opening it.
+pub(crate) fn run(dir: &Path, prometheus: bool, json: bool) -> Result<ExitCode> {
+    let store = open(dir)?;
+    let stats = store.stats();
+    store.close()?;
+    if json {
+        say::out(json!({
+            "directory": dir.display().to_string(),
+            "families": stats.families.iter().map(family_object).collect::<Vec<_>>(),
+            "tables": stats.tables,
+            "table_bytes": stats.table_bytes,
+            "runs_max": stats.runs_max,
+            "space_amplification": stats.space_amplification(),
+            "torn_bytes": stats.torn_bytes,
+        }));
+    } else if prometheus {
+        say::out(stats.prometheus("").trim_end());
+    } else {
+        say::out(stats.to_string().trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn family_object(family: &FamilyStats) -> Value {
+    let run = |run: &RunStats| json!({ "tier": run.tier, "files": run.files, "bytes": run.bytes, "versions": run.entries });
+    json!({
+        "name": family.name,
+        "bytes": family.table_bytes(),
+        "runs": family.runs.iter().map(run).collect::<Vec<_>>(),
+    })
+}
