@@ -20,7 +20,10 @@ pub use keybed_env as env;
 pub use keybed_format as format;
 pub use keybed_format::{Code, Error, ErrorKind, Result};
 pub use keybed_lsm as lsm;
-pub use keybed_lsm::{Store, StoreOptions};
+pub use keybed_lsm::{
+    Cursor, Durability, Family, FamilyOptions, SharedStore, Store, StoreOptions, StoreStats, Transaction,
+    Update, View, WriteBatch,
+};
 pub use keybed_runtime as runtime;
 pub use keybed_snapshot as snapshot;
 pub use keybed_state as state;
