@@ -139,12 +139,21 @@ impl SharedStore {
     /// # Errors
     /// `Closed`; those of `work`.
     pub fn exclusive<R>(&self, work: impl FnOnce(&mut Store) -> Result<R>) -> Result<R> {
-        let mut store = self.alone();
+        let store = self.alone();
         store.check_open()?;
+        self.finish(store, work)
+    }
+
+    /// Does `work`, and lets go of the lock. Threads that write durably share a sync, for which they wait outside of it.
+    #[inline]
+    fn finish<R>(
+        &self,
+        mut store: WriteGuard<'_, Store>,
+        work: impl FnOnce(&mut Store) -> Result<R>,
+    ) -> Result<R> {
         if store.shared.options.durability != Durability::Sync {
             return work(&mut store);
         }
-        // Many threads that write share a sync: it is waited for outside of the lock.
         let before = store.sync_ticket();
         store.defer_sync(true);
         let result = work(&mut store);
@@ -190,7 +199,7 @@ impl SharedStore {
             drop(store);
             store = self.alone_with_room()?;
         }
-        work(&mut store)
+        self.finish(store, work)
     }
 
     #[cold]
@@ -322,7 +331,7 @@ impl SharedStore {
     /// As [`Store::close`].
     pub fn close(&self) -> Result {
         self.exclusive(|store| {
-            let result = store.flush();
+            let result = store.flush().and_then(|()| store.end_log());
             store.shut_down();
             result
         })
