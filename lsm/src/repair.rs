@@ -6,19 +6,22 @@
 //! no manifest can be read             ─► all tables, if the caller says whose they are        order by seqnos
 //! ```
 //! A plan changes nothing. Carrying it out writes a new manifest and a new CURRENT; every file that is not part of the
-//! new store is first kept in [`LOST_AND_FOUND`]. Tables are never repaired: their bytes are what they are.
+//! new store is first kept in [`LOST_AND_FOUND`]. Tables and logs are never repaired: their bytes are what they are. A log
+//! that does not fit the repaired manifest is put aside whole.
 
 use crate::{
     key::{KeyRange, TableId},
     memtable::MemtableKind,
+    recover,
     shared::table_id,
     table::{BlockAccess, TableFacts},
     verify::{Held, check_table, lock_existing},
     version::{
         edit::{Change, Edit, FamilyRecord, Origin, TableRecord},
         manifest::{self, CURRENT, HEADER_BYTES, Manifest, Recovered},
-        set::VersionSet,
+        set::{LogSet, VersionSet},
     },
+    wal,
 };
 use keybed_env::{Fs, random::Ids};
 use keybed_format::{Code, Error, Result};
@@ -84,6 +87,8 @@ struct Chosen {
     store_id: u128,
     set: VersionSet,
     lost: Vec<String>,
+    /// The files of the log belong to the repaired store.
+    has_log: bool,
 }
 
 impl RepairPlan {
@@ -104,6 +109,7 @@ impl RepairPlan {
         let named = chosen.set.table_ids();
         let aside = names.iter().filter(|name| match table_id(name) {
             Some(id) => !named.contains(&id),
+            None if wal::file_number(name).is_some() => !chosen.has_log,
             None => *name == CURRENT || manifest::file_number(name).is_some(),
         });
         let aside: Vec<String> = match chosen.source {
@@ -182,6 +188,9 @@ fn choose(
     let cause = match manifest::read_current(fs, dir) {
         Ok(Some(name)) => match manifest::recover(fs, dir, &name) {
             Ok(found) => {
+                recover::look(fs, dir, names, found.store_id, &found.set).map_err(|error| {
+                    error.context("a log cannot be repaired; bring the file back from a copy")
+                })?;
                 check_tables(fs, dir, &found.set).map_err(|error| {
                     error.context("tables cannot be repaired; bring the file back from a copy")
                 })?;
@@ -200,6 +209,7 @@ fn choose(
         match from_manifest(fs, dir, number) {
             Ok(mut chosen) => {
                 note_unnamed(fs, dir, names, &mut chosen)?;
+                fit_log(fs, dir, names, &mut chosen);
                 return Ok((chosen, Some(cause)));
             }
             Err(error) => reasons.push(error),
@@ -224,6 +234,7 @@ fn found_whole(found: Recovered, source: RepairSource) -> Chosen {
         store_id: found.store_id,
         set: found.set,
         lost: Vec::new(),
+        has_log: true,
     }
 }
 
@@ -362,7 +373,31 @@ fn from_tables(fs: &dyn Fs, dir: &Path, names: &[String], one_family: &OneFamily
         store_id: Ids::Entropy.fresh()?,
         set,
         lost,
+        has_log: false,
     })
+}
+
+/// Keeps the log if it fits the set, else lets it be put aside.
+fn fit_log(fs: &dyn Fs, dir: &Path, names: &[String], chosen: &mut Chosen) {
+    let numbers = || names.iter().filter_map(|name| wal::file_number(name));
+    let (Some(first), Some(last)) = (numbers().min(), numbers().max()) else {
+        return;
+    };
+    if !chosen.lost.is_empty() {
+        // Files may be gone because edits that are lost said that they are not needed.
+        chosen.set.log.floor = chosen.set.log.floor.max(first);
+    }
+    if let Err(error) = recover::look(fs, dir, names, chosen.store_id, &chosen.set) {
+        chosen.lost.push(format!(
+            "what was written after the last flush, in the log: {error}"
+        ));
+        chosen.has_log = false;
+        chosen.set.log = LogSet {
+            floor: last + 1,
+            durable: last,
+            synced: 0,
+        };
+    }
 }
 
 /// Tables that share keys must not share seqnos: one of them may be made of the other.

@@ -1,13 +1,15 @@
-//! Looking at a closed store as a whole: every byte of its manifest and tables, compared with each other.
+//! Looking at a closed store as a whole: every byte of its manifest, log and tables, compared with each other.
 //!
 //! Nothing is changed. Damage is collected, not met one by one, so that a person sees how far it goes.
 
 use crate::{
     key::TableId,
     open::{files, open_reader},
+    recover,
     shared::{table_id, table_path},
     table::BlockAccess,
     version::{edit::TableRecord, manifest},
+    wal,
 };
 use keybed_env::{Fs, fs::FileLock};
 use keybed_format::{Code, Error, Result};
@@ -22,6 +24,10 @@ pub struct Verified {
     pub manifest: String,
     /// Bytes of a torn tail of the manifest; the next open drops them.
     pub torn_bytes: u64,
+    /// Files of the log.
+    pub log_files: u64,
+    /// Bytes of a torn tail of the log; the next open drops them.
+    pub log_torn_bytes: u64,
     /// Families.
     pub families: u64,
     /// Tables; one that is seen through several parts counts once.
@@ -86,7 +92,7 @@ pub(crate) fn check_table(
 }
 
 /// Reads every byte of the store in `dir`, which nobody may have open, and compares its parts with each other: each
-/// block with its checksum and its table's facts, each table with the manifest.
+/// block with its checksum and its table's facts, each table and each file of the log with the manifest.
 ///
 /// # Errors
 /// `Locked` if somebody has the store open; `NotFound` if there is none; `ManifestCorrupt` if nothing can be compared
@@ -140,6 +146,12 @@ pub fn verify(fs: &dyn Fs, dir: &Path) -> Result<Verified> {
                 .push(error.in_file(dir.join(&current)).with("table", record.id()));
         }
     }
+    match recover::look(fs, dir, &names, found.store_id, &found.set) {
+        Ok(log) => verified.log_torn_bytes = log.torn_bytes,
+        Err(error) => verified.damages.push(error),
+    }
+    let log_files = names.iter().filter(|name| wal::file_number(name).is_some());
+    verified.log_files = log_files.count() as u64;
     let is_stray = |name: &&String| match (table_id(name), manifest::file_number(name)) {
         (Some(id), _) => !records.contains_key(&id),
         (_, Some(_)) => **name != current,

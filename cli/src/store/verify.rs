@@ -24,6 +24,8 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<ExitCode> {
             "state": if is_whole { "whole" } else { "damaged" },
             "manifest": found.manifest,
             "torn_bytes": found.torn_bytes,
+            "log_files": found.log_files,
+            "log_torn_bytes": found.log_torn_bytes,
             "families": found.families,
             "tables": found.tables,
             "table_bytes": found.table_bytes,

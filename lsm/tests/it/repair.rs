@@ -7,7 +7,7 @@ use keybed_env::{
 };
 use keybed_format::{Code, Error};
 use keybed_lsm::{
-    Store, StoreOptions,
+    Durability, Store, StoreOptions,
     repair::{LOST_AND_FOUND, OneFamily, RepairPlan, RepairSource},
     verify::verify,
 };
@@ -18,6 +18,7 @@ const DIR: &str = "store";
 fn options(fs: &Arc<SimFs>, seed: u64) -> StoreOptions {
     StoreOptions {
         compaction: false,
+        durability: Durability::None,
         ..simulated(fs.clone(), seed)
     }
 }
@@ -157,6 +158,40 @@ fn edits_before_a_damage_are_kept_and_the_loss_is_told() {
     let after = read(&fs, 4);
     assert_eq!(after, before);
     assert_eq!(verify(&*fs, Path::new(DIR)).unwrap().damages.len(), 0);
+}
+
+#[test]
+fn what_the_log_holds_survives_a_lost_current_and_is_told_where_it_cannot() {
+    for keeps_manifest in [true, false] {
+        let fs = disk();
+        let mut map = filled(&fs);
+        let logged = StoreOptions {
+            durability: Durability::Sync,
+            ..options(&fs, 2)
+        };
+        let mut store = Store::open(DIR, logged).unwrap();
+        let family = store.family("orders").unwrap();
+        store.put(family, b"logged", b"1").unwrap();
+        drop(store);
+        fs.remove_file(&Path::new(DIR).join("CURRENT")).unwrap();
+        let name = manifest(&fs);
+        if keeps_manifest {
+            map.insert(b"logged".to_vec(), b"1".to_vec());
+        } else {
+            rewrite(&fs, &name, Vec::clear);
+        }
+        let one = OneFamily {
+            name: "orders".to_owned(),
+            merge: None,
+        };
+        let plan = RepairPlan::make(&*fs, Path::new(DIR), Some(&one)).unwrap();
+        assert_eq!(plan.lost.is_empty(), keeps_manifest, "{plan:?}");
+        let puts_log_aside = plan.aside.iter().any(|name| name.starts_with("WAL-"));
+        assert_eq!(puts_log_aside, !keeps_manifest, "{plan:?}");
+        plan.execute(&*fs).unwrap();
+        assert_eq!(verify(&*fs, Path::new(DIR)).unwrap().damages.len(), 0);
+        assert_eq!(read(&fs, 3), map);
+    }
 }
 
 #[test]
