@@ -63,41 +63,31 @@ impl Store {
         if range.is_empty() {
             return Ok(());
         }
-        let number = family.0 as usize;
-        {
-            let mut state = self.shared.state.lock();
-            if state.paused > 0 {
-                return Err(Error::new(Code::Busy, "compactions are paused").with("pauses", state.paused));
-            }
-            state.compaction_error = None;
-            if let Some(slot) = state.families.get_mut(number) {
-                if slot.options.filter.is_some() {
-                    let bottom = slot.version.runs.iter().filter(|run| run.is_bottom());
-                    let inside = bottom
-                        .flat_map(|run| &run.tables)
-                        .filter(|live| range.touches(&live.first, &live.last));
-                    slot.wishes.rewritten = inside.map(|live| live.table.id()).collect();
-                }
-                slot.wishes.requested = Some(range);
-            }
-        }
-        work::schedule(&self.shared);
-        let mut result = Ok(());
-        let ended = |state: &mut State| {
-            if let Some(error) = state.compaction_error.as_ref().or(state.poisoned.as_ref()) {
-                result = Err(error.duplicate());
-                return !state.compacting;
-            }
-            state
-                .families
-                .get(number)
-                .is_none_or(|slot| slot.wishes.requested.is_none() || slot.operator_missing)
-        };
-        self.shared.waiting(WaitReason::Merge, || {
-            self.shared.wait(Priority::Bottom, LONG, ended)
-        });
+        self.request_compaction(family, range)?;
+        let result = self.shared.wait_for_compaction(family);
         self.refresh();
         result
+    }
+
+    /// Asks for a merge of what a family holds in tables.
+    pub(crate) fn request_compaction(&self, family: Family, range: KeyRange) -> Result {
+        self.owned(family)?;
+        let mut state = self.shared.state.lock();
+        if state.paused > 0 {
+            return Err(Error::new(Code::Busy, "compactions are paused").with("pauses", state.paused));
+        }
+        state.compaction_error = None;
+        if let Some(slot) = state.families.get_mut(family.0 as usize) {
+            if slot.options.filter.is_some() {
+                let bottom = slot.version.runs.iter().filter(|run| run.is_bottom());
+                let inside = bottom
+                    .flat_map(|run| &run.tables)
+                    .filter(|live| range.touches(&live.first, &live.last));
+                slot.wishes.rewritten = inside.map(|live| live.table.id()).collect();
+            }
+            slot.wishes.requested = Some(range);
+        }
+        Ok(())
     }
 
     /// Lets no merge of this store run until the guard is dropped; several guards may be held.
@@ -116,5 +106,26 @@ impl Store {
         CompactionPause {
             shared: self.shared.clone(),
         }
+    }
+}
+
+impl Shared {
+    /// Waits until a merge that was asked for is done.
+    pub(crate) fn wait_for_compaction(self: &Arc<Self>, family: Family) -> Result {
+        work::schedule(self);
+        let number = family.0 as usize;
+        let mut result = Ok(());
+        let ended = |state: &mut State| {
+            if let Some(error) = state.compaction_error.as_ref().or(state.poisoned.as_ref()) {
+                result = Err(error.duplicate());
+                return !state.compacting;
+            }
+            state
+                .families
+                .get(number)
+                .is_none_or(|slot| slot.wishes.requested.is_none() || slot.operator_missing)
+        };
+        self.waiting(WaitReason::Merge, || self.wait(Priority::Bottom, LONG, ended));
+        result
     }
 }

@@ -26,20 +26,18 @@ pub use transaction::{SharedTransaction, TRANSACT_ATTEMPTS_MAX};
 
 use crate::{
     family::Family,
-    flush,
+    key::KeyRange,
     options::{Durability, FamilyOptions, StoreOptions},
     pin::Pinning,
     room::Waited,
     shared::Shared,
     stats::{HandleCounters, StatsReader, StoreCounts, StoreStats, WaitReason},
-    store::{LONG, Store},
+    store::Store,
     view::View,
-    wait::flush_ended,
 };
-use keybed_env::Priority;
 use keybed_format::{Code, Error, Result};
 use lock::{Lock, WriteGuard};
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, ops::RangeBounds, path::Path, sync::Arc};
 
 /// A store that any number of threads read and write: cheap to clone, `Send` and `Sync`.
 ///
@@ -278,27 +276,35 @@ impl SharedStore {
     /// # Errors
     /// As [`Store::flush`].
     pub fn flush(&self) -> Result {
-        self.exclusive(Store::seal_all)?;
+        let pinning = self.pin()?;
         let shared = &self.inner.shared;
-        flush::schedule(shared);
-        let mut result = Ok(());
-        let ended = |state: &mut crate::shared::State| match flush_ended(state) {
-            Some(ended) => {
-                result = ended;
-                true
-            }
-            None => false,
-        };
-        shared.waiting(WaitReason::Flush, || shared.wait(Priority::Flush, LONG, ended));
-        result
+        match shared.waiting(WaitReason::Flush, || pinning.finish()) {
+            // A family that was dropped meanwhile needs no flush.
+            Err(error) if error.code() == Code::Closed && !shared.state.lock().closing => Ok(()),
+            result => result.map(drop),
+        }
     }
 
-    /// Merges everything of a family into its bottom run and waits for it. All other threads wait meanwhile.
+    /// Merges everything of a family into its bottom run and waits for it; others go on meanwhile.
     ///
     /// # Errors
     /// As [`Store::compact`].
     pub fn compact(&self, family: Family) -> Result {
-        self.exclusive(|store| store.compact(family))
+        self.compact_range(family, ..)
+    }
+
+    /// As [`Store::compact_range`]; others go on meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compact_range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result {
+        let range = KeyRange::of(&range);
+        self.flush()?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.exclusive(|store| store.request_compaction(family, range))?;
+        self.inner.shared.wait_for_compaction(family)
     }
 
     /// Waits until nothing is left to flush or to merge. All other threads wait meanwhile.

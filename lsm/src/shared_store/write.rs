@@ -29,7 +29,7 @@ impl SharedStore {
     /// # Errors
     /// As [`Store::delete_range`](crate::Store::delete_range).
     pub fn delete_range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result {
-        self.exclusive(|store| store.delete_range(family, range))
+        self.write_alone(|store| store.delete_range(family, range))
     }
 
     /// Removes every key that begins with `prefix`.
@@ -37,7 +37,7 @@ impl SharedStore {
     /// # Errors
     /// As [`Store::delete_prefix`](crate::Store::delete_prefix).
     pub fn delete_prefix(&self, family: Family, prefix: &[u8]) -> Result {
-        self.exclusive(|store| store.delete_prefix(family, prefix))
+        self.write_alone(|store| store.delete_prefix(family, prefix))
     }
 
     /// Removes everything of a partition below a bound; false if its floor lies above already.
@@ -45,7 +45,7 @@ impl SharedStore {
     /// # Errors
     /// As [`Store::raise_floor`](crate::Store::raise_floor).
     pub fn raise_floor(&self, family: Family, partition: &[u8], bound: &[u8]) -> Result<bool> {
-        self.exclusive(|store| store.raise_floor(family, partition, bound))
+        self.write_alone(|store| store.raise_floor(family, partition, bound))
     }
 
     /// Removes everything of a family.
@@ -53,7 +53,7 @@ impl SharedStore {
     /// # Errors
     /// As [`Store::clear`](crate::Store::clear).
     pub fn clear(&self, family: Family) -> Result {
-        self.exclusive(|store| store.clear(family))
+        self.write_alone(|store| store.clear(family))
     }
 
     /// Applies a batch: all of its operations at one moment, or none.

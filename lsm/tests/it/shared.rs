@@ -226,6 +226,7 @@ fn readers_go_on_while_a_writer_waits_for_a_flush() {
     gate.open();
     store.merge(gated, b"a", b"1").unwrap();
     store.flush().unwrap();
+    store.compact(gated).unwrap();
     *gate.is_open.lock().unwrap() = false;
     // The flush of this operand finds that no table holds the key, folds it, and stands still.
     store.merge(gated, b"b", b"1").unwrap();

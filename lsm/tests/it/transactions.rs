@@ -24,12 +24,22 @@ fn store() -> (Store, Family) {
 #[test]
 fn a_commit_fails_if_and_only_if_what_was_read_has_changed() {
     type Step = fn(&mut Store, Family);
-    let steps: [(&str, Step, bool); 7] = [
+    let steps: [(&str, Step, bool); 9] = [
         ("nothing", |_, _| {}, true),
         ("another key", |s, f| s.put(f, b"b", b"2").unwrap(), true),
         ("a put", |s, f| s.put(f, b"a", b"2").unwrap(), false),
         ("the same value", |s, f| s.put(f, b"a", b"1").unwrap(), false),
         ("a delete", |s, f| s.delete(f, b"a").unwrap(), false),
+        (
+            "a delete of a range",
+            |s, f| s.delete_range(f, &b"a"[..]..&b"b"[..]).unwrap(),
+            false,
+        ),
+        (
+            "a delete of another range",
+            |s, f| s.delete_prefix(f, b"x").unwrap(),
+            true,
+        ),
         ("a flush", |s, _| s.flush().unwrap(), true),
         ("a merge of runs", |s, f| s.compact(f).unwrap(), true),
     ];
