@@ -6,7 +6,7 @@
 use keybed::{
     Code,
     format::{envelope, frame},
-    lsm::fuzzing::{filter_block, manifest, sst_block, sst_footer_index},
+    lsm::fuzzing::{filter_block, manifest, sst_block, sst_footer_index, wal_replay},
     snapshot::{
         claim::{ClaimList, ClaimRecord},
         metadata,
@@ -31,6 +31,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("sst_block", sst_block),
     ("sst_footer_index", sst_footer_index),
     ("filter_block", filter_block),
+    ("wal_replay", wal_replay),
 ];
 
 /// `_metadata` from anywhere: refused, or understood in exactly one way; nothing it names leaves its folder.

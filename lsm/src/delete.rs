@@ -171,6 +171,7 @@ impl Store {
         self.refresh();
         let id = self.shared_id(family)?;
         let seqno = self.next_seqno;
+        self.check_writable()?;
         // What comes earlier, in other families, must not be lost where this is kept.
         self.shared.sync_whole_log()?;
         self.shared.clear(family.0 as usize, id, seqno)?;

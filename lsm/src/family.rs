@@ -180,6 +180,7 @@ impl Store {
     pub fn drop_family(&mut self, family: Family) -> Result {
         self.check_open()?;
         let id = self.shared_id(family)?;
+        self.check_writable()?;
         // What comes earlier, in other families, must not be lost where this is kept.
         self.shared.sync_whole_log()?;
         self.shared.alter(|_| Edit {

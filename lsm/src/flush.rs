@@ -32,7 +32,12 @@ const ATTEMPTS: u32 = 3;
 pub(crate) fn schedule(shared: &Arc<Shared>) {
     {
         let mut state = shared.state.lock();
-        if state.flushing || state.queue.is_empty() || state.closing || state.poisoned.is_some() {
+        if state.flushing
+            || state.queue.is_empty()
+            || state.closing
+            || state.poisoned.is_some()
+            || state.is_read_only
+        {
             return;
         }
         state.flushing = true;

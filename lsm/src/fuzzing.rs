@@ -1,6 +1,8 @@
 //! What must hold for arbitrary bytes in the place of parts of a table; called by the fuzz targets and by the test
 //! that replays their corpora. Each function panics if a promise is broken. Not part of the API.
 
+pub use crate::wal::fuzz::wal_replay;
+
 use crate::{
     cache::BlockCache,
     key::{self, Entry, EntryKind, KeyRange, SEQNO_MAX, TableId},

@@ -11,6 +11,7 @@
 //! | `write`, `read`, `scan` | the owner's paths |
 //! | `warm` | many reads at a time |
 //! | `batch`, `apply` | writes that take effect together |
+//! | `read_only` | looking at a store without disturbing its owner |
 //! | `wal/`, `journal`, `recover` | the write-ahead log; the store's side of it; replaying it |
 //! | `memtable/`, `arena` | the newest versions, in memory |
 //! | [`budget`], `write_memory` | one bound on the memory of many stores; writes that wait for it |
@@ -61,6 +62,7 @@ mod pin;
 pub mod pressure;
 pub mod range_delete;
 mod read;
+mod read_only;
 mod recover;
 pub mod repair;
 mod room;

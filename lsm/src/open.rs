@@ -90,7 +90,7 @@ impl Store {
                 let log = recover::look(&*fs, dir, &locked.files, start.store_id, &start.set)?;
                 let durable = options.durability != Durability::None;
                 recover::mend(&*fs, dir, &log, durable, &mut start.set)?;
-                assemble(dir, options, locked, start, found.torn_bytes, &log)
+                assemble(dir, options, locked, start, found.torn_bytes, &log, Mode::Owner)
             }
             None => {
                 let is_ours = |name: &&String| table_id(name).is_some() || wal::file_number(name).is_some();
@@ -105,6 +105,23 @@ impl Store {
                 create(dir, options, locked, VersionSet::default())
             }
         }
+    }
+}
+
+impl Store {
+    /// Rewrites what in `dir` names the versions of its formats (manifest, CURRENT) at the newest ones, and what the log
+    /// holds into tables; afterwards older releases refuse the store with `UnsupportedFormatVersion`. There has been one
+    /// version so far, so today this opens the store and closes it. Tables keep the version they were written with until
+    /// they are merged: every release reads them.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no store; as [`Store::open`] and [`Store::close`].
+    pub fn upgrade(dir: impl AsRef<Path>, options: StoreOptions) -> Result {
+        let dir = dir.as_ref();
+        if manifest::read_current(&*options.fs, dir)?.is_none() {
+            return Err(Error::new(Code::NotFound, "there is no store").in_file(dir.join(manifest::CURRENT)));
+        }
+        Store::open(dir, options)?.close()
     }
 }
 
@@ -127,24 +144,35 @@ pub(crate) fn create(
         },
         0,
         &Found::default(),
+        Mode::Owner,
     )
 }
 
 /// What the new manifest starts with.
 pub(crate) struct Start {
-    number: u64,
-    store_id: u128,
-    set: VersionSet,
+    pub(crate) number: u64,
+    pub(crate) store_id: u128,
+    pub(crate) set: VersionSet,
+}
+
+/// Who opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Whoever owns the directory.
+    Owner,
+    /// Somebody who looks: nothing is written.
+    ReadOnly,
 }
 
 /// Opens the tables, starts the manifest, tidies up.
-fn assemble(
+pub(crate) fn assemble(
     dir: &Path,
     mut options: StoreOptions,
     locked: Locked,
     start: Start,
     torn_bytes: u64,
     log: &Found,
+    mode: Mode,
 ) -> Result<Store> {
     let fs = options.fs.clone();
     let graveyard = Arc::new(Graveyard::default());
@@ -165,13 +193,23 @@ fn assemble(
             place.insert(Arc::new(table));
         }
     }
-    let manifest = Manifest::create(&*fs, dir, start.number, start.store_id, start.set)?;
-    let set = manifest.set().clone();
-    let named = set.table_ids();
-    for name in &locked.files {
-        if is_stray(name, start.number, set.log.floor, &named) {
-            fs.remove_file(&dir.join(name))?;
+    let Start {
+        number,
+        store_id,
+        set,
+    } = start;
+    let manifest = match mode {
+        Mode::Owner => Manifest::create(&*fs, dir, number, store_id, set.clone())?,
+        Mode::ReadOnly => {
+            // The owner may remove the files of tables that are not open.
+            tables.values().try_for_each(|table| table.reader().map(drop))?;
+            Manifest::unwritten(dir, number, store_id, set.clone())
         }
+    };
+    let named = set.table_ids();
+    let strays = locked.files.iter().filter(|_| mode == Mode::Owner);
+    for name in strays.filter(|name| is_stray(name, number, set.log.floor, &named)) {
+        fs.remove_file(&dir.join(name))?;
     }
     let mut families = Vec::new();
     for family in manifest.set().families() {
@@ -224,14 +262,18 @@ fn assemble(
     let torn_bytes = torn_bytes + log.torn_bytes;
     shared.counters.torn_bytes.store(torn_bytes, Ordering::Relaxed);
     let mut store = Store::new(shared, next_seqno, Random::from_seed(seed));
-    store.replay(log, start.store_id, &set)?;
+    if mode == Mode::ReadOnly {
+        store.read_only(|store| store.replay(log, store_id, &set))?;
+        return Ok(store);
+    }
+    store.replay(log, store_id, &set)?;
     let options = &store.shared.options;
     let writer = (options.durability != Durability::None).then(|| {
         let previous = log.good.last().map_or((0, 0), |last| (last.number, last.end));
         Writer::new(
             fs.clone(),
             dir.to_path_buf(),
-            start.store_id,
+            store_id,
             log.number_max.max(set.log.floor) + 1,
             previous,
             options.wal_bytes_max,

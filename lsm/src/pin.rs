@@ -140,6 +140,7 @@ impl Store {
     /// # Errors
     /// `Closed`, `Poisoned`.
     pub fn pin(&mut self) -> Result<Pinning> {
+        self.check_writable()?;
         self.seal_all()?;
         let lock = self.shared.hold().ok_or_else(closed)?;
         let families = self.families.iter().filter(|family| !family.dropped);

@@ -69,6 +69,7 @@ impl Store {
     #[inline(never)]
     pub(crate) fn attend_step(&mut self, waited: &mut Waited) -> Result<Option<Pause>> {
         self.check_open()?;
+        self.check_writable()?;
         self.refresh();
         if let Some(error) = &self.shared.state.lock().poisoned {
             return Err(error.duplicate());

@@ -116,6 +116,8 @@ pub(crate) struct State {
     pub(crate) poisoned: Option<Error>,
     /// The store is closing: jobs end early.
     pub(crate) closing: bool,
+    /// The store was opened to be read: nothing is flushed.
+    pub(crate) is_read_only: bool,
 }
 
 /// The manifest and the readers of the tables it names.

@@ -76,6 +76,8 @@ pub struct Store {
     pub(crate) scratch: Vec<u8>,
     /// The log's end that writes go through.
     pub(crate) journal: Journal,
+    /// Opened to be read.
+    pub(crate) is_read_only: bool,
     pub(crate) closed: bool,
 }
 
@@ -113,6 +115,7 @@ impl Store {
             random,
             scratch: Vec::new(),
             journal: Journal::default(),
+            is_read_only: false,
             closed: false,
         }
     }

@@ -18,6 +18,7 @@ impl Store {
     /// # Errors
     /// `BackendReadOnly` if a table cannot be written (the data stays in memory, and reads go on); `Poisoned`.
     pub fn flush(&mut self) -> Result {
+        self.check_writable()?;
         self.seal_all()?;
         self.wait_for_flush()
     }
@@ -84,7 +85,7 @@ impl Store {
     /// # Errors
     /// As [`Store::flush`]; the store is closed nevertheless.
     pub fn close(mut self) -> Result {
-        let result = if self.closed {
+        let result = if self.closed || self.is_read_only {
             Ok(())
         } else {
             self.flush().and_then(|()| self.end_log())

@@ -12,6 +12,7 @@
 //! A failed append poisons: what the file holds is unknown. Page: docs/format/manifest.md.
 
 use super::{edit::Edit, set::VersionSet};
+use crate::read_only::NoFile;
 use keybed_env::{Fs, WriteFile};
 use keybed_format::{Code, Cursor, Error, Result, Sink, checksum, frame};
 use std::path::{Path, PathBuf};
@@ -219,6 +220,20 @@ impl Manifest {
             reserved: synced,
             first_bytes: synced,
         })
+    }
+
+    /// A manifest that is only looked at.
+    pub(crate) fn unwritten(dir: &Path, number: u64, store_id: u128, set: VersionSet) -> Manifest {
+        Manifest {
+            dir: dir.to_path_buf(),
+            number,
+            store_id,
+            set,
+            file: Box::new(NoFile),
+            synced: 0,
+            reserved: 0,
+            first_bytes: 0,
+        }
     }
 
     /// Makes CURRENT name this manifest.

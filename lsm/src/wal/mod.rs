@@ -16,6 +16,7 @@
 //! A file is not written any more once the next one was begun, and never recycled. What is torn is cut off when the
 //! store is opened, and what came after it removed. Page: docs/format/wal.md.
 
+pub(crate) mod fuzz;
 pub(crate) mod reader;
 pub(crate) mod sync;
 pub(crate) mod tidy;

@@ -197,7 +197,7 @@ fn check_frame(at: u64, payload: &[u8], seqno_max: Seqno, next_family: u32) -> R
 }
 
 /// First seqno and operations of the frame at `at`.
-fn payload_of(at: u64, payload: &[u8]) -> Result<(Seqno, Ops<'_>)> {
+pub(crate) fn payload_of(at: u64, payload: &[u8]) -> Result<(Seqno, Ops<'_>)> {
     let base = at + frame::HEADER_BYTES as u64;
     let seqno = Cursor::with_base(payload, base).u64()?;
     let ops = payload.get(SEQNO_BYTES..).unwrap_or_default();

@@ -190,3 +190,26 @@ fn growth_beyond_the_limit_of_a_value_is_refused_before_anything_changes() {
     store.write(&batch).unwrap();
     assert_eq!(store.get(tokens[0], b"k").unwrap().unwrap(), b"shorter");
 }
+
+#[test]
+fn appending_behind_a_range_delete_of_the_same_batch_begins_anew() {
+    let mut store = Store::open("s", simulated(disk(), 1)).unwrap();
+    let tokens = families(&mut store);
+    store.put(tokens[0], b"k", b"old").unwrap();
+    store.flush().unwrap();
+    let mut batch = WriteBatch::new();
+    batch
+        .delete_range(tokens[0], ..)
+        .append(tokens[0], b"k", b"new")
+        .put(tokens[0], b"l", b"v");
+    store.write(&batch).unwrap();
+    assert_eq!(store.get(tokens[0], b"k").unwrap().unwrap(), b"new");
+    batch.clear();
+    batch
+        .delete_range(tokens[0], &b"l"[..]..&b"l"[..])
+        .delete_range(tokens[0], &b"k"[..]..&b"l"[..]);
+    assert_eq!(batch.len(), 1, "an empty range adds nothing");
+    store.write(&batch).unwrap();
+    assert!(store.get(tokens[0], b"k").unwrap().is_none());
+    assert_eq!(store.get(tokens[0], b"l").unwrap().unwrap(), b"v");
+}

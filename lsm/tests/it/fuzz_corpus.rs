@@ -6,7 +6,8 @@ use std::{fs, path::Path};
 #[test]
 fn committed_inputs_keep_their_promises() {
     type Check = fn(&[u8]);
-    let targets: [(&str, Check); 4] = [
+    let targets: [(&str, Check); 5] = [
+        ("wal_replay", fuzzing::wal_replay),
         ("manifest", fuzzing::manifest),
         ("sst_block", fuzzing::sst_block),
         ("sst_footer_index", fuzzing::sst_footer_index),

@@ -41,7 +41,10 @@ impl Logged {
     }
 
     pub(crate) fn open_with(options: StoreOptions) -> Result<Logged> {
-        let mut store = Store::open("s", options)?;
+        Self::around(Store::open("s", options)?)
+    }
+
+    pub(crate) fn around(mut store: Store) -> Result<Logged> {
         let families = Self::families(&mut store)?;
         Ok(Logged { store, families })
     }
