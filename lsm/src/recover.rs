@@ -11,6 +11,7 @@
 
 use crate::{
     batch::Op,
+    family::Family,
     key::Seqno,
     store::Store,
     version::set::VersionSet,
@@ -118,7 +119,17 @@ impl Store {
     }
 
     fn replay_one(&mut self, seqno: Seqno, op: Op<'_>) -> Result {
-        self.before_write()?;
+        match op {
+            Op::Put { key, value: body, .. }
+            | Op::Merge {
+                key, operand: body, ..
+            }
+            | Op::Append { key, bytes: body, .. } => {
+                self.before_write_of(Family(op.family()), key, body.len())?;
+            }
+            Op::Delete { key, .. } => self.before_write_of(Family(op.family()), key, 0)?,
+            Op::DeleteRange { .. } | Op::RaiseFloor { .. } => self.before_write()?,
+        }
         self.next_seqno = seqno;
         let mut out = std::mem::take(&mut self.scratch);
         let result = self.apply_one(op, None, &mut out);

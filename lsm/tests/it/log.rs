@@ -2,9 +2,9 @@
 
 use crate::logged::{FAMILIES, Logged, Program};
 use crate::support::{disk, scale};
-use keybed_env::{Fs, Random, SimFs};
+use keybed_env::{Fs, ManualClock, Random, SimFs, SimScheduler};
 use keybed_format::Code;
-use keybed_lsm::{Durability, Store, WriteBatch};
+use keybed_lsm::{Durability, SharedStore, Store, WriteBatch};
 use std::{path::Path, sync::Arc, time::Duration};
 
 const ALL: [Durability; 3] = [
@@ -214,4 +214,44 @@ fn an_idle_store_has_no_log_and_a_dropped_family_none_of_it() {
         .unwrap()
         .to_vec();
     assert_eq!(first, b"w");
+}
+
+#[test]
+fn many_writes_of_a_shared_store_share_a_sync() {
+    let fs = disk();
+    let logged = Logged::open(fs.clone(), 1, Durability::Sync).unwrap();
+    let family = logged.families[0];
+    let store = SharedStore::from(logged.store);
+    store.put(family, b"first", b"v").unwrap();
+    let before = store.stats().log_syncs;
+    store
+        .exclusive(|store| (0..10_u8).try_for_each(|n| store.put(family, &[n], b"v")))
+        .unwrap();
+    assert_eq!(store.stats().log_syncs, before + 1);
+    store.put(family, b"k", b"v").unwrap();
+    store.sync().unwrap();
+    assert_eq!(store.stats().log_syncs, before + 2, "it was durable when the write returned");
+}
+
+#[test]
+fn the_log_is_synced_every_so_often() {
+    let sim = Arc::new(SimFs::new());
+    let scheduler = Arc::new(SimScheduler::new(1, Arc::new(ManualClock::new())));
+    let mut options = Logged::options(sim.clone(), 1, Durability::Interval(Duration::from_secs(1)));
+    options.scheduler = scheduler.clone();
+    let mut logged = Logged::open_with(options).unwrap();
+    logged.store.put(logged.families[0], b"k", b"v").unwrap();
+    let durable = |seed: u64| {
+        let image = Arc::new(sim.strict_image(sim.op_count()));
+        let logged = Logged::open(image, seed, Durability::Buffered).unwrap();
+        logged.store.contains(logged.families[0], b"k").unwrap()
+    };
+    assert!(!durable(2));
+    scheduler.run_until(|| false, 20);
+    assert!(durable(3));
+    let syncs = logged.store.stats().log_syncs;
+    scheduler.run_until(|| false, 20);
+    assert_eq!(logged.store.stats().log_syncs, syncs, "nothing was written since");
+    logged.store.close().unwrap();
+    assert!(!scheduler.run_until(|| false, 20) && scheduler.deadlock().is_empty(), "the task has ended");
 }
