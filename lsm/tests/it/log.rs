@@ -230,7 +230,11 @@ fn many_writes_of_a_shared_store_share_a_sync() {
     assert_eq!(store.stats().log_syncs, before + 1);
     store.put(family, b"k", b"v").unwrap();
     store.sync().unwrap();
-    assert_eq!(store.stats().log_syncs, before + 2, "it was durable when the write returned");
+    assert_eq!(
+        store.stats().log_syncs,
+        before + 2,
+        "it was durable when the write returned"
+    );
 }
 
 #[test]
@@ -253,5 +257,8 @@ fn the_log_is_synced_every_so_often() {
     scheduler.run_until(|| false, 20);
     assert_eq!(logged.store.stats().log_syncs, syncs, "nothing was written since");
     logged.store.close().unwrap();
-    assert!(!scheduler.run_until(|| false, 20) && scheduler.deadlock().is_empty(), "the task has ended");
+    assert!(
+        !scheduler.run_until(|| false, 20) && scheduler.deadlock().is_empty(),
+        "the task has ended"
+    );
 }

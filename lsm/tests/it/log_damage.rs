@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-/// A store that was killed with some files of log, of which all but the last writes had been synced.
+/// A store that was killed with some files of log, of which all but the last writes had been synced; or none of it.
 struct Killed {
     fs: Arc<SimFs>,
     models: Vec<Models>,
@@ -29,7 +29,17 @@ fn killed(seed: u64, writes: usize, synced: usize) -> Killed {
     let mut program = Program::default();
     let mut models = vec![program.models.clone()];
     for n in 0..writes {
-        program.step(&mut logged, &mut random).unwrap();
+        if synced == 0 {
+            // Nothing that would sync the log, as a clear does.
+            let (family, key) = (n % 2, (n as u64 % 50).to_be_bytes());
+            logged
+                .store
+                .put(logged.families[family], &key, &[n as u8; 60])
+                .unwrap();
+            program.models[family].insert(key.to_vec(), vec![n as u8; 60]);
+        } else {
+            program.step(&mut logged, &mut random).unwrap();
+        }
         models.push(program.models.clone());
         if n + 1 == synced {
             logged.store.sync().unwrap();
