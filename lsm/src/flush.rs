@@ -7,7 +7,6 @@
 
 use crate::{
     compaction::{
-        job,
         output::{Output, OutputOptions},
         resolve::{Outcome, Resolver},
         work,
@@ -181,7 +180,9 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
     let resolver = Resolver {
         operator: options.merge.as_deref(),
         older: &older,
-        filter: job::filter(shared, &options),
+        // Views and pinned files of the moment of the seal read this table, too: they keep what they saw. The first
+        // merge asks the filter.
+        filter: None,
         stops: &stops,
     };
     if let Some(covers) = sealed.memtable.covers() {

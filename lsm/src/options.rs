@@ -176,7 +176,7 @@ pub struct FamilyOptions {
     /// smaller and absent keys cost a block each: for families whose look-ups nearly always hit. Recorded in the
     /// manifest.
     pub bottom_filter: bool,
-    /// Decides about entries while they are flushed and merged; default none. Not recorded: a program that opens the
+    /// Decides about entries while they are merged; default none. Not recorded: a program that opens the
     /// store without it keeps everything.
     pub filter: Option<Arc<dyn CompactionFilter>>,
     /// Runs of one tier that are merged together, 2 to 16; default 0 = [`StoreOptions::fan_in`]. 2 or 3 suit families

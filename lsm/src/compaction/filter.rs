@@ -13,10 +13,10 @@ pub enum Verdict {
     Change(Vec<u8>),
 }
 
-/// Decides about the newest value of each key that a flush or a merge writes to a new table. For what is due to go
+/// Decides about the newest value of each key that a merge writes to a new table. For what is due to go
 /// after a while, or to be rewritten bit by bit.
 ///
-/// It runs on background threads, at any time or never: an entry is seen at its flush and at every merge it takes
+/// It runs on background threads, at any time or never: an entry is seen at every merge it takes
 /// part in, and readers see it until then. A [`View`](crate::View), a [`Cursor`](crate::Cursor) and
 /// [`PinnedFiles`](crate::PinnedFiles) taken before keep what they saw. Operands that no value was found for yet are
 /// passed over. Nothing of it is recorded with the family: whoever opens the store gives it again.
@@ -46,13 +46,13 @@ pub enum Verdict {
 /// let sessions = store.family_with("sessions", options)?;
 /// store.put(sessions, b"long ago", &1_u64.to_le_bytes())?;
 /// store.put(sessions, b"for ever", &(1_u64 << 40).to_le_bytes())?;
-/// store.flush()?;
+/// store.compact(sessions)?;
 /// assert!(store.get(sessions, b"long ago")?.is_none());
 /// assert!(store.get(sessions, b"for ever")?.is_some());
 /// # Ok(()) }
 /// ```
 pub trait CompactionFilter: Send + Sync + Debug + 'static {
-    /// Decides about an entry. `now_millis` is the time of the store's clock when the flush or merge began, in
-    /// milliseconds since 1970. A panic fails the flush or merge.
+    /// Decides about an entry. `now_millis` is the time of the store's clock when the merge began, in milliseconds
+    /// since 1970. A panic fails the merge.
     fn filter(&self, key: &[u8], value: &[u8], now_millis: u64) -> Verdict;
 }
