@@ -123,6 +123,8 @@ pub struct Setup {
     pub cache_bytes: usize,
     /// Write memory, bytes.
     pub memtable_bytes: usize,
+    /// Bound on cache, memtables and everything else, for engines that keep one.
+    pub budget_bytes: Option<usize>,
     /// The kind of state is scanned: keybed's families of such state keep their memtables in order, as its state
     /// backend does, and the reference is a B-tree instead of a hash map.
     pub ordered: bool,

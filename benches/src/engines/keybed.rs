@@ -2,8 +2,8 @@
 
 use super::engine::{Add, Each, Engine, Rest, Setup, SharedEngine, added, increment};
 use keybed_lsm::{
-    Access, Append, Family, FamilyOptions, MemtableKind, MergeOperator, SharedStore, Store, StoreOptions,
-    Update,
+    Access, Append, Family, FamilyOptions, MemoryBudget, MemtableKind, MergeOperator, SharedStore, Store,
+    StoreOptions, Update,
 };
 use std::{path::Path, sync::Arc};
 
@@ -17,6 +17,7 @@ fn options(setup: &Setup, access: Access) -> StoreOptions {
         access,
         cache_bytes: setup.cache_bytes,
         memtable_bytes: setup.memtable_bytes,
+        budget: setup.budget_bytes.map(MemoryBudget::new),
         durability: keybed_lsm::Durability::None,
         ..StoreOptions::default()
     }

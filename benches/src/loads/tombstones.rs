@@ -85,6 +85,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
     let setup = Setup {
         cache_bytes: 512 << 20,
         memtable_bytes: 64 << 20,
+        budget_bytes: None,
         ordered: true,
         queue_bytes: 0,
         appends: false,

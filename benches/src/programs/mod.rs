@@ -159,9 +159,19 @@ impl Program {
     /// What an engine gets.
     pub fn setup(&self, keys: u64) -> Setup {
         let cache = self.cache_bytes_per_million as u64 * self.keys(keys) / 1_000_000;
+        let cache_bytes = (cache as usize).clamp(CACHE_BYTES_MIN, CACHE_BYTES_MAX);
+        // Where memory is short it is short in proportion: the sizes are those for 10 M keys.
+        let memtable_bytes = match self.confined_per_million {
+            Some(_) => (self.memtable_bytes as u64 * self.keys(keys) / 10_000_000) as usize,
+            None => self.memtable_bytes,
+        };
         Setup {
-            cache_bytes: (cache as usize).clamp(CACHE_BYTES_MIN, CACHE_BYTES_MAX),
-            memtable_bytes: self.memtable_bytes,
+            cache_bytes,
+            memtable_bytes,
+            // What RocksDB's cache and its two memtables may take.
+            budget_bytes: self
+                .confined_per_million
+                .map(|_| cache_bytes + 2 * memtable_bytes),
             ordered: false,
             queue_bytes: 0,
             appends: false,
