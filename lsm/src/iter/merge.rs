@@ -5,7 +5,11 @@ use super::{
     RunIter,
     hidden::{Hidden, Layer},
 };
-use crate::{floor::Floors, key, key::Entry, memtable::MemtableIter};
+use crate::{
+    floor::Floors,
+    key::{self, Entry, EntryKind},
+    memtable::MemtableIter,
+};
 use keybed_format::Result;
 use std::{cmp::Ordering, ops::ControlFlow};
 
@@ -40,6 +44,15 @@ impl Source<'_> {
         match self {
             Source::Memtable(iter) => iter.is_valid().then(|| iter.entry()),
             Source::Run(run) => run.entry(),
+        }
+    }
+
+    /// What the version it stands at does.
+    #[inline]
+    fn kind(&self) -> Option<EntryKind> {
+        match self {
+            Source::Memtable(iter) => iter.is_valid().then(|| iter.kind()),
+            Source::Run(run) => run.kind(),
         }
     }
 
@@ -221,6 +234,12 @@ impl<'a> MergeIter<'a> {
             self.order.swap(at, at + 1);
             at += 1;
         }
+    }
+
+    /// What the version it stands at does.
+    #[inline]
+    pub(crate) fn top_kind(&self) -> Option<EntryKind> {
+        self.sources[*self.order.first()?].kind()
     }
 
     /// The version it stands at.

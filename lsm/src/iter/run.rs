@@ -1,7 +1,7 @@
 //! The tables of one run, one after the other, up and down.
 
 use crate::{
-    key::{Entry, KeyRange, Seqno},
+    key::{Entry, EntryKind, KeyRange, Seqno},
     table::{TableIter, TableView},
     version::LiveView,
 };
@@ -133,6 +133,12 @@ impl<'a> RunIter<'a> {
     #[inline]
     pub(super) fn entry(&self) -> Option<Entry<'_>> {
         self.iter.as_ref().map(TableIter::entry)
+    }
+
+    /// What the version it stands at does.
+    #[inline]
+    pub(super) fn kind(&self) -> Option<EntryKind> {
+        self.iter.as_ref().map(TableIter::kind)
     }
 
     /// The key it stands at.

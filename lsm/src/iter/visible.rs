@@ -57,10 +57,10 @@ impl<'a> VisibleIter<'a> {
             State::Done => return Ok(false),
         }
         loop {
-            let Some(entry) = self.merge.top() else {
+            let Some(kind) = self.merge.top_kind() else {
                 return Ok(false);
             };
-            match entry.kind {
+            match kind {
                 EntryKind::Put => self.folded = None,
                 EntryKind::Delete => {
                     self.merge.step_key()?;

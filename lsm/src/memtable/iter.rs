@@ -3,7 +3,7 @@
 use super::{Memtable, Order, Sealed, ordered::TreeAt, record::Record};
 use crate::{
     arena::Place,
-    key::{self, Entry, KeyRange, Seqno},
+    key::{self, Entry, EntryKind, KeyRange, Seqno},
     range_delete::RangeDeletes,
 };
 use std::sync::Arc;
@@ -230,6 +230,12 @@ impl<'a> MemtableIter<'a> {
     #[inline]
     pub(crate) fn entry(&self) -> Entry<'_> {
         self.memtable().entry(self.place)
+    }
+
+    /// What the version it stands at does.
+    #[inline]
+    pub(crate) fn kind(&self) -> EntryKind {
+        self.record(self.place).kind()
     }
 
     /// The key it stands at.

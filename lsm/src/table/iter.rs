@@ -33,6 +33,8 @@ pub struct TableIter<V: Borrow<TableView>> {
     first_block: usize,
     /// The last one.
     last_block: usize,
+    /// Every key has one version in the table.
+    is_plain: bool,
     current: Option<Current>,
 }
 
@@ -94,12 +96,15 @@ impl<V: Borrow<TableView>> TableIter<V> {
             bounds,
             first_block: 0,
             last_block: 0,
+            is_plain: false,
             current: None,
         };
         let fence = &iter.view.borrow().reader.fence;
         let first = fence.find(iter.start());
         let last = iter.end().map_or(fence.blocks() - 1, |end| fence.find_below(end));
         (iter.first_block, iter.last_block) = (first, last);
+        let facts = iter.view.borrow().reader.facts();
+        iter.is_plain = facts.keys == facts.entries;
         iter
     }
 
@@ -212,6 +217,12 @@ impl<V: Borrow<TableView>> TableIter<V> {
             };
             let (start, end) = (current.key_start, current.key_end);
             current.index += 1;
+            if self.is_plain {
+                if current.index < current.limit && current.decode(&self.view.borrow().reader) {
+                    return Ok(());
+                }
+                break;
+            }
             // Versions of a key share a block.
             if current.index >= current.limit || !current.decode(&self.view.borrow().reader) {
                 break;
@@ -383,11 +394,22 @@ impl<V: Borrow<TableView>> TableIter<V> {
     /// The current version.
     #[inline]
     pub fn entry(&self) -> Entry<'_> {
+        let Some(current) = &self.current else {
+            return Entry {
+                key: &[],
+                seqno: 0,
+                kind: EntryKind::Put,
+                value: &[],
+            };
+        };
+        let bytes = current.held.bytes(&self.view.borrow().reader);
+        let part = |start: u32, end: u32| bytes.get(start as usize..end as usize).unwrap_or_default();
+        let version = &current.version;
         Entry {
-            key: self.key(),
-            seqno: self.seqno(),
-            kind: self.kind(),
-            value: self.value(),
+            key: part(current.key_start, current.key_end),
+            seqno: version.seqno,
+            kind: version.kind,
+            value: part(version.value_start, version.value_end),
         }
     }
 
