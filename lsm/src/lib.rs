@@ -9,7 +9,7 @@
 //! | `open`, [`mount`] | a store from its manifest; a store around tables that are there already |
 //! | `family`, [`options`] | key spaces of a store and what can be chosen |
 //! | `write`, `read`, `scan` | the owner's paths |
-//! | `warm` | many reads at a time |
+//! | `warm`, `pinned_value` | many reads at a time; values that outlive writes |
 //! | `batch`, `apply` | writes that take effect together |
 //! | `read_only` | looking at a store without disturbing its owner |
 //! | `wal/`, `journal`, `recover` | the write-ahead log; the store's side of it; replaying it |
@@ -59,6 +59,7 @@ pub mod mount;
 mod open;
 pub mod options;
 mod pin;
+mod pinned_value;
 pub mod pressure;
 pub mod range_delete;
 mod read;
@@ -98,6 +99,7 @@ pub use merge_operator::{Append, MergeOperator, SumI64, SumU64};
 pub use mount::{Mount, MountFamily, MountRun, MountTable};
 pub use options::{Access, Durability, FamilyOptions, StoreOptions};
 pub use pin::{PinnedFamily, PinnedFiles, PinnedRun, PinnedTable, Pinning};
+pub use pinned_value::PinnedValue;
 pub use read::Value;
 pub use scan::Range;
 pub use shared_store::{SharedCursor, SharedRange, SharedStore, SharedTransaction, TRANSACT_ATTEMPTS_MAX};

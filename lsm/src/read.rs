@@ -37,6 +37,24 @@ impl Value<'static> {
     }
 }
 
+impl<'a> Value<'a> {
+    /// Bytes of the block that it keeps, if it keeps one.
+    pub(crate) fn block_bytes(&self) -> Option<usize> {
+        match &self.0 {
+            Repr::Table(slice) => slice.block_bytes(),
+            _ => None,
+        }
+    }
+
+    /// Without its borrow, if it keeps its block.
+    pub(crate) fn into_slice(self) -> std::result::Result<Slice<'static>, Self> {
+        match self.0 {
+            Repr::Table(slice) => slice.detach().map_err(|slice| Value(Repr::Table(slice))),
+            _ => Err(self),
+        }
+    }
+}
+
 impl Value<'_> {
     /// The value, borrowing nothing.
     pub(crate) fn into_owned(self) -> Value<'static> {

@@ -62,6 +62,11 @@ impl WriteMemory {
         }))
     }
 
+    /// Memory beside the memtables that their users cannot do without.
+    pub(crate) fn overdraw(&self, pool: Pool, bytes: usize) -> Lease {
+        self.budget.overdraw(pool, bytes)
+    }
+
     /// Notes that a flush will free `bytes`.
     pub(crate) fn promise(&self, bytes: usize) -> SealedBytes {
         self.budget.sealed(bytes)
@@ -179,7 +184,7 @@ mod tests {
         let budget = MemoryBudget::new(1 << 20);
         let memory = WriteMemory::new(&budget, STORE_BYTES_MIN);
         let others = budget
-            .try_lease(Pool::Write, (1 << 20) / 16 * 15 - STORE_BYTES_MIN)
+            .try_lease(Pool::Write, (1 << 20) / 8 * 7 - STORE_BYTES_MIN)
             .unwrap();
         let (mut one, mut two) = (memory.allotment(), memory.allotment());
         assert!(one.prepay(STORE_BYTES_MIN / 2) && two.prepay(STORE_BYTES_MIN / 2));

@@ -38,9 +38,14 @@ use tenants::Tenants;
 /// Least size of a budget in bytes.
 pub const BUDGET_BYTES_MIN: usize = 1 << 20;
 /// The reserve is this part of the budget …
-const RESERVE_PART: usize = 16;
+const RESERVE_PART: usize = 8;
 /// … and no more than this.
-const RESERVE_BYTES_MAX: usize = 8 << 20;
+const RESERVE_BYTES_MAX: usize = 32 << 20;
+
+/// Blocks that values keep take this part of the budget …
+const PIN_PART: usize = 8;
+/// … and no more than this.
+const PIN_BYTES_MAX: usize = 64 << 20;
 
 /// What memory is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +101,10 @@ pub struct BudgetStats {
     pub asked: u64,
     /// Stores that are open.
     pub stores: usize,
+    /// Bytes of blocks that values keep which outlive writes.
+    pub pinned: usize,
+    /// Values that were copied because such blocks had reached their quota.
+    pub pin_copies: u64,
 }
 
 impl BudgetStats {
@@ -137,6 +146,8 @@ struct Inner {
     sealed: AtomicUsize,
     tenants: Tenants,
     asked: AtomicU64,
+    pinned: AtomicUsize,
+    pin_copies: AtomicU64,
 }
 
 #[derive(Default)]
@@ -146,7 +157,7 @@ struct PoolCounter {
 }
 
 impl MemoryBudget {
-    /// A bound of `bytes`, at least [`BUDGET_BYTES_MIN`] (smaller is taken as that). One sixteenth, 8 MiB at most, is
+    /// A bound of `bytes`, at least [`BUDGET_BYTES_MIN`] (smaller is taken as that). One eighth, 32 MiB at most, is
     /// the reserve of reads and of work that frees memory.
     pub fn new(bytes: usize) -> Self {
         let total = bytes.max(BUDGET_BYTES_MIN);
@@ -172,6 +183,8 @@ impl MemoryBudget {
             sealed: AtomicUsize::new(0),
             tenants: Tenants::default(),
             asked: AtomicU64::new(0),
+            pinned: AtomicUsize::new(0),
+            pin_copies: AtomicU64::new(0),
         }))
     }
 
@@ -219,6 +232,8 @@ impl MemoryBudget {
             reclaimed: inner.reclaimed.load(Relaxed),
             asked: inner.asked.load(Relaxed),
             stores: inner.tenants.count(),
+            pinned: inner.pinned.load(Relaxed),
+            pin_copies: inner.pin_copies.load(Relaxed),
         }
     }
 
@@ -296,6 +311,20 @@ impl MemoryBudget {
     /// Bytes leased now.
     pub(crate) fn bytes(&self) -> usize {
         self.0.bytes.load(Relaxed)
+    }
+
+    /// A part of the quota of blocks that values keep; none if it is used up.
+    pub(crate) fn pin(&self, bytes: usize) -> Option<PinnedBytes> {
+        let quota = (self.0.lendable / PIN_PART).min(PIN_BYTES_MAX);
+        let within = |pinned: usize| pinned.checked_add(bytes).filter(|after| *after <= quota);
+        if self.0.pinned.fetch_update(Relaxed, Relaxed, within).is_err() {
+            self.0.pin_copies.fetch_add(1, Relaxed);
+            return None;
+        }
+        Some(PinnedBytes {
+            budget: self.clone(),
+            bytes,
+        })
     }
 
     /// Notes that a flush will free `bytes`; they are freed when the note goes.
@@ -418,6 +447,18 @@ impl Drop for Lease {
     }
 }
 
+/// Part of the quota of blocks that values keep. The blocks themselves count as all blocks do.
+pub(crate) struct PinnedBytes {
+    budget: MemoryBudget,
+    bytes: usize,
+}
+
+impl Drop for PinnedBytes {
+    fn drop(&mut self) {
+        self.budget.0.pinned.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 /// Bytes of a sealed memtable.
 #[derive(Debug)]
 pub(crate) struct SealedBytes {
@@ -465,11 +506,11 @@ mod tests {
     #[test]
     fn the_lendable_part_is_never_exceeded_by_what_may_be_refused() {
         let budget = MemoryBudget::new(16 << 20);
-        let lendable = 15 << 20;
+        let lendable = 14 << 20;
         let mut lease = budget.try_lease(Pool::Write, lendable).unwrap();
         assert!(!lease.try_grow(1));
         assert!(budget.try_lease(Pool::Block, 1).is_none());
-        let over = budget.overdraw(Pool::Block, 1 << 20);
+        let over = budget.overdraw(Pool::Block, 2 << 20);
         assert_eq!(budget.stats().bytes, 16 << 20);
         assert_eq!((budget.stats().refused, budget.stats().overdrafts), (2, 1));
         drop(over);

@@ -5,6 +5,7 @@
 
 use super::resolve::Keep;
 use crate::{
+    budget::{Lease, Pool},
     key::{Entry, KeyRange, TableId},
     range_delete::{RangeDeletes, TABLE_RANGE_DELETE_BYTES_MAX, TABLE_RANGE_DELETES_MAX},
     shared::Shared,
@@ -38,6 +39,9 @@ pub(crate) struct OutputOptions {
 /// What a version takes in a file besides key and value, at most.
 const ENTRY_BYTES_MAX: u64 = 64;
 
+/// Versions after which the lease follows what the builder takes.
+const ENTRIES_PER_LEASE: u64 = 1024;
+
 /// Writes versions to files.
 pub(crate) struct Output<'a> {
     shared: &'a Shared,
@@ -50,6 +54,9 @@ pub(crate) struct Output<'a> {
     deletes: RangeDeletes,
     /// Where files are cut because there would be too many range deletes in one; the next one last.
     cuts: Vec<Vec<u8>>,
+    /// What the open file takes of the memory budget; overdrawn, because flushes and merges must get on.
+    lease: Lease,
+    kept: u64,
 }
 
 impl<'a> Output<'a> {
@@ -63,6 +70,8 @@ impl<'a> Output<'a> {
             finished: Vec::new(),
             deletes: RangeDeletes::new(),
             cuts: Vec::new(),
+            lease: shared.budget.lease(Pool::Compaction),
+            kept: 0,
         }
     }
 
@@ -142,6 +151,7 @@ impl<'a> Output<'a> {
                 .inspect_err(|_| self.shared.remove_quietly(&path))?;
             self.finished.push((facts, path));
             self.bytes_max = 0;
+            self.lease.set(0);
         }
         Ok(())
     }
@@ -201,6 +211,12 @@ impl Keep for Output<'_> {
             self.finish_file(Some(entry.key))?;
         }
         self.open()?.add(entry)?;
+        self.kept += 1;
+        if self.kept.is_multiple_of(ENTRIES_PER_LEASE)
+            && let Some((builder, _)) = &self.builder
+        {
+            self.lease.set(builder.memory_bytes());
+        }
         self.bytes_max += (entry.key.len() + entry.value.len()) as u64 + ENTRY_BYTES_MAX;
         Ok(())
     }

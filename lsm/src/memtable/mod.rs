@@ -28,7 +28,7 @@ pub(crate) use sealed::Sealed;
 
 use crate::{
     arena::{Arena, Place},
-    budget::{SealedBytes, WriteMemory},
+    budget::{Lease, Pool, SealedBytes, WriteMemory},
     key::{self, Entry, EntryKind, Seqno},
 };
 use hash::HashIndex;
@@ -102,6 +102,12 @@ impl Memtable {
         }
         memtable.memory = Some(memory.clone());
         memtable
+    }
+
+    /// Pays for an order of so many bytes per key; none where there is nothing to sort or to pay from.
+    fn lease_for_order(&self, bytes: usize) -> Option<Lease> {
+        let memory = self.memory.as_ref().filter(|_| self.tree.is_none())?;
+        Some(memory.overdraw(Pool::Iterator, bytes * self.len()))
     }
 
     /// Tells the budget that what it takes will come back.

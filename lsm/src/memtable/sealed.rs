@@ -2,12 +2,16 @@
 
 use super::{Held, Memtable, MemtableIter, Order};
 use crate::{
-    budget::SealedBytes,
+    budget::{Lease, SealedBytes},
     key::KeyRange,
     version::{LiveTable, LiveView, Run, Version},
 };
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
+
+/// Bytes per key of an order, and while it is sorted.
+const PLACE_BYTES: usize = 4;
+const SORT_BYTES: usize = 20 + PLACE_BYTES;
 
 /// What the flush of a memtable made of it: the table, or nothing if no version had to be kept.
 pub(crate) type Flushed = OnceLock<Option<Arc<LiveTable>>>;
@@ -20,7 +24,8 @@ pub(crate) struct Sealed {
     /// Other families had writes in memory alone when this one was sealed: the log must be durable before its table is
     /// visible, or a power loss could keep these writes and lose older ones of theirs.
     pub(crate) needs_log: bool,
-    order: OnceLock<Order>,
+    /// The order of its keys, and what that takes of the budget.
+    order: OnceLock<(Order, Option<Lease>)>,
     /// Set once, before the version that holds the table is published.
     pub(crate) flushed: Arc<Flushed>,
     /// How often its family had been cleared: what is of an earlier time gets into no version any more.
@@ -100,13 +105,21 @@ impl Sealed {
 
     /// The order of its keys; the first call sorts.
     pub(crate) fn order(&self) -> Order {
-        self.order.get_or_init(|| self.memtable.final_order()).clone()
+        let sorted = self.order.get_or_init(|| {
+            let mut lease = self.memtable.lease_for_order(SORT_BYTES);
+            let order = self.memtable.final_order();
+            if let Some(lease) = &mut lease {
+                lease.set(lease.bytes() / SORT_BYTES * PLACE_BYTES);
+            }
+            (order, lease)
+        });
+        sorted.0.clone()
     }
 
     /// The order of its keys inside of `range`. Sorts nothing else unless somebody sorted everything already.
     pub(crate) fn order_in(&self, range: &KeyRange) -> Order {
         match self.order.get() {
-            Some(order) => order.clone(),
+            Some((order, _)) => order.clone(),
             None if self.memtable.is_selective(range) => Order::Sorted(self.memtable.select(range)),
             None => self.order(),
         }

@@ -274,6 +274,12 @@ impl TableBuilder {
         Ok(())
     }
 
+    /// About how many bytes of memory it takes now.
+    pub fn memory_bytes(&self) -> usize {
+        let hashes = self.hashes.capacity() + self.hash_ends.capacity() + self.prefixes.hashes.capacity();
+        self.pending.capacity() + 8 * hashes + self.fence.estimated_bytes() + 2 * self.options.block_bytes
+    }
+
     /// About how large the file would be if it were finished now, a little less the filter of the open block. Cheap.
     pub fn estimated_bytes(&self) -> u64 {
         let open = if self.block.is_empty() {

@@ -29,6 +29,24 @@ impl<'t> Slice<'t> {
     }
 }
 
+impl<'t> Slice<'t> {
+    /// Bytes of the block that it keeps, if it keeps one.
+    pub(crate) fn block_bytes(&self) -> Option<usize> {
+        match &self.0 {
+            Repr::Borrowed(_) => None,
+            Repr::Cached { block, .. } => Some(block.memory_bytes()),
+        }
+    }
+
+    /// Without its borrow, if it keeps its block.
+    pub(crate) fn detach(self) -> Result<Slice<'static>, Self> {
+        match self.0 {
+            Repr::Borrowed(_) => Err(self),
+            Repr::Cached { block, start, end } => Ok(Slice(Repr::Cached { block, start, end })),
+        }
+    }
+}
+
 impl Deref for Slice<'_> {
     type Target = [u8];
 

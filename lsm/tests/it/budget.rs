@@ -103,7 +103,7 @@ impl Tenant {
 #[test]
 fn stores_of_one_thread_stay_within_their_budget() -> Result {
     for seed in 0..scale(6) {
-        let budget = MemoryBudget::new(2 << 20);
+        let budget = MemoryBudget::new(4 << 20);
         let options = StoreOptions {
             budget: Some(budget.clone()),
             memtable_bytes: 64 << 20,
@@ -136,7 +136,7 @@ fn stores_of_one_thread_stay_within_their_budget() -> Result {
 
 #[test]
 fn stores_of_several_threads_stay_within_their_budget() -> Result {
-    let budget = MemoryBudget::new(4 << 20);
+    let budget = MemoryBudget::new(8 << 20);
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions {
         budget: Some(budget.clone()),
@@ -188,7 +188,7 @@ fn a_store_gets_on_although_idle_stores_hold_all_memory() -> Result {
     };
     let mut tenants = tenants(2, &options, 1)?;
     let hold = budget
-        .try_lease(Pool::Meta, budget.stats().total / 16 * 15 - budget.stats().bytes)
+        .try_lease(Pool::Meta, budget.stats().total / 8 * 7 - budget.stats().bytes)
         .unwrap();
     let mut random = Random::from_seed(1);
     for _ in 0..1_000 {
@@ -218,7 +218,7 @@ fn a_write_that_finds_no_memory_fails_with_busy_and_succeeds_later() -> Result {
     let mut store = Store::open("/store", options)?;
     let family = store.family("f")?;
     let hold = budget
-        .try_lease(Pool::Meta, budget.stats().total / 16 * 15 - budget.stats().bytes)
+        .try_lease(Pool::Meta, budget.stats().total / 8 * 7 - budget.stats().bytes)
         .unwrap();
     store.put(family, b"small", b"value")?;
     let large = vec![7; 100 << 10];
@@ -263,5 +263,53 @@ fn more_stores_than_the_budget_has_reserves_for_are_refused() -> Result {
     assert_eq!(stores.len(), 7);
     stores.pop();
     stores.push(Store::open("/another", options)?);
+    Ok(())
+}
+
+#[test]
+fn pinned_values_outlive_writes_and_keep_no_more_blocks_than_their_quota() -> Result {
+    let budget = MemoryBudget::new(2 << 20);
+    let options = StoreOptions {
+        budget: Some(budget.clone()),
+        access: Access::Cache,
+        block_bytes: 8 << 10,
+        cache_bytes: 1 << 20,
+        ..simulated(disk(), 1)
+    };
+    let mut store = Store::open("/store", options)?;
+    let family = store.family("f")?;
+    let value = |n: u64| vec![n as u8; if n.is_multiple_of(2) { 7_000 } else { 20 }];
+    for n in 0..200_u64 {
+        store.put(family, &n.to_be_bytes(), &value(n))?;
+    }
+    store.flush()?;
+    let pinned = (0..200_u64)
+        .map(|n| {
+            Ok(store
+                .get_pinned(family, &n.to_be_bytes())?
+                .expect("it was written"))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let kept = pinned.iter().filter(|value| value.keeps_block()).count();
+    let stats = budget.stats();
+    assert!(kept > 10 && kept < 100, "{kept} {stats:?}");
+    assert!(
+        stats.pinned <= stats.total / 8 && stats.pin_copies > 0,
+        "{stats:?}"
+    );
+    // Where the last block holds nothing else, keeping it costs no more than a copy.
+    let small = pinned.iter().skip(1).step_by(2);
+    assert!(small.filter(|value| value.keeps_block()).count() <= 1);
+    assert!(store.get_pinned(family, b"absent")?.is_none());
+    for n in 0..200_u64 {
+        store.put(family, &n.to_be_bytes(), b"other")?;
+    }
+    store.compact(family)?;
+    store.close()?;
+    for (n, pinned) in (0..).zip(&pinned) {
+        assert_eq!(**pinned, value(n), "{n}");
+    }
+    drop(pinned);
+    assert_eq!(budget.stats().pinned, 0);
     Ok(())
 }
