@@ -6,7 +6,10 @@
 use keybed::{
     Code,
     format::{envelope, frame},
-    lsm::fuzzing::{filter_block, manifest, sst_block, sst_footer_index, wal_replay},
+    lsm::{
+        differential::fuzz::{engine_crash, engine_diff, merge_operator},
+        fuzzing::{filter_block, manifest, sst_block, sst_footer_index, wal_replay},
+    },
     snapshot::{
         claim::{ClaimList, ClaimRecord},
         metadata,
@@ -32,6 +35,9 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("sst_footer_index", sst_footer_index),
     ("filter_block", filter_block),
     ("wal_replay", wal_replay),
+    ("engine_diff", engine_diff),
+    ("engine_crash", engine_crash),
+    ("merge_operator", merge_operator),
 ];
 
 /// `_metadata` from anywhere: refused, or understood in exactly one way; nothing it names leaves its folder.

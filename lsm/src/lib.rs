@@ -42,6 +42,8 @@ pub mod cache;
 pub mod compaction;
 mod cursor;
 mod delete;
+#[doc(hidden)]
+pub mod differential;
 mod family;
 pub mod floor;
 mod flush;

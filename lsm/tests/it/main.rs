@@ -7,6 +7,7 @@ mod corruption;
 mod crash;
 mod cursors;
 mod deletes;
+mod differential;
 mod faults;
 mod filters;
 mod fuzz_corpus;
