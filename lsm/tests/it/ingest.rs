@@ -280,5 +280,9 @@ fn sizes_and_counts_are_about_right() {
         store.delete(f, &key(i)).unwrap();
     }
     store.flush().unwrap();
+    // Merges may be under way, and count a delete and what it deletes at different moments.
+    let about = store.estimate_keys(f).unwrap();
+    assert!((3_600..=4_400).contains(&about), "{about}");
+    store.compact(f).unwrap();
     assert_eq!(store.estimate_keys(f).unwrap(), 4_000);
 }

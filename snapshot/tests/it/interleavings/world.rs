@@ -36,7 +36,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> World {
         let disk = SimFs::without_history();
-        for dir in ["/ckpt", "/work", "/sp", "/exported"] {
+        for dir in ["/ckpt", "/local", "/sp", "/exported"] {
             disk.create_dir(Path::new(dir)).unwrap_or_else(|e| panic!("{e}"));
         }
         disk.settle();
