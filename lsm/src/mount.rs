@@ -176,7 +176,8 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
         return Err(Error::invalid("no seqnos are left for what is written next")
             .expected_found(format_args!("at most {SEQNO_MAX}"), next_seqno));
     }
-    edit.changes.push(Change::NextSeqno(next_seqno));
+    edit.changes
+        .extend([Change::NextSeqno(next_seqno), Change::NotDurable(true)]);
     // What the manifest's reader would refuse must not get into a manifest: the store could never be opened again.
     Edit::decode(&edit.encode(), 0)
         .and_then(|edit| {

@@ -196,8 +196,11 @@ pub(crate) fn assemble(
     let Start {
         number,
         store_id,
-        set,
+        mut set,
     } = start;
+    if mode == Mode::Owner {
+        make_durable(&*fs, dir, options.durability, &mut set)?;
+    }
     let manifest = match mode {
         Mode::Owner => Manifest::create(&*fs, dir, number, store_id, set.clone())?,
         Mode::ReadOnly => {
@@ -283,6 +286,19 @@ pub(crate) fn assemble(
     store.retire_log_files();
     journal::start_interval(&store.shared);
     Ok(store)
+}
+
+/// Syncs tables of an owner who promised nothing before one who does names them; or remembers that there may be some.
+fn make_durable(fs: &dyn Fs, dir: &Path, durability: Durability, set: &mut VersionSet) -> Result {
+    if durability == Durability::None {
+        set.is_volatile = true;
+    } else if std::mem::take(&mut set.is_volatile) {
+        for id in set.table_ids() {
+            fs.append(&table_path(dir, id))?.sync()?;
+        }
+        fs.sync_dir(dir)?;
+    }
+    Ok(())
 }
 
 /// Whether a file of our patterns is nobody's.

@@ -16,6 +16,8 @@
 //!   9 log synced      seqno u64
 //!  10 raise floor     family u32 · partition (bytes) · bound (bytes) · seqno u64
 //!  11 clear family    family u32 · seqno u64
+//!  12 next family     u32
+//!  13 not durable     flag u8
 //! ```
 //! Page: docs/format/manifest.md.
 
@@ -123,6 +125,10 @@ pub enum Change {
     ClearFamily(u32, Seqno),
     /// All writes to the family up to this one are in its tables.
     Flushed(u32, Seqno),
+    /// Numbers of families below were given, also to families that are gone: a log may name them.
+    NextFamily(u32),
+    /// Whether tables may not be durable, because whoever wrote them promised nothing.
+    NotDurable(bool),
     /// Log files below this number are not needed any more.
     LogFloor(u64),
     /// The names of log files up to this number are durable.
@@ -142,7 +148,12 @@ impl Change {
             | Change::RaiseFloor(family, _)
             | Change::ClearFamily(family, _)
             | Change::Flushed(family, _) => Some(*family),
-            Change::NextSeqno(_) | Change::LogFloor(_) | Change::LogDurable(_) | Change::LogSynced(_) => None,
+            Change::NextSeqno(_)
+            | Change::NextFamily(_)
+            | Change::NotDurable(_)
+            | Change::LogFloor(_)
+            | Change::LogDurable(_)
+            | Change::LogSynced(_) => None,
         }
     }
 }
@@ -247,6 +258,12 @@ fn encode_change(out: &mut Sink, change: &Change) {
         Change::ClearFamily(family, seqno) => {
             out.u8(11).u32(*family).u64(*seqno);
         }
+        Change::NextFamily(number) => {
+            out.u8(12).u32(*number);
+        }
+        Change::NotDurable(flag) => {
+            out.u8(13).bool(*flag);
+        }
     }
 }
 
@@ -295,6 +312,8 @@ fn decode_change(c: &mut Cursor<'_>) -> Result<Change> {
             },
         ),
         11 => Change::ClearFamily(c.u32()?, seqno(c)?),
+        12 => Change::NextFamily(c.u32()?),
+        13 => Change::NotDurable(c.bool()?),
         other => {
             return Err(c
                 .malformed("a change of an edit is not known")

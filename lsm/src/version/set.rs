@@ -52,6 +52,8 @@ pub struct VersionSet {
     pub next_seqno: Seqno,
     /// What is known about the log.
     pub log: LogSet,
+    /// Tables may not be durable: an owner who promised nothing wrote them.
+    pub is_volatile: bool,
 }
 
 /// What a manifest knows about the store's log.
@@ -112,7 +114,7 @@ impl VersionSet {
     /// `Malformed` if a change contradicts the set.
     pub fn apply(&mut self, edit: &Edit) -> Result {
         // Only what the edit touches is put aside: a set may hold thousands of families.
-        let numbers = (self.next_seqno, self.next_family, self.log);
+        let numbers = (self.next_seqno, self.next_family, self.log, self.is_volatile);
         let touched: BTreeMap<u32, Option<FamilySet>> = edit
             .changes
             .iter()
@@ -121,7 +123,7 @@ impl VersionSet {
             .collect();
         let result = self.apply_all(edit);
         if result.is_err() {
-            (self.next_seqno, self.next_family, self.log) = numbers;
+            (self.next_seqno, self.next_family, self.log, self.is_volatile) = numbers;
             for (id, family) in touched {
                 match family {
                     Some(family) => self.families.insert(id, family),
@@ -213,6 +215,8 @@ impl VersionSet {
                 let family = self.family_mut(*id)?;
                 family.flushed = family.flushed.max(*seqno);
             }
+            Change::NextFamily(number) => self.next_family = self.next_family.max(*number),
+            Change::NotDurable(flag) => self.is_volatile = *flag,
             Change::LogFloor(number) => self.log.floor = self.log.floor.max(*number),
             Change::LogDurable(number) => self.log.durable = self.log.durable.max(*number),
             Change::LogSynced(seqno) => self.log.synced = self.log.synced.max(*seqno),
@@ -265,6 +269,13 @@ impl VersionSet {
                 Change::LogDurable(self.log.durable),
                 Change::LogSynced(self.log.synced),
             ]);
+        }
+        if self.is_volatile {
+            changes.push(Change::NotDurable(true));
+        }
+        // Those of families that are gone must not come again: the log may hold writes to them.
+        if self.families.keys().next_back().map_or(0, |last| last + 1) < self.next_family {
+            changes.push(Change::NextFamily(self.next_family));
         }
         for family in self.families.values() {
             changes.push(Change::CreateFamily(family.record.clone()));
