@@ -15,7 +15,7 @@ use crate::{
     store::Store,
     version::manifest,
 };
-use keybed_env::{WriteFile, fs::FileLock};
+use keybed_env::{Fs, WriteFile, fs::FileLock};
 use keybed_format::{Code, Error, ErrorKind, Result};
 use std::{path::Path, sync::Arc};
 
@@ -105,7 +105,7 @@ impl Store {
                 result => return result,
             }
         }
-        Err(Error::new(Code::Busy, "the store changes faster than it can be opened").in_file(dir))
+        Err(changing(dir))
     }
 }
 
@@ -132,7 +132,24 @@ impl Store {
 }
 
 fn may_pass(error: &Error) -> bool {
-    error.kind() == ErrorKind::Corruption || error.code() == Code::NotFound
+    error.kind() == ErrorKind::Corruption || matches!(error.code(), Code::NotFound | Code::Busy)
+}
+
+fn changing(dir: &Path) -> Error {
+    Error::new(Code::Busy, "the store changes faster than it can be opened").in_file(dir)
+}
+
+/// Which log files the manifest needs by now; `None` if it is as it was `seen`.
+fn log_floor(fs: &dyn Fs, dir: &Path, seen: &(String, u64)) -> Result<Option<u64>> {
+    let name = manifest::read_current(fs, dir)?.unwrap_or_default();
+    let is_same = name == seen.0
+        && fs
+            .facts(&dir.join(&name))?
+            .is_some_and(|facts| facts.len == seen.1);
+    if is_same {
+        return Ok(None);
+    }
+    Ok(Some(manifest::recover(fs, dir, &name)?.set.log.floor))
 }
 
 /// Tries once; says what the manifest looked like.
@@ -153,6 +170,10 @@ fn look(dir: &Path, options: &StoreOptions, seen: &mut (String, u64)) -> Result<
     // Listed after the manifest was read: what it needs is there, or it has changed.
     let files = open::files(fs, dir)?;
     let log = recover::look(fs, dir, &files, found.store_id, &found.set)?;
+    if log_floor(fs, dir, seen)?.is_some_and(|floor| floor != found.set.log.floor) {
+        // A file of the log was flushed and may be gone, and its table is not in what was read of the manifest.
+        return Err(changing(dir));
+    }
     let mut set = found.set;
     if let Some(last) = log.good.last() {
         set.next_seqno = set.next_seqno.max(last.seqno_max + 1);
