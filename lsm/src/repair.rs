@@ -362,6 +362,8 @@ fn from_tables(fs: &dyn Fs, dir: &Path, names: &[String], one_family: &OneFamily
         ));
     }
     set.apply(&Edit { changes })?;
+    // Who wrote them, and what he promised, nobody knows.
+    set.is_volatile = true;
     let lost = vec![
         "the options of the family, and other families if there were any".to_owned(),
         "what was written after the last flush".to_owned(),
@@ -400,12 +402,15 @@ fn fit_log(fs: &dyn Fs, dir: &Path, names: &[String], chosen: &mut Chosen) {
     }
 }
 
-/// Tables that share keys must not share seqnos: one of them may be made of the other.
+/// Tables that share keys must not share seqnos: one of them may be made of the other. The seqno of one that was
+/// ingested stood in the manifest alone.
 fn order_is_certain(tables: &[TableFacts]) -> Result {
     for (at, newer) in tables.iter().enumerate() {
         for older in &tables[..at] {
-            let shares_keys = newer.smallest <= older.largest && older.smallest <= newer.largest;
-            if shares_keys && newer.seqno_min <= older.seqno_max {
+            // Range deletes included.
+            let shares_keys = newer.range().intersects(&older.range());
+            let is_ingested = older.seqno_max == 0;
+            if shares_keys && (is_ingested || newer.seqno_min <= older.seqno_max) {
                 return Err(Error::new(
                     Code::ManifestCorrupt,
                     "two tables hold the same keys of the same time: which one replaced the other is not known",
