@@ -236,6 +236,8 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
         sealed.set_flushed(orphan);
         let mut state = shared.state.lock();
         state.queue.retain(|(_, waiting)| !Arc::ptr_eq(waiting, sealed));
+        drop(state);
+        shared.rebase_views(family);
         return Ok(Outcome::Complete);
     }
     shared.rebase_views(family);

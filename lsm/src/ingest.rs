@@ -169,7 +169,9 @@ impl Store {
         // From here on the manifest decides whether the files stay.
         placed.files.clear();
         self.next_seqno += 1;
-        let installed = shared.install((id, epoch), &edit, tables, |_| {})?;
+        let installed = shared.install((id, epoch), &edit, tables, |_| {});
+        shared.bury_the_dead();
+        let installed = installed?;
         self.refresh();
         crate::compaction::work::schedule(&shared);
         if installed {

@@ -350,9 +350,11 @@ impl Task for Interval {
         let Some(shared) = self.shared.upgrade() else {
             return Step::Done;
         };
-        if shared.state.lock().closing || shared.sync_whole_log().is_err() {
+        let ends = |error: Error| error.code() == Code::Poisoned;
+        if shared.state.lock().closing || shared.sync_whole_log().is_err_and(ends) {
             return Step::Done;
         }
+        // Also after a refusal, which passes when there is space again.
         Step::Park(Some(self.every))
     }
 }

@@ -370,7 +370,12 @@ impl Shared {
             tables.iter().for_each(|table| table.retire());
             return Ok(false);
         }
-        self.append(&mut catalogue, edit)?;
+        self.append(&mut catalogue, edit).inspect_err(|error| {
+            // Nothing was appended: whoever tries again comes with tables of his own.
+            if error.code() != Code::Poisoned {
+                tables.iter().for_each(|table| table.retire());
+            }
+        })?;
         self.sync_edit(&mut catalogue)?;
         catalogue
             .tables
