@@ -11,20 +11,24 @@
 //! A configuration changes how a store keeps its content, never what it answers; so all of them agree with one model,
 //! and with each other.
 
+mod answer;
 mod choice;
 mod config;
+mod crash;
 pub mod fuzz;
 mod model;
 mod op;
+mod read;
 mod reduce;
 mod run;
 
+pub use answer::{Disagreement, Reached};
 pub use choice::{Bytes, Choices};
 pub use config::{CONFIGS, Config};
 pub use model::{FAMILIES, Map, Model};
 pub use op::{Op, Write, text};
 pub use reduce::reduce;
-pub use run::{Disagreement, Reached, run};
+pub use run::run;
 
 use keybed_env::Random;
 

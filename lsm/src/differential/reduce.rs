@@ -1,9 +1,10 @@
 //! Making a failing program short.
 
 use super::{
+    answer::{Disagreement, Reached},
     config::Config,
     op::Op,
-    run::{Disagreement, Reached, run},
+    run::run,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -14,6 +14,7 @@ mod covers;
 mod hash;
 mod iter;
 mod kept;
+mod node;
 mod order;
 mod ordered;
 mod record;
