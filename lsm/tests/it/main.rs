@@ -32,6 +32,7 @@ mod read_only;
 mod repair;
 mod rescale;
 mod scans;
+mod seam_programs;
 mod seams;
 mod shape;
 mod shared;

@@ -1,14 +1,14 @@
 //! If this fails, two parts of the engine that work alone do not work together: what one of them takes for granted
 //! another one does not keep.
 
-use crate::support::{Map, content, disk, scale, simulated};
+use crate::support::{content, disk, simulated};
 use keybed_env::{
-    FaultFs, Fs, ManualClock, Random, SimFs, SimScheduler,
+    FaultFs, Fs, ManualClock, SimFs, SimScheduler,
     fs::{Fault, FaultPlan, FsOp},
 };
 use keybed_format::Code;
 use keybed_lsm::{
-    Durability, Family, FamilyOptions, IngestOptions, Store, StoreOptions, SumI64, Transfer,
+    Durability, FamilyOptions, IngestOptions, Store, StoreOptions,
     repair::{OneFamily, RepairPlan},
     table::ExternalTable,
 };
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-fn options(fs: &Arc<SimFs>, seed: u64, durability: Durability) -> StoreOptions {
+pub(crate) fn options(fs: &Arc<SimFs>, seed: u64, durability: Durability) -> StoreOptions {
     StoreOptions {
         durability,
         ..simulated(fs.clone(), seed)
@@ -250,214 +250,4 @@ fn a_log_that_is_synced_every_so_often_is_synced_again_when_the_disk_has_room() 
     let (mut found, _) = open(image, 3);
     let family = found.family("f").unwrap();
     assert_eq!(content(&found, family).unwrap().len(), 2);
-}
-
-/// A store of three families, the last one of sums, whose content is that of maps.
-struct Program {
-    fs: Arc<SimFs>,
-    random: Random,
-    store: Option<Store>,
-    durability: Durability,
-    models: [Map; 3],
-    opened: u64,
-    files: u64,
-}
-
-impl Program {
-    fn family(store: &mut Store, number: usize) -> Family {
-        let options = FamilyOptions {
-            partition_prefix: 1,
-            merge: (number == 2).then(|| Arc::new(SumI64) as _),
-            ..FamilyOptions::default()
-        };
-        store.family_with(&format!("f{number}"), options).unwrap()
-    }
-
-    fn open(&mut self) -> &mut Store {
-        if self.store.is_none() {
-            self.opened += 1;
-            let all = [Durability::Buffered, Durability::Sync, Durability::None];
-            self.durability = all[self.random.index(3)];
-            let options = options(&self.fs, 1000 * self.opened, self.durability);
-            self.store = Some(Store::open("s", options).unwrap());
-        }
-        self.store.as_mut().unwrap()
-    }
-
-    fn check(&mut self, what: &str) {
-        let models = self.models.clone();
-        let store = self.open();
-        for (number, model) in models.iter().enumerate() {
-            let family = Self::family(store, number);
-            assert_eq!(content(store, family).unwrap(), *model, "{what}, family {number}");
-        }
-    }
-
-    fn key(&mut self) -> Vec<u8> {
-        vec![self.random.below(2) as u8, self.random.below(16) as u8]
-    }
-
-    fn step(&mut self) -> &'static str {
-        self.open();
-        let mut store = self.store.take().unwrap();
-        let number = self.random.index(3);
-        let family = Self::family(&mut store, number);
-        let (key, other) = (self.key(), self.key());
-        let value = self.random.below(1 << 40) as i64;
-        let old = self.models[number].get(&key).cloned();
-        let summed = |old: Option<&Vec<u8>>| {
-            let old = old.map_or(0, |old| i64::from_le_bytes(old.as_slice().try_into().unwrap()));
-            (old + value).to_le_bytes().to_vec()
-        };
-        let model = &mut self.models[number];
-        let what = match self.random.below(30) {
-            0..=9 if number == 2 => {
-                store.merge(family, &key, &value.to_le_bytes()).unwrap();
-                model.insert(key, summed(old.as_ref()));
-                "merge"
-            }
-            0..=9 => {
-                store.put(family, &key, &value.to_le_bytes()).unwrap();
-                model.insert(key, value.to_le_bytes().to_vec());
-                "put"
-            }
-            10..=12 => {
-                store.delete(family, &key).unwrap();
-                model.remove(&key);
-                "delete"
-            }
-            13 | 14 => {
-                let (start, end) = (key.clone().min(other.clone()), key.max(other));
-                store.delete_range(family, &start[..]..&end[..]).unwrap();
-                model.retain(|key, _| *key < start || *key >= end);
-                "delete range"
-            }
-            15 | 16 => {
-                if store.raise_floor(family, &key[..1], &key[1..]).unwrap() {
-                    model.retain(|other, _| other[0] != key[0] || *other >= key);
-                }
-                "floor"
-            }
-            17 => {
-                store.clear(family).unwrap();
-                model.clear();
-                "clear"
-            }
-            18 => {
-                store.drop_family(family).unwrap();
-                model.clear();
-                if self.random.below(2) == 0 {
-                    Self::family(&mut store, number);
-                }
-                "drop"
-            }
-            19 | 20 => {
-                self.files += 1;
-                let path = format!("x{}.sst", self.files);
-                let options = options(&self.fs, 7 + self.files, self.durability);
-                let mut table = ExternalTable::create(&path, &options, &FamilyOptions::default()).unwrap();
-                for n in 0..8_u8 {
-                    let key = vec![key[0], 2 * n];
-                    if number == 2 {
-                        table.merge(&key, &value.to_le_bytes()).unwrap();
-                        let sum = summed(model.get(&key));
-                        model.insert(key, sum);
-                    } else if n % 3 == 0 {
-                        table.delete(&key).unwrap();
-                        model.remove(&key);
-                    } else {
-                        table.put(&key, &value.to_le_bytes()).unwrap();
-                        model.insert(key, value.to_le_bytes().to_vec());
-                    }
-                }
-                table.finish().unwrap();
-                let transfer = [Transfer::Copy, Transfer::Link, Transfer::Move][self.random.index(3)];
-                let how = IngestOptions {
-                    transfer,
-                    ..IngestOptions::default()
-                };
-                store.ingest(family, &[path], how).unwrap();
-                "ingest"
-            }
-            21 | 22 => {
-                store.flush().unwrap();
-                "flush"
-            }
-            23 => {
-                store.compact(family).unwrap();
-                "compact"
-            }
-            24 => {
-                store.wait_for_background().unwrap();
-                "wait"
-            }
-            25 => {
-                self.files += 1;
-                let copy = format!("copy{}", self.files);
-                let view = store.view().unwrap();
-                store.pin().unwrap().finish().unwrap().link_to(&copy).unwrap();
-                let options = options(&self.fs, 7 + self.files, Durability::Sync);
-                let mut copied = Store::open(&copy, options).unwrap();
-                for (number, model) in self.models.iter().enumerate() {
-                    let family = Self::family(&mut copied, number);
-                    copied.compact(family).unwrap();
-                    assert_eq!(
-                        content(&copied, family).unwrap(),
-                        *model,
-                        "copy of family {number}"
-                    );
-                    if let Some(family) = view.family(&format!("f{number}")) {
-                        let seen: Map = view.range(family, ..).unwrap().collect::<Result<_, _>>().unwrap();
-                        assert_eq!(seen, *model, "view of family {number}");
-                    }
-                }
-                "copy"
-            }
-            26 => {
-                let options = options(&Arc::new(self.fs.process()), 7, Durability::None);
-                let mut reader = Store::open_read_only("s", options).unwrap();
-                if self.durability != Durability::None {
-                    for (number, model) in self.models.iter().enumerate() {
-                        let name = format!("f{number}");
-                        if reader.family_names().any(|found| found == name) {
-                            let family = Self::family(&mut reader, number);
-                            assert_eq!(content(&reader, family).unwrap(), *model, "looking at {name}");
-                        }
-                    }
-                }
-                "look"
-            }
-            _ => {
-                if self.durability == Durability::None || self.random.below(4) == 0 {
-                    store.close().unwrap();
-                } else {
-                    drop(store);
-                }
-                return "reopen";
-            }
-        };
-        self.store = Some(store);
-        what
-    }
-}
-
-#[test]
-fn whatever_removes_or_replaces_much_agrees_with_the_log() {
-    for seed in 0..scale(30) {
-        let mut program = Program {
-            fs: disk(),
-            random: Random::from_seed(seed),
-            store: None,
-            durability: Durability::None,
-            models: Default::default(),
-            opened: 0,
-            files: 0,
-        };
-        let mut before = Vec::new();
-        for round in 0..300 {
-            before.push(program.step());
-            let last = &before[before.len().saturating_sub(12)..];
-            program.check(&format!("seed {seed}, round {round}, after {last:?}"));
-        }
-    }
 }
