@@ -9,15 +9,16 @@
 //! CURRENT on, as long as what the manifest says keeps changing.
 
 use crate::{
+    key::{Seqno, TableId},
     open::{self, Locked, Mode, Start},
     options::{Access, Durability, StoreOptions},
     recover,
     store::Store,
-    version::manifest,
+    version::{edit::TableRecord, manifest, set::VersionSet},
 };
 use keybed_env::{Fs, WriteFile, fs::FileLock};
 use keybed_format::{Code, Error, ErrorKind, Result};
-use std::{path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 /// Attempts to see a store at rest.
 const ATTEMPTS: u32 = 100;
@@ -139,17 +140,32 @@ fn changing(dir: &Path) -> Error {
     Error::new(Code::Busy, "the store changes faster than it can be opened").in_file(dir)
 }
 
-/// Which log files the manifest needs by now; `None` if it is as it was `seen`.
-fn log_floor(fs: &dyn Fs, dir: &Path, seen: &(String, u64)) -> Result<Option<u64>> {
+/// Whether the log, which was read after the manifest, does not belong to what the manifest said: a file of it was
+/// flushed and may be gone, or it goes on after a clear, a drop or an ingest that are in the manifest alone. Merges do
+/// not matter.
+fn has_moved_on(fs: &dyn Fs, dir: &Path, seen: &(String, u64), set: &VersionSet) -> Result<bool> {
     let name = manifest::read_current(fs, dir)?.unwrap_or_default();
     let is_same = name == seen.0
         && fs
             .facts(&dir.join(&name))?
             .is_some_and(|facts| facts.len == seen.1);
     if is_same {
-        return Ok(None);
+        return Ok(false);
     }
-    Ok(Some(manifest::recover(fs, dir, &name)?.set.log.floor))
+    let now = manifest::recover(fs, dir, &name)?.set;
+    let flushed = |set: &VersionSet| -> Vec<(u32, Seqno)> {
+        let families = set.families();
+        families
+            .map(|family| (family.record.id, family.flushed))
+            .collect()
+    };
+    let ingested = |set: &VersionSet| -> HashSet<TableId> {
+        let tables = set.tables().filter(|table| table.seqno_base > 0);
+        tables.map(TableRecord::id).collect()
+    };
+    Ok(now.log.floor != set.log.floor
+        || flushed(&now) != flushed(set)
+        || !ingested(&now).is_subset(&ingested(set)))
 }
 
 /// Tries once; says what the manifest looked like.
@@ -170,8 +186,7 @@ fn look(dir: &Path, options: &StoreOptions, seen: &mut (String, u64)) -> Result<
     // Listed after the manifest was read: what it needs is there, or it has changed.
     let files = open::files(fs, dir)?;
     let log = recover::look(fs, dir, &files, found.store_id, &found.set)?;
-    if log_floor(fs, dir, seen)?.is_some_and(|floor| floor != found.set.log.floor) {
-        // A file of the log was flushed and may be gone, and its table is not in what was read of the manifest.
+    if has_moved_on(fs, dir, seen, &found.set)? {
         return Err(changing(dir));
     }
     let mut set = found.set;

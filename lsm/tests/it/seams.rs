@@ -97,6 +97,51 @@ fn a_log_file_that_goes_while_somebody_looks_is_not_missed() {
 }
 
 #[test]
+fn what_the_manifest_alone_tells_is_not_mixed_with_a_later_log() {
+    // Before the reader lists the directory, after he read the manifest: the owner clears, drops or ingests, and writes.
+    for change in 0..3 {
+        let fs = disk();
+        let mut owner = Store::open("s", options(&fs, 1, Durability::Buffered)).unwrap();
+        let [a, b] = ["a", "b"].map(|name| owner.family(name).unwrap());
+        owner.put(a, b"1", b"a").unwrap();
+        owner.put(b, b"1", b"a").unwrap();
+        let mut table = ExternalTable::create(
+            "x.sst",
+            &options(&fs, 7, Durability::None),
+            &FamilyOptions::default(),
+        );
+        table.as_mut().unwrap().put(b"1", b"b").unwrap();
+        table.unwrap().finish().unwrap();
+        let owner = Arc::new(Mutex::new(Some(owner)));
+        let done = owner.clone();
+        let meddle = move |_: &Path| {
+            if let Some(mut owner) = owner.lock().unwrap().take() {
+                match change {
+                    0 => owner.clear(a).unwrap(),
+                    1 => owner.drop_family(a).unwrap(),
+                    _ => owner.ingest(a, &["x.sst"], IngestOptions::default()).unwrap(),
+                }
+                owner.put(b, b"2", b"b").unwrap();
+            }
+            false
+        };
+        let faults = FaultFs::new(Arc::new(fs.process()));
+        faults.arm(FaultPlan::new(Fault::Eio, 1).only(&[FsOp::List]).on_path(meddle));
+        let mut reader = Store::open_read_only("s", simulated(Arc::new(faults), 3)).unwrap();
+        assert!(done.lock().unwrap().is_none(), "the owner did not meddle");
+        let other = reader.family("b").unwrap();
+        let is_later = reader.contains(other, b"2").unwrap();
+        let names: Vec<String> = reader.family_names().map(str::to_owned).collect();
+        let found = names.contains(&"a".to_owned()).then(|| {
+            let family = reader.family("a").unwrap();
+            content(&reader, family).unwrap().get(&b"1"[..]).cloned()
+        });
+        let before = found == Some(Some(b"a".to_vec()));
+        assert_eq!(before, !is_later, "change {change}: {found:?}");
+    }
+}
+
+#[test]
 fn a_repair_does_not_guess_when_a_table_was_ingested() {
     for deletes_range in [false, true] {
         let fs = disk();
