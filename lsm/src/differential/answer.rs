@@ -69,6 +69,7 @@ impl From<Error> for Stop {
 pub(super) type Done = std::result::Result<(), Stop>;
 
 /// Demands that two answers are equal.
+#[allow(clippy::needless_pass_by_value, reason = "answers are made to be compared")]
 pub(super) fn same<T: PartialEq + std::fmt::Debug>(found: T, expected: T, what: &str) -> Done {
     if found == expected {
         return Ok(());

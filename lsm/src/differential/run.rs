@@ -88,6 +88,10 @@ fn tempfile_dir() -> Place {
 }
 
 impl Drop for Place {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the directory is this run's alone, by its name"
+    )]
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
