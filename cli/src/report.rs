@@ -88,7 +88,8 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::InterruptedRun => {
             "`keybed run JOB --resume` goes on from the last checkpoint, `--restart` gives it up and starts anew"
         }
-        Code::Locked => "wait for the other process to end; a run may be given a --state-dir of its own",
+        // The pid of the other process is a field of its own.
+        Code::Locked => "wait for the other process to end",
         Code::SnapshotCorrupt => {
             "restore another checkpoint; `keybed snapshot verify PATH` tells which ones are whole"
         }

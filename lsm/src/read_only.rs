@@ -14,6 +14,7 @@ use crate::{
     options::{Access, Durability, StoreOptions},
     recover,
     store::Store,
+    verify,
     version::{edit::TableRecord, manifest, set::VersionSet},
 };
 use keybed_env::{Fs, WriteFile, fs::FileLock};
@@ -21,7 +22,7 @@ use keybed_format::{Code, Error, ErrorKind, Result};
 use std::{collections::HashSet, path::Path, sync::Arc};
 
 /// Attempts to see a store at rest.
-const ATTEMPTS: u32 = 100;
+pub(crate) const ATTEMPTS: u32 = 100;
 
 /// Nothing is held: the owner is not disturbed.
 #[derive(Debug)]
@@ -126,17 +127,26 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the store shows all that its owner wrote before it was opened. A store that was opened to be read while
+    /// another process writes it knows of the owner's last flushes only, if the owner keeps no log
+    /// ([`Durability::None`]); otherwise this is true.
+    pub fn sees_unflushed(&self) -> bool {
+        !self.is_read_only || !self.shared.is_volatile()
+    }
+
     /// Refuses what would change a store that was opened to be read.
     pub(crate) fn check_writable(&self) -> Result {
         if self.is_read_only { Err(refused()) } else { Ok(()) }
     }
 }
 
-fn may_pass(error: &Error) -> bool {
+/// Whether a look that failed like this may succeed when the owner has gone on.
+pub(crate) fn may_pass(error: &Error) -> bool {
     error.kind() == ErrorKind::Corruption || matches!(error.code(), Code::NotFound | Code::Busy)
 }
 
-fn changing(dir: &Path) -> Error {
+/// The owner does not leave a moment for a look.
+pub(crate) fn changing(dir: &Path) -> Error {
     Error::new(Code::Busy, "the store changes faster than it can be opened").in_file(dir)
 }
 
@@ -177,9 +187,7 @@ fn attempt(dir: &Path, options: &StoreOptions) -> ((String, u64), Result<Store>)
 
 fn look(dir: &Path, options: &StoreOptions, seen: &mut (String, u64)) -> Result<Store> {
     let fs = &*options.fs;
-    let Some(name) = manifest::read_current(fs, dir)? else {
-        return Err(Error::new(Code::NotFound, "there is no store").in_file(dir.join(manifest::CURRENT)));
-    };
+    let name = verify::current(fs, dir)?;
     seen.0.clone_from(&name);
     seen.1 = fs.facts(&dir.join(&name))?.map_or(0, |facts| facts.len);
     let found = manifest::recover(fs, dir, &name)?;

@@ -496,6 +496,11 @@ impl Shared {
         ask(&self.catalogue.lock().manifest.set().log)
     }
 
+    /// Whether the manifest says that its owner keeps no log.
+    pub(crate) fn is_volatile(&self) -> bool {
+        self.catalogue.lock().manifest.set().is_volatile
+    }
+
     /// Remembers that the content of the manifest or the log is unknown from now on.
     pub(crate) fn poison(&self, error: Error, what: &str) -> Error {
         if error.code() == Code::Poisoned {

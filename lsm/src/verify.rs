@@ -1,14 +1,16 @@
-//! Looking at a closed store as a whole: every byte of its manifest, log and tables, compared with each other.
+//! Looking at a store as a whole: every byte of its manifest, log and tables, compared with each other.
 //!
-//! Nothing is changed. Damage is collected, not met one by one, so that a person sees how far it goes.
+//! Nothing is changed or locked. Damage is collected, not met one by one, so that a person sees how far it goes. An owner
+//! may go on meanwhile: what does not fit is damage only if the manifest that is in charge afterwards says so, too.
 
 use crate::{
     key::TableId,
     open::{files, open_reader},
+    read_only::{ATTEMPTS, changing, may_pass},
     recover,
     shared::{table_id, table_path},
     table::BlockAccess,
-    version::{edit::TableRecord, manifest},
+    version::{edit::TableRecord, manifest, set::VersionSet},
     wal,
 };
 use keybed_env::{Fs, fs::FileLock};
@@ -36,7 +38,8 @@ pub struct Verified {
     pub table_bytes: u64,
     /// Versions in those tables.
     pub entries: u64,
-    /// Files of the store's patterns that nothing refers to; the next open removes them.
+    /// Files of the store's patterns that nothing refers to: an owner is just writing them, or the next open removes
+    /// them.
     pub strays: Vec<String>,
     /// What is wrong, in the order in which it was found.
     pub damages: Vec<Error>,
@@ -45,17 +48,40 @@ pub struct Verified {
 /// The lock of a directory; none on a medium that cannot be written.
 pub(crate) type Held = Option<Box<dyn FileLock>>;
 
+/// # Errors
+/// `NotFound` if the directory holds no file of a store.
+fn check_there(fs: &dyn Fs, dir: &Path) -> Result {
+    let is_ours = |name: &String| {
+        name == manifest::CURRENT || manifest::file_number(name).is_some() || table_id(name).is_some()
+    };
+    if files(fs, dir)?.iter().any(is_ours) {
+        return Ok(());
+    }
+    Err(Error::new(Code::NotFound, "there is no store in this directory").in_file(dir))
+}
+
+/// The name of the manifest that CURRENT names.
+///
+/// # Errors
+/// `NotFound` if there is no store; `ManifestCorrupt` if there is one without CURRENT, or CURRENT is damaged.
+pub(crate) fn current(fs: &dyn Fs, dir: &Path) -> Result<String> {
+    if let Some(name) = manifest::read_current(fs, dir)? {
+        return Ok(name);
+    }
+    check_there(fs, dir)?;
+    let error = Error::new(
+        Code::ManifestCorrupt,
+        "CURRENT is missing although there are files of a store",
+    );
+    Err(error.in_file(dir.join(manifest::CURRENT)))
+}
+
 /// Names of the files of a store that is there, and its lock.
 ///
 /// # Errors
 /// `Locked`; `NotFound` if the directory holds no store.
 pub(crate) fn lock_existing(fs: &dyn Fs, dir: &Path) -> Result<(Vec<String>, Held)> {
-    let is_ours = |name: &String| {
-        name == manifest::CURRENT || manifest::file_number(name).is_some() || table_id(name).is_some()
-    };
-    if !files(fs, dir)?.iter().any(is_ours) {
-        return Err(Error::new(Code::NotFound, "there is no store in this directory").in_file(dir));
-    }
+    check_there(fs, dir)?;
     let lock = match fs.lock(&dir.join(LOCK)) {
         Ok(lock) => Some(lock),
         Err(error) if error.code() == Code::ReadOnlyMedium => None,
@@ -91,12 +117,13 @@ pub(crate) fn check_table(
     ))
 }
 
-/// Reads every byte of the store in `dir`, which nobody may have open, and compares its parts with each other: each
-/// block with its checksum and its table's facts, each table and each file of the log with the manifest.
+/// Reads every byte of the store in `dir`, and compares its parts with each other: each block with its checksum and its
+/// table's facts, each table and each file of the log with the manifest. Nothing is locked or written; if an owner changes
+/// the store meanwhile, tables that it replaced may be left out, and torn bytes may be writes on their way.
 ///
 /// # Errors
-/// `Locked` if somebody has the store open; `NotFound` if there is none; `ManifestCorrupt` if nothing can be compared
-/// with anything; errors of the file system. Damage of tables is in [`Verified::damages`].
+/// `NotFound` if there is no store; `ManifestCorrupt` if nothing can be compared with anything; `Busy` if the owner changes
+/// the store faster than it can be looked at; errors of the file system. Damage of tables is in [`Verified::damages`].
 ///
 /// ```
 /// # fn main() -> keybed_format::Result {
@@ -113,28 +140,20 @@ pub(crate) fn check_table(
 /// # Ok(()) }
 /// ```
 pub fn verify(fs: &dyn Fs, dir: &Path) -> Result<Verified> {
-    let (names, _lock) = lock_existing(fs, dir)?;
-    let Some(current) = manifest::read_current(fs, dir)? else {
-        return Err(Error::new(
-            Code::ManifestCorrupt,
-            "CURRENT is missing although there are files of a store",
-        )
-        .in_file(dir.join(manifest::CURRENT)));
-    };
-    let found = manifest::recover(fs, dir, &current)?;
+    let found = settled(fs, dir, || manifest_of(fs, dir))?;
     let records: BTreeMap<TableId, &TableRecord> =
         found.set.tables().map(|record| (record.id(), record)).collect();
     let mut verified = Verified {
         torn_bytes: found.torn_bytes,
         families: found.set.families().count() as u64,
-        tables: records.len() as u64,
         ..Verified::default()
     };
     for record in records.values() {
-        verified.table_bytes += record.facts.bytes;
-        verified.entries += record.facts.entries;
         let checked = check_table(fs, dir, record).and_then(|table| table.verify_all());
         if let Err(error) = checked {
+            if is_replaced(fs, dir, record)? {
+                continue;
+            }
             verified.damages.push(error);
         } else if record.seqno_max() >= found.set.next_seqno {
             let error = Error::new(
@@ -143,21 +162,84 @@ pub fn verify(fs: &dyn Fs, dir: &Path) -> Result<Verified> {
             );
             verified
                 .damages
-                .push(error.in_file(dir.join(&current)).with("table", record.id()));
+                .push(error.in_file(dir.join(&found.name)).with("table", record.id()));
         }
+        verified.tables += 1;
+        verified.table_bytes += record.facts.bytes;
+        verified.entries += record.facts.entries;
     }
-    match recover::look(fs, dir, &names, found.store_id, &found.set) {
-        Ok(log) => verified.log_torn_bytes = log.torn_bytes,
-        Err(error) => verified.damages.push(error),
-    }
+    // Only now: the files are those that are left when all tables were read.
+    let mut names = Vec::new();
+    let log = settled(fs, dir, || {
+        let found = manifest_of(fs, dir)?;
+        names = files(fs, dir)?;
+        let log = recover::look(fs, dir, &names, found.store_id, &found.set);
+        log.map(|log| (found, log.torn_bytes))
+    });
     let log_files = names.iter().filter(|name| wal::file_number(name).is_some());
     verified.log_files = log_files.count() as u64;
+    let found = match log {
+        Ok((found, torn_bytes)) => {
+            verified.log_torn_bytes = torn_bytes;
+            found
+        }
+        Err(error) => {
+            verified.damages.push(error);
+            found
+        }
+    };
+    let named = found.set.table_ids();
     let is_stray = |name: &&String| match (table_id(name), manifest::file_number(name)) {
-        (Some(id), _) => !records.contains_key(&id),
-        (_, Some(_)) => **name != current,
+        (Some(id), _) => !named.contains(&id),
+        (_, Some(_)) => **name != found.name,
         _ => false,
     };
     verified.strays = names.iter().filter(is_stray).cloned().collect();
-    verified.manifest = current;
+    verified.manifest = found.name;
     Ok(verified)
+}
+
+/// The manifest in charge.
+struct InCharge {
+    name: String,
+    torn_bytes: u64,
+    store_id: u128,
+    set: VersionSet,
+}
+
+fn manifest_of(fs: &dyn Fs, dir: &Path) -> Result<InCharge> {
+    let name = current(fs, dir)?;
+    let found = manifest::recover(fs, dir, &name)?;
+    Ok(InCharge {
+        name,
+        torn_bytes: found.torn_bytes,
+        store_id: found.store_id,
+        set: found.set,
+    })
+}
+
+/// Looks again as long as what does not fit may be the owner's doing: CURRENT and the manifest keep changing.
+fn settled<R>(fs: &dyn Fs, dir: &Path, mut look: impl FnMut() -> Result<R>) -> Result<R> {
+    let mut before = None;
+    for _ in 0..ATTEMPTS {
+        let seen = seen(fs, dir);
+        match look() {
+            Err(error) if may_pass(&error) && before.as_ref() != Some(&seen) => before = Some(seen),
+            result => return result,
+        }
+    }
+    Err(changing(dir))
+}
+
+/// The name of the manifest and its length.
+fn seen(fs: &dyn Fs, dir: &Path) -> Option<(String, u64)> {
+    let name = manifest::read_current(fs, dir).ok()??;
+    let len = fs.facts(&dir.join(&name)).ok()??.len;
+    Some((name, len))
+}
+
+/// Whether a manifest that came later does not name the table any more.
+fn is_replaced(fs: &dyn Fs, dir: &Path, record: &TableRecord) -> Result<bool> {
+    let now = settled(fs, dir, || manifest_of(fs, dir))?;
+    Ok(!now.set.table_ids().contains(&record.id()))
 }

@@ -32,7 +32,7 @@ pub(crate) enum StoreCommand {
         #[arg(long, value_name = "NAME")]
         family: Option<String>,
     },
-    /// Read every byte of a store that nobody has open, and compare its parts with each other.
+    /// Read every byte of a store, and compare its parts with each other.
     Verify {
         /// The directory of the store.
         dir: PathBuf,

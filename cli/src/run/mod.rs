@@ -100,7 +100,7 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<ExitCode> {
     let in_use = if args.take_over {
         "the state directory is in use, and an owner that lives is not displaced by --take-over"
     } else {
-        "the state directory is in use"
+        "the state directory is in use; with a --state-dir of its own this run goes beside it"
     };
     let lock = fs.lock(&places.lock()).map_err(|e| e.context(in_use))?;
     let found = places.found(&*fs)?;

@@ -1,4 +1,4 @@
-//! `keybed store`: looks into a store, checks and repairs it; nobody else may have it open.
+//! `keybed store`: looks into a store, checks and repairs it. Looking locks nothing and disturbs no owner.
 //!
 //! | file | idea |
 //! |---|---|
@@ -14,7 +14,7 @@ pub(crate) mod scan;
 pub(crate) mod stats;
 pub(crate) mod verify;
 
-use crate::args::StoreCommand;
+use crate::{args::StoreCommand, say};
 use keybed::{
     Code, Error, Result, Store, StoreOptions,
     env::{Fs, OsFs},
@@ -43,7 +43,7 @@ pub(crate) fn run(command: StoreCommand, json: bool) -> Result<ExitCode> {
     }
 }
 
-/// Opens a store that is there; nothing is merged by itself.
+/// Opens a store that is there, to change it; nothing is merged by itself.
 fn open(dir: &Path) -> Result<Store> {
     let is_there = |name: &str| Ok::<bool, Error>(OsFs.facts(&dir.join(name))?.is_some());
     if !is_there("CURRENT")? && !is_there("LOCK")? {
@@ -57,6 +57,29 @@ fn open(dir: &Path) -> Result<Store> {
             ..StoreOptions::default()
         },
     )
+    .map_err(|error| match error.code() {
+        Code::Locked => error.context("only its owner may change a store"),
+        _ => error,
+    })
+}
+
+/// Opens a store to look at it; its owner may go on writing.
+fn look(dir: &Path) -> Result<Store> {
+    Store::open_read_only(dir, StoreOptions::default())
+}
+
+/// What a look at `store` may not show.
+fn caveat(store: &Store) -> Option<&'static str> {
+    (!store.sees_unflushed()).then_some(
+        "this store keeps no log: if a process has it open, what that process wrote since its last flush is not seen",
+    )
+}
+
+/// Tells people what a look may not show, beside the output.
+fn tell_caveat(store: &Store) {
+    if let Some(caveat) = caveat(store) {
+        say::err(format_args!("note: {caveat}\n"));
+    }
 }
 
 /// The family of a name, or the only one.

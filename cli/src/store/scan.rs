@@ -1,6 +1,6 @@
 //! `keybed store scan` and `get`: entries in the order of their keys, and the value of one.
 
-use super::{family, given, open, shown};
+use super::{caveat, family, given, look, shown, tell_caveat};
 use crate::{
     args::{FamilyArgs, ScanArgs},
     say,
@@ -17,7 +17,7 @@ use std::{ops::Bound, path::Path, process::ExitCode};
 /// # Errors
 /// Those of opening the store; `InvalidArgument` if the family or a key makes no sense.
 pub(crate) fn run(args: &ScanArgs, json: bool) -> Result<ExitCode> {
-    let mut store = open(&args.dir)?;
+    let mut store = look(&args.dir)?;
     let family = family(&mut store, args.family.family.as_deref())?;
     let printed = print(&store, family, args, json);
     printed.and(store.close())?;
@@ -46,7 +46,9 @@ fn print(store: &Store, family: Family, args: &ScanArgs, json: bool) -> Result {
         }
     }
     if json {
-        say::out(json!({ "entries": entries }));
+        say::out(json!({ "entries": entries, "caveat": caveat(store) }));
+    } else {
+        tell_caveat(store);
     }
     Ok(())
 }
@@ -73,17 +75,22 @@ fn between<'s>(
 /// # Errors
 /// `NotFound` if the key is absent; as [`run`].
 pub(crate) fn get(dir: &Path, key: &str, args: &FamilyArgs, json: bool) -> Result<ExitCode> {
-    let mut store = open(dir)?;
+    let mut store = look(dir)?;
     let family = family(&mut store, args.family.as_deref())?;
-    let value = store.get_with(family, &given(key, args.hex)?, |value| shown(value, args.hex));
-    let value = value.and_then(|value| store.close().map(|()| value))?;
+    let value = store.get_with(family, &given(key, args.hex)?, |value| shown(value, args.hex))?;
     let Some(value) = value else {
-        return Err(Error::new(Code::NotFound, "the key is absent").with("key", key));
+        let error = Error::new(Code::NotFound, "the key is absent").with("key", key);
+        return Err(match caveat(&store) {
+            Some(caveat) => error.with("note", caveat),
+            None => error,
+        });
     };
     if json {
-        say::out(json!({ "key": key, "value": value }));
+        say::out(json!({ "key": key, "value": value, "caveat": caveat(&store) }));
     } else {
         say::out(value);
+        tell_caveat(&store);
     }
+    store.close()?;
     Ok(ExitCode::SUCCESS)
 }

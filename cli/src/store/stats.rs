@@ -1,6 +1,6 @@
 //! `keybed store stats`: what a store says about itself.
 
-use super::open;
+use super::{caveat, look, tell_caveat};
 use crate::say;
 use keybed::{
     Result,
@@ -14,9 +14,8 @@ use std::{path::Path, process::ExitCode};
 /// # Errors
 /// Those of opening it.
 pub(crate) fn run(dir: &Path, prometheus: bool, json: bool) -> Result<ExitCode> {
-    let store = open(dir)?;
+    let store = look(dir)?;
     let stats = store.stats();
-    store.close()?;
     if json {
         say::out(json!({
             "directory": dir.display().to_string(),
@@ -26,12 +25,17 @@ pub(crate) fn run(dir: &Path, prometheus: bool, json: bool) -> Result<ExitCode> 
             "runs_max": stats.runs_max,
             "space_amplification": stats.space_amplification(),
             "torn_bytes": stats.torn_bytes,
+            "caveat": caveat(&store),
         }));
     } else if prometheus {
         say::out(stats.prometheus("").trim_end());
     } else {
         say::out(stats.to_string().trim_end());
     }
+    if !json {
+        tell_caveat(&store);
+    }
+    store.close()?;
     Ok(ExitCode::SUCCESS)
 }
 

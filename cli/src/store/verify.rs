@@ -8,7 +8,7 @@ use std::{path::Path, process::ExitCode};
 /// Verifies the store in `dir`. Exits like the first damage would, if there is one.
 ///
 /// # Errors
-/// `NotFound`, `Locked`; `ManifestCorrupt` if nothing can be compared with anything.
+/// `NotFound`; `Busy`; `ManifestCorrupt` if nothing can be compared with anything.
 pub(crate) fn run(dir: &Path, json: bool) -> Result<ExitCode> {
     let found = verify(&OsFs, dir)?;
     let code = found.damages.first().map_or(0, Error::exit_code);
@@ -39,7 +39,9 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<ExitCode> {
         say::err(report::block(damage));
     }
     for stray in &found.strays {
-        say::out(format!("stray: {stray} (the next open removes it)"));
+        say::out(format!(
+            "stray: {stray} (the next open removes it, if no owner is just writing it)"
+        ));
     }
     let state = match found.damages.len() {
         0 => "whole".to_owned(),

@@ -4,7 +4,7 @@ use crate::{
     offline::{hash, obey},
     place::{Place, Run},
 };
-use keybed::{Store, StoreOptions};
+use keybed::{Store, StoreOptions, lsm::Durability};
 use std::fs;
 
 /// A store of two families in `db`.
@@ -96,10 +96,55 @@ fn what_cannot_be_meant_is_said_and_nothing_is_created() {
     }
     assert!(!place.path("elsewhere").exists());
     let held = Store::open(place.path("db"), StoreOptions::default()).unwrap();
-    for verb in ["stats", "compact", "verify", "repair"] {
-        obey(&place, &["store", verb, "db"]).error("Locked", 4);
+    for verb in ["compact", "repair"] {
+        let error = obey(&place, &["store", verb, "db"]).error("Locked", 4);
+        // There is no state directory to choose where a store is meant.
+        assert!(
+            !error["hint"].as_str().unwrap().contains("--state-dir"),
+            "{error}"
+        );
     }
     held.close().unwrap();
+}
+
+#[test]
+fn a_store_is_looked_into_while_its_owner_writes() {
+    let place = filled();
+    for (durability, is_logged) in [(Durability::Buffered, true), (Durability::None, false)] {
+        let options = StoreOptions {
+            durability,
+            ..StoreOptions::default()
+        };
+        let mut owner = Store::open(place.path("db"), options).unwrap();
+        let users = owner.family("users").unwrap();
+        owner.put(users, b"bob", b"2").unwrap();
+        let before = hash(&place.path("db"));
+        let stats = obey(&place, &["store", "stats", "db"]).summary();
+        assert_eq!(stats["caveat"].is_null(), is_logged, "{stats}");
+        let verified = obey(&place, &["store", "verify", "db"]).summary();
+        assert_eq!(verified["state"], "whole");
+        let bob = obey(&place, &["store", "get", "db", "bob", "--family", "users"]);
+        if is_logged {
+            assert_eq!(bob.summary()["value"], "2");
+        } else {
+            let error = bob.error("NotFound", 1);
+            assert!(
+                error["fields"]["note"].as_str().unwrap().contains("no log"),
+                "{error}"
+            );
+        }
+        let said = Run::of(
+            place
+                .command(&["store", "scan", "db", "--family", "users"])
+                .output()
+                .unwrap(),
+        );
+        assert_eq!(said.stdout.contains("bob"), is_logged, "{}", said.stdout);
+        assert_eq!(said.stderr.contains("note: this store keeps no log"), !is_logged);
+        assert_eq!(hash(&place.path("db")), before, "looking changed the store");
+        owner.delete(users, b"bob").unwrap();
+        owner.close().unwrap();
+    }
 }
 
 #[test]

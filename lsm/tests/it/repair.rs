@@ -293,3 +293,41 @@ fn a_crash_at_any_call_of_a_repair_leaves_a_store_that_can_be_repaired() {
     }
     assert!(call > 5);
 }
+
+#[test]
+fn a_store_is_verified_while_its_owner_replaces_everything_in_it() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("s");
+    let options = StoreOptions {
+        memtable_bytes: 4 << 10,
+        target_file_bytes: 4 << 10,
+        wal_bytes_max: 64 << 10,
+        ..StoreOptions::default()
+    };
+    let fs = options.fs.clone();
+    let mut store = Store::open(&dir, options).unwrap();
+    let family = store.family("orders").unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            for n in 0..6_000_u32 {
+                store
+                    .put(family, &(n % 500).to_be_bytes(), &n.to_be_bytes().repeat(4))
+                    .unwrap();
+            }
+            is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+            store.flush().unwrap();
+            store
+        });
+        let mut rounds = 0;
+        while !is_over.load(std::sync::atomic::Ordering::SeqCst) || rounds == 0 {
+            match verify(&*fs, &dir) {
+                Ok(found) => assert!(found.damages.is_empty(), "round {rounds}: {found:?}"),
+                Err(error) => assert_eq!(error.code(), Code::Busy, "round {rounds}: {error}"),
+            }
+            rounds += 1;
+        }
+        owner.join().unwrap().close().unwrap();
+    });
+    assert_eq!(verify(&*fs, &dir).unwrap().damages.len(), 0);
+}
