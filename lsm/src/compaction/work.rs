@@ -154,6 +154,8 @@ pub(crate) fn schedule(shared: &Arc<Shared>) {
         }
         let Some(work) = next(shared, &mut state) else {
             drop(state);
+            // Wishes that leave nothing to do were dropped just now: whoever waits for his looks again.
+            shared.announce_quietly();
             settle_later(shared);
             return;
         };
