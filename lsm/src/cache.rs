@@ -7,10 +7,10 @@
 
 use crate::{
     budget::MemoryBudget,
+    sync::Mutex,
     table::{Block, filters::FilterPool},
 };
 use keybed_format::checksum;
-use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},

@@ -15,6 +15,7 @@ use crate::{
     shared::{Shared, State},
     stats::{WaitReason, count},
     store::Store,
+    sync::Mutex,
     version::edit::{Change, Edit},
     wal::{
         path,
@@ -24,7 +25,6 @@ use crate::{
 };
 use keybed_env::{Priority, Step, Task, Waker};
 use keybed_format::{Code, Error, Result};
-use parking_lot::Mutex;
 use std::{
     sync::{Arc, Weak},
     time::Duration,

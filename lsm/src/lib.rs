@@ -25,6 +25,7 @@
 //! | `cursor` | an iterator that borrows nothing and sees one moment |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
 //! | `shared` | what owner and background share |
+//! | `sync` | locks, and what stands in for them where tests permute the steps of threads |
 //! | `shared_store/` | [`SharedStore`]: a store for many threads |
 //! | `transaction` | [`Transaction`]: reads that are checked at the commit |
 //! | [`mod@verify`], [`repair`] | a closed store as a whole: looked at, and brought back |
@@ -75,6 +76,7 @@ mod shared_store;
 mod size;
 mod stats;
 mod store;
+mod sync;
 pub mod table;
 mod transaction;
 pub mod verify;

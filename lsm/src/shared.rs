@@ -18,6 +18,7 @@ use crate::{
     memtable::Sealed,
     options::{Access, FamilyOptions, StoreOptions},
     stats::{AtomicHistogram, BackgroundCounters, Handles, OwnerCounters, Timings, WaitReason, nanos},
+    sync::{AtomicU64, Condvar, Mutex},
     table::BlockAccess,
     version::{
         Graveyard, LiveTable, LiveView, Opener, Run, Version,
@@ -31,14 +32,10 @@ use crate::{
 };
 use keybed_env::{Fs, Priority, Scheduler, Waker, fs::FileLock, random::Ids};
 use keybed_format::{Code, Error, Result, hex};
-use parking_lot::{Condvar, Mutex};
 use std::{
     collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 

@@ -18,10 +18,10 @@ use crate::{
     shared::Shared,
     stats::ViewStats,
     store::Store,
+    sync::Mutex,
     version::{LiveView, Run, Version},
 };
 use keybed_format::{Code, Error, Result};
-use parking_lot::Mutex;
 use std::{
     collections::HashSet,
     ops::RangeBounds,

@@ -18,14 +18,12 @@ use crate::{
     shared::{Shared, State},
     stats::{WaitReason, count},
     store::Store,
+    sync::{AtomicBool, AtomicU64},
     wait::read_only,
 };
 use keybed_env::Priority;
 use keybed_format::{Code, Error, Result};
-use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 /// Value bytes that an update, whose value is not known yet, is expected to need at most; a larger value is paid for
 /// when it is known.

@@ -8,7 +8,7 @@
 //! is never lent to others, so that every store gets on, however little: by small memtables, flushed one by one.
 
 use super::{Lease, MemoryBudget, Pool, SealedBytes};
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},

@@ -23,9 +23,8 @@ pub use allotment::STORE_BYTES_MIN;
 pub(crate) use allotment::{Allotment, WriteMemory};
 pub(crate) use tenants::{Tenant, TenantFacts};
 
-use crate::cache::BlockCache;
+use crate::{cache::BlockCache, sync::Mutex};
 use keybed_format::{Error, Result};
-use parking_lot::Mutex;
 use std::{
     fmt,
     sync::{

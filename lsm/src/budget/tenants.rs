@@ -1,6 +1,6 @@
 //! The stores of a budget, and which of them shall flush when memory runs out.
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::sync::{Arc, Weak};
 
 /// What a store says about its memtables.

@@ -1,6 +1,6 @@
 //! How fast all stores together may merge.
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::{fmt, sync::Arc, time::Duration};
 
 /// A bound on the bytes that merges of all stores that are given clones of it look at per second; flushes are not

@@ -9,8 +9,7 @@
 //! drop of a cursor costs nothing and ends the regime all the same. A flush writes the newest versions alone.
 
 use super::Sealed;
-use crate::key::Seqno;
-use parking_lot::Mutex;
+use crate::{key::Seqno, sync::Mutex};
 use std::sync::{
     Arc, OnceLock, Weak,
     atomic::{AtomicU64, Ordering},

@@ -9,8 +9,8 @@ use super::{Memtable, record::Record};
 use crate::{
     arena::Place,
     key::{self, KeyRange, order_prefix},
+    sync::Mutex,
 };
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// A memtable's places in the order of their keys.

@@ -4,10 +4,10 @@ use super::{Held, Memtable, MemtableIter, Order};
 use crate::{
     budget::{Lease, SealedBytes},
     key::KeyRange,
+    sync::{Mutex, OnceLock},
     version::{LiveTable, LiveView, Run, Version},
 };
-use parking_lot::Mutex;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Bytes per key of an order, and while it is sorted.
 const PLACE_BYTES: usize = 4;

@@ -2,10 +2,10 @@
 //!
 //! The only place that knows which lock it is. Page: docs/decisions/shared-store-lock.md.
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Who is alone.
-pub(super) type WriteGuard<'a, T> = parking_lot::RwLockWriteGuard<'a, T>;
+pub(super) type WriteGuard<'a, T> = RwLockWriteGuard<'a, T>;
 
 /// A value behind the lock.
 #[derive(Debug)]

@@ -8,7 +8,7 @@
 //! All relaxed: they are statistics, and nobody concludes anything about other memory from them.
 
 use super::{Waits, histogram::AtomicHistogram};
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::{
     sync::{
         Arc,

@@ -19,9 +19,9 @@ use super::{
 use crate::{
     budget::{Lease, MemoryBudget, Pool},
     key::TableId,
+    sync::{Mutex, RwLock},
 };
 use keybed_format::{Code, Cursor, Error, Result, Sink};
-use parking_lot::{Mutex, RwLock};
 use std::sync::{
     Arc, OnceLock, Weak,
     atomic::{AtomicBool, Ordering::Relaxed},

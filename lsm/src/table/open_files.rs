@@ -5,9 +5,9 @@
 //! are closed and the open is tried again, so a limit that is set too high costs reopens, not errors.
 
 use super::source::TableSource;
+use crate::sync::Mutex;
 use keybed_env::{Fs, ReadFile, fs::Map};
 use keybed_format::{Code, Error, Result};
-use parking_lot::Mutex;
 use std::{
     fmt,
     path::{Path, PathBuf},

@@ -21,11 +21,11 @@ use crate::{
     options::Access,
     range_delete::{RangeDeletes, Region},
     shared::block_access,
+    sync::Mutex,
     table::{TableReader, TableView, open_files::OpenFiles},
 };
 use edit::{BOTTOM, TableRecord};
 use keybed_format::{Code, Error, Result};
-use parking_lot::Mutex;
 use std::{
     cmp::Ordering,
     path::{Path, PathBuf},

@@ -9,14 +9,13 @@
 //! A failed sync is final: it is never repeated, the store is poisoned, and everybody who waits hears of it.
 
 use super::path;
-use crate::shared::Shared;
+use crate::{
+    shared::Shared,
+    sync::{AtomicU64, Condvar, Mutex},
+};
 use keybed_env::WriteFile;
 use keybed_format::{Code, Error, Result};
-use parking_lot::{Condvar, Mutex};
-use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::{collections::VecDeque, sync::atomic::Ordering};
 
 /// How far the log was written and synced.
 #[derive(Debug, Default)]
