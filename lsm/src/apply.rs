@@ -8,7 +8,7 @@ use crate::{
     batch::{Op, WriteBatch},
     family::{Family, OwnedFamily},
     floor::Floor,
-    key::{self, EntryKind, KEY_BYTES_MAX, KeyRange, VALUE_BYTES_MAX, check_sizes},
+    key::{self, EntryKind, KEY_BYTES_MAX, KeyRange, Seqno, VALUE_BYTES_MAX, check_sizes},
     memtable::{Memtable, Probe},
     merge_operator,
     options::FamilyOptions,
@@ -17,6 +17,7 @@ use crate::{
     write::{Step, no_operator, too_large},
 };
 use keybed_format::{Code, Error, Result};
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 /// Values that a batch appends to and that lie in no memtable, by the operation's place in the batch.
 type Bases = Vec<(usize, Vec<u8>)>;
@@ -27,8 +28,8 @@ impl Store {
     /// # Errors
     /// `KeyTooLarge`, `ValueTooLarge`; `InvalidArgument` if a family is not of this store, if the batch is longer than
     /// [`BATCH_BYTES_MAX`](crate::BATCH_BYTES_MAX), or if it appends in a family of another merge operator than
-    /// [`Append`](crate::Append); `MergeFailed` if an operand is refused; as [`Store::get`] and [`Store::put`]. Nothing
-    /// is written then.
+    /// [`Append`](crate::Append), or raises a floor that [`Store::raise_floor`] would refuse; `MergeFailed` if an operand
+    /// is refused; as [`Store::get`] and [`Store::put`]. Nothing is written then.
     pub fn write(&mut self, batch: &WriteBatch) -> Result {
         batch.check()?;
         self.before_write_batch(batch)?;
@@ -40,11 +41,12 @@ impl Store {
             self.log_all(batch.ops())?;
         }
         let mut out = std::mem::take(&mut self.scratch);
+        let first = self.next_seqno;
         let mut bases = bases.iter().peekable();
         for (at, op) in batch.ops().enumerate() {
             let base = bases
                 .next_if(|(of, _)| *of == at)
-                .map(|(_, base)| base.as_slice());
+                .map(|(_, base)| (base.as_slice(), first));
             self.apply_one(op, base, &mut out)
                 .expect("nothing of a batch that was checked can fail");
         }
@@ -55,6 +57,7 @@ impl Store {
     /// Refuses a batch of which some part could not be applied.
     fn check_batch(&self, batch: &WriteBatch) -> Result<Bases> {
         let mut bases = Bases::new();
+        let mut floors = BTreeSet::new();
         for (at, op) in batch.ops().enumerate() {
             let owned = self.owned(Family(op.family()))?;
             match op {
@@ -64,7 +67,12 @@ impl Store {
                     check_bound(start)?;
                     check_bound(end.unwrap_or_default())?;
                 }
-                Op::RaiseFloor { .. } => unreachable!("a batch raises no floors"),
+                Op::RaiseFloor { partition, bound, .. } => {
+                    if !bound.is_empty() {
+                        floors.insert((op.family(), partition));
+                    }
+                    self.would_raise(Family(op.family()), partition, bound)?;
+                }
                 Op::Merge { key, operand, .. } => {
                     check_sizes(key, operand)?;
                     let operator = owned.options.merge.as_deref().ok_or_else(no_operator)?;
@@ -97,14 +105,21 @@ impl Store {
                 }
             }
         }
+        self.check_floors(&floors)?;
         Ok(bases)
     }
 
-    /// Applies an operation that was checked; `base` is what it appends to if no memtable holds that.
+    /// Applies an operation that was checked; `base` is what it appends to if no memtable holds that, and the first
+    /// seqno of the batch it was read before.
     ///
     /// # Errors
     /// Those of reading what is appended to; not if `base` is given or a memtable holds it.
-    pub(crate) fn apply_one(&mut self, op: Op<'_>, base: Option<&[u8]>, out: &mut Vec<u8>) -> Result {
+    pub(crate) fn apply_one(
+        &mut self,
+        op: Op<'_>,
+        base: Option<(&[u8], Seqno)>,
+        out: &mut Vec<u8>,
+    ) -> Result {
         let family = Family(op.family());
         let owned = &self.families[op.family() as usize];
         let key = match op {
@@ -145,14 +160,10 @@ impl Store {
                 (planned.unwrap_or_else(|_| beside(probe)), operand)
             }
             Op::Append { bytes, .. } => match (probe, base) {
-                (Probe::Vacant { .. }, Some(base)) => {
-                    // The batch itself may have removed it.
-                    let base = if owned.active.memtable.hides_older(key) {
-                        &[]
-                    } else {
-                        base
-                    };
-                    out.extend_from_slice(base);
+                (Probe::Vacant { .. }, Some((base, first))) => {
+                    if let ControlFlow::Continue(()) = owned.written_since(first, key, hash, out) {
+                        out.extend_from_slice(base);
+                    }
                     out.extend_from_slice(bytes);
                     (Step::Replace(EntryKind::Put), bytes)
                 }
@@ -161,6 +172,28 @@ impl Store {
         };
         self.add_by(family, probe, key, step, more, out);
         Ok(())
+    }
+}
+
+impl OwnedFamily {
+    /// Appends to `out` what the writes from seqno `first` on made of a key of a family without operator, and breaks; or
+    /// leaves it as it was before them. They are in memtables, of which some may be sealed already.
+    fn written_since(&self, first: Seqno, key: &[u8], hash: u64, out: &mut Vec<u8>) -> ControlFlow<()> {
+        let sources = self.sources();
+        let floor = sources.floor(key);
+        let written = sources.memtables().filter(|memtable| !memtable.is_empty());
+        for memtable in written.take_while(|memtable| memtable.seqnos().1 >= first) {
+            memtable.versions(key, hash, floor, &mut |entry| {
+                if entry.kind == EntryKind::Put {
+                    out.extend_from_slice(entry.value);
+                }
+                ControlFlow::Break(())
+            })?;
+        }
+        if floor >= first {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 }
 

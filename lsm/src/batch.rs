@@ -8,7 +8,7 @@
 //!   4 append   bytes (varint length, bytes)
 //!
 //!   5 delete range   start (varint length, bytes) · flag u8 [end (varint length, bytes)]      instead of a key
-//!   6 raise floor    partition (varint length, bytes) · bound (varint length, bytes)           only in a log
+//!   6 raise floor    partition (varint length, bytes) · bound (varint length, bytes)
 //! ```
 //! A frame of the log holds the same bytes behind the first seqno, with the family's number in the manifest in the
 //! place of its token. Page: docs/format/wal.md.
@@ -32,6 +32,9 @@ const RAISE_FLOOR: u8 = 6;
 
 /// Writes to any number of families that [`Store::write`](crate::Store::write) applies all or not at all, in their
 /// order. Building one checks nothing; sizes and families are checked when it is written.
+///
+/// A whole family is emptied by `delete_range(family, ..)`: [`Store::clear`](crate::Store::clear) is cheaper, but takes
+/// effect in the manifest, where it cannot be one thing with the writes around it.
 ///
 /// ```
 /// # fn main() -> keybed_format::Result {
@@ -284,6 +287,26 @@ impl WriteBatch {
             family: family.0,
             start: &range.start,
             end: range.end.as_deref(),
+        })
+    }
+
+    /// Removes every key that begins with `prefix`, as [`Store::delete_prefix`](crate::Store::delete_prefix).
+    pub fn delete_prefix(&mut self, family: Family, prefix: &[u8]) -> &mut Self {
+        let range = KeyRange::prefix(prefix);
+        self.push(Op::DeleteRange {
+            family: family.0,
+            start: &range.start,
+            end: range.end.as_deref(),
+        })
+    }
+
+    /// Removes everything of a partition below a bound, as [`Store::raise_floor`](crate::Store::raise_floor); nothing if
+    /// the floor lies above `bound` when this operation is applied.
+    pub fn raise_floor(&mut self, family: Family, partition: &[u8], bound: &[u8]) -> &mut Self {
+        self.push(Op::RaiseFloor {
+            family: family.0,
+            partition,
+            bound,
         })
     }
 

@@ -9,12 +9,12 @@
 use crate::{
     batch::Op,
     family::Family,
-    floor::{FLOORS_MAX, Floor},
+    floor::{FLOORS_MAX, Floor, too_many_floors},
     key::KeyRange,
     store::Store,
 };
 use keybed_format::Result;
-use std::ops::RangeBounds;
+use std::{collections::BTreeSet, ops::RangeBounds};
 
 /// A range delete that frees files of at least this share of a file's target is flushed at once.
 const SEAL_SHARE: u64 = 4;
@@ -136,7 +136,7 @@ impl Store {
     }
 
     /// Whether a floor would rise: what changes nothing is not logged, and takes no seqno.
-    fn would_raise(&self, family: Family, partition: &[u8], bound: &[u8]) -> Result<bool> {
+    pub(crate) fn would_raise(&self, family: Family, partition: &[u8], bound: &[u8]) -> Result<bool> {
         let owned = self.owned(family)?;
         let floor = Floor {
             partition: partition.to_vec(),
@@ -148,6 +148,23 @@ impl Store {
         let old = floors.and_then(|floors| floors.get(partition));
         let has_room = old.is_some() || floors.is_none_or(|floors| floors.len() < FLOORS_MAX);
         Ok(has_room && !bound.is_empty() && old.is_none_or(|old| old.bound.as_slice() <= bound))
+    }
+
+    /// Refuses floors of families and partitions that would not all find room.
+    pub(crate) fn check_floors(&self, raised: &BTreeSet<(u32, &[u8])>) -> Result {
+        let mut rest = raised.iter().peekable();
+        while let Some((family, _)) = rest.peek().copied() {
+            let floors = self.owned(Family(*family))?.active.memtable.floors();
+            let is_new = |partition: &[u8]| floors.is_none_or(|floors| floors.get(partition).is_none());
+            let mut count = floors.map_or(0, |floors| floors.len());
+            while let Some((_, partition)) = rest.next_if(|(other, _)| other == family) {
+                count += usize::from(is_new(partition));
+            }
+            if count > FLOORS_MAX {
+                return Err(too_many_floors(count));
+            }
+        }
+        Ok(())
     }
 
     /// The bound of a partition's floor; `None` without one.

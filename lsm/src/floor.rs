@@ -24,6 +24,11 @@ use keybed_format::{Error, Result};
 /// Partitions of a family that may have floors, at most: they are in memory, and in every full edit of the manifest.
 pub const FLOORS_MAX: usize = 64 << 10;
 
+/// Why no further partition gets a floor.
+pub(crate) fn too_many_floors(count: usize) -> Error {
+    Error::invalid("too many partitions of a family have floors").expected_found(FLOORS_MAX, count)
+}
+
 /// The floor of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Floor {
@@ -134,8 +139,7 @@ impl Floors {
     pub fn add(&mut self, floor: &Floor) -> Result {
         floor.check(self.partition_prefix as u8)?;
         if self.len() >= FLOORS_MAX && self.get(&floor.partition).is_none() {
-            return Err(Error::invalid("too many partitions of a family have floors")
-                .expected_found(FLOORS_MAX, self.len()));
+            return Err(too_many_floors(self.len() + 1));
         }
         // Floors of two partitions never touch: the end of a floor begins with its partition.
         self.fragments.insert(&floor.range(), floor.seqno);

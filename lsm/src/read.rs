@@ -187,7 +187,7 @@ impl<'a> Sources<'a> {
     }
 
     /// The seqno below which versions of `key` lie below a floor.
-    fn floor(&self, key: &[u8]) -> Seqno {
+    pub(crate) fn floor(&self, key: &[u8]) -> Seqno {
         self.floors.and_then(|floors| floors.covering(key)).unwrap_or(0)
     }
 

@@ -67,6 +67,14 @@ impl Model {
             Write::DeletePrefix(_, prefix) => {
                 gone(family.keys().filter(|key| key.starts_with(prefix)).collect())
             }
+            // One that rises: the keys of the partition below the bound go.
+            Write::RaiseFloor(_, partition, bound) => {
+                let is_below = |key: &[u8]| {
+                    key.strip_prefix(&partition[..])
+                        .is_some_and(|rest| rest < &bound[..])
+                };
+                gone(family.keys().filter(|key| is_below(key)).collect())
+            }
             Write::Append(_, key, more) => {
                 let old = family.get(key).map(Vec::as_slice).unwrap_or_default();
                 one(key, Some([old, more].concat()))
@@ -99,15 +107,6 @@ impl Model {
         for change in &mut self.log {
             change.retain(|(number, ..)| *number != family);
         }
-    }
-
-    /// Removes what a raised floor covers: the keys of `partition` below `bound`.
-    pub(super) fn raise_floor(&mut self, family: usize, partition: &[u8], bound: &[u8]) {
-        let gone = |key: &[u8]| key.strip_prefix(partition).is_some_and(|rest| rest < bound);
-        let keys = self.families[family].keys().filter(|key| gone(key));
-        let change: Change = keys.map(|key| (family, key.clone(), None)).collect();
-        redo(&mut self.families, &change);
-        self.log.push(change);
     }
 
     /// Everything is durable now.

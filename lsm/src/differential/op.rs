@@ -15,6 +15,8 @@ pub enum Write {
     Append(usize, Vec<u8>, Vec<u8>),
     DeleteRange(usize, Vec<u8>, Vec<u8>),
     DeletePrefix(usize, Vec<u8>),
+    /// Partition and bound.
+    RaiseFloor(usize, Vec<u8>, Vec<u8>),
 }
 
 impl Write {
@@ -26,7 +28,8 @@ impl Write {
             | Write::Merge(family, ..)
             | Write::Append(family, ..)
             | Write::DeleteRange(family, ..)
-            | Write::DeletePrefix(family, _) => *family,
+            | Write::DeletePrefix(family, _)
+            | Write::RaiseFloor(family, ..) => *family,
         }
     }
 }
@@ -40,8 +43,6 @@ pub enum Op {
     Update(usize, Vec<u8>, Option<Vec<u8>>),
     UpdateInPlace(usize, Vec<u8>),
     Clear(usize),
-    /// Partition and bound.
-    RaiseFloor(usize, Vec<u8>, Vec<u8>),
     Get(usize, Vec<u8>),
     MultiGet(usize, Vec<Vec<u8>>),
     /// Inclusive start, exclusive end, downwards.
@@ -167,12 +168,15 @@ impl Write {
         }
     }
 
+    fn choose_floor(choices: &mut dyn Choices, family: usize) -> Write {
+        let bound = vec![choices.below(8) as u8, choices.below(8) as u8];
+        Write::RaiseFloor(family, vec![0, choices.below(PARTITIONS) as u8], bound)
+    }
+
     /// One that a batch can hold.
     fn choose_for_batch(choices: &mut dyn Choices) -> Write {
         match Write::choose(choices) {
-            Write::DeleteRange(family, key, _) | Write::DeletePrefix(family, key) => {
-                Write::Delete(family, key)
-            }
+            Write::Delete(family, _) if choices.below(8) == 0 => Write::choose_floor(choices, family),
             // An append is another operation than this family's merge.
             Write::Append(CHAINS, key, value) => Write::Put(CHAINS, key, value),
             write => write,
@@ -210,10 +214,7 @@ impl Op {
             }
             500..540 => Op::UpdateInPlace(family, key(choices)),
             540..542 => Op::Clear(family),
-            542..552 => {
-                let bound = vec![choices.below(8) as u8, choices.below(8) as u8];
-                Op::RaiseFloor(family, vec![0, choices.below(PARTITIONS) as u8], bound)
-            }
+            542..552 => Op::Write(Write::choose_floor(choices, family)),
             552..660 => Op::Get(family, key(choices)),
             660..690 => Op::MultiGet(family, (0..choices.below(40)).map(|_| key(choices)).collect()),
             690..750 => {

@@ -10,6 +10,7 @@ use crate::{Cursor, Family, Store, Transaction, Update, View, WriteBatch};
 use keybed_env::{Fs, SimFs};
 use keybed_format::{Error, Result};
 use std::{
+    collections::{HashMap, hash_map::Entry},
     ops::Bound,
     path::{Path, PathBuf},
     sync::Arc,
@@ -125,7 +126,6 @@ impl<'c> World<'c> {
                 self.model.clear(*family);
                 Ok(())
             }
-            Op::RaiseFloor(family, partition, bound) => self.raise_floor(*family, partition, bound),
             Op::Get(family, key) => {
                 let found = self.store.get(self.families[*family], key)?;
                 let found = found.map(|value| value.to_vec());
@@ -196,6 +196,9 @@ impl<'c> World<'c> {
                 self.store.delete_range(family, bounds)?;
             }
             Write::DeletePrefix(_, prefix) => self.store.delete_prefix(family, prefix)?,
+            Write::RaiseFloor(number, partition, bound) => {
+                return self.raise_floor(*number, partition, bound, write);
+            }
         }
         self.model.apply(std::slice::from_ref(write));
         Ok(())
@@ -203,22 +206,42 @@ impl<'c> World<'c> {
 
     fn batch(&mut self, writes: &[Write]) -> Done {
         let mut batch = WriteBatch::new();
+        let mut effective = Vec::new();
+        let mut floors = HashMap::new();
         for write in writes {
+            if let Write::RaiseFloor(family, partition, bound) = write {
+                let floor = match floors.entry((*family, partition.clone())) {
+                    Entry::Occupied(floor) => floor.into_mut(),
+                    Entry::Vacant(place) => {
+                        place.insert(self.store.floor(self.families[*family], partition)?)
+                    }
+                };
+                let rises = floor.as_ref().is_none_or(|floor| floor <= bound);
+                *floor = floor.take().max(Some(bound.clone()));
+                effective.extend(rises.then(|| write.clone()));
+            } else {
+                effective.push(write.clone());
+            }
             let family = self.families[write.family()];
             match write {
                 Write::Put(_, key, value) => batch.put(family, key, value),
                 Write::Delete(_, key) => batch.delete(family, key),
                 Write::Merge(_, key, operand) => batch.merge(family, key, operand),
                 Write::Append(_, key, more) => batch.append(family, key, more),
-                Write::DeleteRange(..) | Write::DeletePrefix(..) => &mut batch,
+                Write::DeleteRange(_, start, end) => {
+                    let bounds = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+                    batch.delete_range(family, bounds)
+                }
+                Write::DeletePrefix(_, prefix) => batch.delete_prefix(family, prefix),
+                Write::RaiseFloor(_, partition, bound) => batch.raise_floor(family, partition, bound),
             };
         }
         self.store.write(&batch)?;
-        self.model.apply(writes);
+        self.model.apply(&effective);
         Ok(())
     }
 
-    fn raise_floor(&mut self, family: usize, partition: &[u8], bound: &[u8]) -> Done {
+    fn raise_floor(&mut self, family: usize, partition: &[u8], bound: &[u8], write: &Write) -> Done {
         let token = self.families[family];
         let before = self.store.floor(token, partition)?;
         let has_risen = self.store.raise_floor(token, partition, bound)?;
@@ -226,7 +249,7 @@ impl<'c> World<'c> {
         let is_equal = before.as_deref() == Some(bound);
         same(has_risen || is_equal, !is_above, "whether a floor rises")?;
         if has_risen {
-            self.model.raise_floor(family, partition, bound);
+            self.model.apply(std::slice::from_ref(write));
             let now = self.store.floor(token, partition)?;
             same(now.as_deref(), Some(bound), "a floor that has risen")?;
         }

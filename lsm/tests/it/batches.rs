@@ -1,9 +1,12 @@
 //! If this fails, a batch takes effect in part, in another order, or with other values than its single writes.
 
 use crate::support::{Chain, Map, content, disk, scale, simulated};
-use keybed_env::Random;
+use keybed_env::{Random, SimFs};
 use keybed_format::Code;
-use keybed_lsm::{Append, Family, FamilyOptions, MergeOperator, Store, SumI64, WriteBatch, key};
+use keybed_lsm::{
+    Append, Durability, Family, FamilyOptions, MergeOperator, Store, StoreOptions, SumI64, WriteBatch,
+    floor::FLOORS_MAX, key, range_delete::RANGE_DELETES_MAX,
+};
 use std::sync::Arc;
 
 const FAMILIES: usize = 4;
@@ -158,7 +161,7 @@ fn a_batch_with_one_bad_operation_changes_nothing() {
 
 #[test]
 fn growth_beyond_the_limit_of_a_value_is_refused_before_anything_changes() {
-    let options = keybed_lsm::StoreOptions {
+    let options = StoreOptions {
         memtable_bytes: 400 << 20,
         ..simulated(disk(), 1)
     };
@@ -212,4 +215,118 @@ fn appending_behind_a_range_delete_of_the_same_batch_begins_anew() {
     store.write(&batch).unwrap();
     assert!(store.get(tokens[0], b"k").unwrap().is_none());
     assert_eq!(store.get(tokens[0], b"l").unwrap().unwrap(), b"v");
+}
+
+#[test]
+fn a_batch_that_fills_memtables_appends_to_what_it_wrote_itself() {
+    // The memtable is full with the last of these, or with the one before it.
+    for (seed, fillers) in [(1, RANGE_DELETES_MAX - 1), (2, RANGE_DELETES_MAX)] {
+        let mut store = Store::open("s", simulated(disk(), seed)).unwrap();
+        let family = store.family("plain").unwrap();
+        for key in [b"a", b"b", b"c", b"d"] {
+            store.put(family, key, b"old").unwrap();
+        }
+        store.flush().unwrap();
+        let mut batch = WriteBatch::new();
+        batch.put(family, b"a", b"new").delete(family, b"b");
+        batch.delete_range(family, &b"c"[..]..&b"d"[..]);
+        for number in 0..fillers as u32 {
+            let key = [&b"z"[..], &(2 * number).to_be_bytes()].concat();
+            batch.delete_range(family, &key[..]..=&key[..]);
+        }
+        for key in [b"a", b"b", b"c", b"d"] {
+            batch.append(family, key, b"+");
+        }
+        store.write(&batch).unwrap();
+        assert!(store.stats().seals > 1, "no memtable was sealed by the batch");
+        let found = content(&store, family).unwrap();
+        let values: Vec<&[u8]> = found.values().map(Vec::as_slice).collect();
+        assert_eq!(values, [&b"new+"[..], b"+", b"+", b"old+"], "{fillers} fillers");
+    }
+}
+
+fn logged(fs: Arc<SimFs>, seed: u64) -> StoreOptions {
+    StoreOptions {
+        durability: Durability::Buffered,
+        ..simulated(fs, seed)
+    }
+}
+
+#[test]
+fn a_batch_raises_floors_beside_its_other_writes() {
+    let fs = disk();
+    let options = FamilyOptions {
+        partition_prefix: 1,
+        ..FamilyOptions::default()
+    };
+    let mut store = Store::open("s", logged(fs.clone(), 1)).unwrap();
+    let family = store.family_with("timers", options.clone()).unwrap();
+    for key in [b"p1", b"p3", b"p5", b"q1"] {
+        store.put(family, key, b"old").unwrap();
+    }
+    store.flush().unwrap();
+    let mut batch = WriteBatch::new();
+    batch
+        .put(family, b"p0", b"gone")
+        .raise_floor(family, b"p", b"4")
+        .append(family, b"p1", b"+")
+        .put(family, b"p2", b"new")
+        // Lies below the one before: nothing happens.
+        .raise_floor(family, b"p", b"3")
+        .delete_prefix(family, b"q");
+    let seqno = store.next_seqno();
+    store.write(&batch).unwrap();
+    assert_eq!(store.next_seqno(), seqno + 6);
+    let expected: Map = [(&b"p1"[..], &b"+"[..]), (b"p2", b"new"), (b"p5", b"old")]
+        .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .into();
+    assert_eq!(content(&store, family).unwrap(), expected);
+    assert_eq!(store.floor(family, b"p").unwrap().unwrap(), b"4");
+
+    let mut wrong = WriteBatch::new();
+    wrong.put(family, b"x", b"x").raise_floor(family, b"pp", b"4");
+    assert_eq!(store.write(&wrong).unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(content(&store, family).unwrap(), expected, "all or nothing");
+
+    // The process dies; the log has all of it.
+    drop(store);
+    let mut store = Store::open("s", logged(fs, 2)).unwrap();
+    let family = store.family_with("timers", options).unwrap();
+    assert_eq!(content(&store, family).unwrap(), expected);
+    assert_eq!(store.floor(family, b"p").unwrap().unwrap(), b"4");
+    store.flush().unwrap();
+    assert_eq!(content(&store, family).unwrap(), expected);
+}
+
+#[test]
+fn a_batch_of_too_many_floors_is_refused_before_anything_is_written() {
+    let mut store = Store::open("s", simulated(disk(), 1)).unwrap();
+    let options = FamilyOptions {
+        partition_prefix: 4,
+        ..FamilyOptions::default()
+    };
+    let family = store.family_with("timers", options).unwrap();
+    let raise = |count: u32| {
+        let mut batch = WriteBatch::new();
+        for number in 0..count {
+            batch.raise_floor(family, &number.to_be_bytes(), b"x");
+        }
+        // Twice the same partition, and floors that forbid nothing, take no room.
+        batch
+            .raise_floor(family, &[0; 4], b"y")
+            .raise_floor(family, &[0xff; 4], b"");
+        batch
+    };
+    let many = FLOORS_MAX as u32;
+    assert_eq!(
+        store.write(&raise(many + 1)).unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    assert!(store.floor(family, &[0; 4]).unwrap().is_none());
+    store.write(&raise(many)).unwrap();
+    assert_eq!(store.floor(family, &[0; 4]).unwrap().unwrap(), b"y");
+    assert_eq!(
+        store.write(&raise(many + 1)).unwrap_err().code(),
+        Code::InvalidArgument
+    );
 }
