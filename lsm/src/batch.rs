@@ -279,20 +279,18 @@ impl WriteBatch {
     /// Removes every key of a range, as [`Store::delete_range`](crate::Store::delete_range); an empty range adds
     /// nothing.
     pub fn delete_range<'k>(&mut self, family: Family, range: impl RangeBounds<&'k [u8]>) -> &mut Self {
-        let range = KeyRange::of(&range);
-        if range.is_empty() {
-            return self;
-        }
-        self.push(Op::DeleteRange {
-            family: family.0,
-            start: &range.start,
-            end: range.end.as_deref(),
-        })
+        self.delete_keys(family, &KeyRange::of(&range))
     }
 
     /// Removes every key that begins with `prefix`, as [`Store::delete_prefix`](crate::Store::delete_prefix).
     pub fn delete_prefix(&mut self, family: Family, prefix: &[u8]) -> &mut Self {
-        let range = KeyRange::prefix(prefix);
+        self.delete_keys(family, &KeyRange::prefix(prefix))
+    }
+
+    pub(crate) fn delete_keys(&mut self, family: Family, range: &KeyRange) -> &mut Self {
+        if range.is_empty() {
+            return self;
+        }
         self.push(Op::DeleteRange {
             family: family.0,
             start: &range.start,

@@ -2,32 +2,34 @@
 //!
 //! ```text
 //! WriteBatch   operations in their order, as they are written
-//! index        per family: key ─► what the batch makes of the value below it
-//! get, range   batch over store; operands are folded over the value below
+//! overlay      what they make of keys and ranges below
+//! get, range   overlay over store; operands are folded over the value below, removed ranges are not read
 //! ```
 
 use crate::{
     batch::WriteBatch,
-    family::Family,
+    family::{Family, OwnedFamily},
     key::{self, KeyRange},
-    merge_operator::{self, MergeOperator},
+    merge_operator::MergeOperator,
+    overlay::{Change, Overlay},
     read::Value,
     scan::{Direction, Range},
     store::Store,
 };
-use keybed_format::{Code, Error, Result};
+use keybed_format::Result;
 use std::{
     cmp::Ordering,
-    collections::{BTreeMap, btree_map},
+    collections::btree_map,
     fmt,
     iter::Peekable,
-    ops::{Bound, Deref, RangeBounds},
+    ops::{Deref, RangeBounds},
 };
 
 /// A [`WriteBatch`] that can be read: its writes lie over the content of a store.
 ///
 /// It is written with [`Store::write`], as the [`WriteBatch`] it is. Reading does not check that the store is the one
-/// it will be written to, and sees the store as it is at the time of the read. Each key of the batch is held twice.
+/// it will be written to, and sees the store as it is at the time of the read. Each key of the batch is held twice. Floors
+/// are raised by a [`WriteBatch`] alone: whether one rises is known when it is written.
 ///
 /// ```
 /// # fn main() -> keybed_format::Result {
@@ -48,62 +50,7 @@ use std::{
 #[derive(Clone, Debug, Default)]
 pub struct IndexedBatch {
     batch: WriteBatch,
-    index: BTreeMap<u32, BTreeMap<Vec<u8>, Change>>,
-}
-
-/// What the operations of a batch make of a key.
-#[derive(Clone, Debug, Default)]
-struct Change {
-    base: Base,
-    /// Oldest first.
-    operands: Vec<Operand>,
-}
-
-/// What the operands stand on.
-#[derive(Clone, Debug, Default)]
-enum Base {
-    /// The value below the batch.
-    #[default]
-    Below,
-    Value(Vec<u8>),
-    Absent,
-}
-
-#[derive(Clone, Debug)]
-enum Operand {
-    Merge(Vec<u8>),
-    Append(Vec<u8>),
-}
-
-impl Change {
-    /// Whether the value below the batch matters.
-    fn needs_below(&self) -> bool {
-        matches!(self.base, Base::Below)
-    }
-
-    /// The value, given the one below the batch.
-    fn apply(&self, below: Option<&[u8]>, operator: Option<&dyn MergeOperator>) -> Result<Option<Vec<u8>>> {
-        let mut value = match &self.base {
-            Base::Below => below.map(<[u8]>::to_vec),
-            Base::Value(value) => Some(value.clone()),
-            Base::Absent => None,
-        };
-        for operand in &self.operands {
-            match operand {
-                Operand::Append(bytes) => value.get_or_insert_default().extend_from_slice(bytes),
-                Operand::Merge(operand) => {
-                    let operator = operator
-                        .ok_or_else(|| Error::new(Code::MergeFailed, "the family has no merge operator"))?;
-                    let mut merged = Vec::new();
-                    operator
-                        .merge(value.as_deref(), operand, &mut merged)
-                        .map_err(|error| merge_operator::failed(operator, error))?;
-                    value = Some(merged);
-                }
-            }
-        }
-        Ok(value)
-    }
+    overlay: Overlay,
 }
 
 impl Deref for IndexedBatch {
@@ -120,55 +67,54 @@ impl IndexedBatch {
         Self::default()
     }
 
-    fn change(&mut self, family: Family, key: &[u8]) -> &mut Change {
-        let keys = self.index.entry(family.0).or_default();
-        if !keys.contains_key(key) {
-            keys.insert(key.to_vec(), Change::default());
-        }
-        keys.get_mut(key).expect("it was just inserted")
-    }
-
-    fn set(&mut self, family: Family, key: &[u8], base: Base) {
-        *self.change(family, key) = Change {
-            base,
-            operands: Vec::new(),
-        };
-    }
-
     /// As [`WriteBatch::put`].
     pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> &mut Self {
         self.batch.put(family, key, value);
-        self.set(family, key, Base::Value(value.to_vec()));
+        self.overlay.put(family, key, value);
         self
     }
 
     /// As [`WriteBatch::delete`].
     pub fn delete(&mut self, family: Family, key: &[u8]) -> &mut Self {
         self.batch.delete(family, key);
-        self.set(family, key, Base::Absent);
+        self.overlay.delete(family, key);
         self
     }
 
     /// As [`WriteBatch::merge`].
     pub fn merge(&mut self, family: Family, key: &[u8], operand: &[u8]) -> &mut Self {
         self.batch.merge(family, key, operand);
-        let operand = Operand::Merge(operand.to_vec());
-        self.change(family, key).operands.push(operand);
+        self.overlay.merge(family, key, operand);
         self
     }
 
     /// As [`WriteBatch::append`].
     pub fn append(&mut self, family: Family, key: &[u8], bytes: &[u8]) -> &mut Self {
         self.batch.append(family, key, bytes);
-        let operand = Operand::Append(bytes.to_vec());
-        self.change(family, key).operands.push(operand);
+        self.overlay.append(family, key, bytes);
+        self
+    }
+
+    /// As [`WriteBatch::delete_range`].
+    pub fn delete_range<'k>(&mut self, family: Family, range: impl RangeBounds<&'k [u8]>) -> &mut Self {
+        self.delete_keys(family, &KeyRange::of(&range))
+    }
+
+    /// As [`WriteBatch::delete_prefix`].
+    pub fn delete_prefix(&mut self, family: Family, prefix: &[u8]) -> &mut Self {
+        self.delete_keys(family, &KeyRange::prefix(prefix))
+    }
+
+    fn delete_keys(&mut self, family: Family, range: &KeyRange) -> &mut Self {
+        self.batch.delete_keys(family, range);
+        self.overlay.delete_range(family, range);
         self
     }
 
     /// Removes all operations and keeps the memory of their bytes.
     pub fn clear(&mut self) {
         self.batch.clear();
-        self.index.clear();
+        self.overlay.clear();
     }
 
     /// The operations, to be written.
@@ -181,8 +127,7 @@ impl IndexedBatch {
     /// # Errors
     /// As [`Store::get`].
     pub fn get<'s>(&self, store: &'s Store, family: Family, key: &[u8]) -> Result<Option<Value<'s>>> {
-        let change = self.index.get(&family.0).and_then(|keys| keys.get(key));
-        let Some(change) = change else {
+        let Some(change) = self.overlay.change(family, key) else {
             return store.get(family, key);
         };
         let below = if change.needs_below() {
@@ -228,6 +173,19 @@ impl IndexedBatch {
         self.range_within(store, family, KeyRange::prefix(prefix), Direction::Up)
     }
 
+    /// As [`IndexedBatch::prefix`], descending.
+    ///
+    /// # Errors
+    /// As [`IndexedRange::next_entry`].
+    pub fn prefix_rev<'s>(
+        &'s self,
+        store: &'s Store,
+        family: Family,
+        prefix: &[u8],
+    ) -> Result<IndexedRange<'s>> {
+        self.range_within(store, family, KeyRange::prefix(prefix), Direction::Down)
+    }
+
     fn range_within<'s>(
         &'s self,
         store: &'s Store,
@@ -236,22 +194,26 @@ impl IndexedBatch {
         direction: Direction,
     ) -> Result<IndexedRange<'s>> {
         let owned = store.owned(family)?;
-        let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (
-            Bound::Included(&range.start),
-            range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
-        );
-        let keys = self.index.get(&family.0).filter(|_| !range.is_empty());
-        let changes = keys.map(|keys| keys.range::<[u8], _>(bounds)).unwrap_or_default();
+        let mut parts = self.overlay.kept(family, &range);
+        if direction == Direction::Up {
+            parts.reverse();
+        }
+        let nothing = KeyRange {
+            start: Vec::new(),
+            end: Some(Vec::new()),
+        };
+        let first = parts.pop().unwrap_or(nothing);
         Ok(IndexedRange {
             changes: Changes {
-                range: changes,
+                range: self.overlay.changes(family, &range),
                 direction,
             }
             .peekable(),
-            below: owned.sources().scan(range, direction)?,
+            below: owned.sources().scan(first, direction)?,
+            owned,
+            parts,
             step: Step::Both,
             direction,
-            operator: owned.options.merge.as_deref(),
             value: Vec::new(),
             key: &[],
             is_over: false,
@@ -289,10 +251,13 @@ enum Step {
 /// Entries of a batch over those of a store, in the order that was asked for. After an error it is over.
 pub struct IndexedRange<'s> {
     changes: Peekable<Changes<'s>>,
+    /// The store's entries of one part of the range.
     below: Range<'s>,
+    owned: &'s OwnedFamily,
+    /// The further parts that the batch did not remove, the next one last.
+    parts: Vec<KeyRange>,
     step: Step,
     direction: Direction,
-    operator: Option<&'s dyn MergeOperator>,
     /// What the batch made of the value of `key`.
     value: Vec<u8>,
     key: &'s [u8],
@@ -320,10 +285,20 @@ impl IndexedRange<'_> {
         })
     }
 
+    /// Moves to the store's next entry that the batch did not remove.
+    fn advance_below(&mut self) -> Result {
+        while self.below.next_entry()?.is_none() {
+            let Some(part) = self.parts.pop() else { break };
+            self.below = self.owned.sources().scan(part, self.direction)?;
+        }
+        Ok(())
+    }
+
     fn advance(&mut self) -> Result<Option<Origin>> {
+        let operator: Option<&dyn MergeOperator> = self.owned.options.merge.as_deref();
         loop {
             if self.step == Step::Both {
-                self.below.next_entry()?;
+                self.advance_below()?;
             }
             let below = self.below.current();
             let order = match (below, self.changes.peek()) {
@@ -349,7 +324,7 @@ impl IndexedRange<'_> {
             } else {
                 Step::Batch
             };
-            if let Some(value) = change.apply(replaced, self.operator)? {
+            if let Some(value) = change.apply(replaced, operator)? {
                 (self.key, self.value) = (key, value);
                 return Ok(Some(Origin::Batch));
             }

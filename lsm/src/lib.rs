@@ -21,7 +21,7 @@
 //! | `version/` | which tables hold a family's content: edits, manifest, version set |
 //! | `iter/` | merging sorted sources |
 //! | [`range_delete`], [`floor`] | many keys that are gone at once |
-//! | `indexed_batch` | a batch that is read with what lies below it |
+//! | `overlay`, `indexed_batch` | writes that are not in the store yet; a batch that is read with what lies below it |
 //! | `cursor` | an iterator that borrows nothing and sees one moment |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
 //! | `shared` | what owner and background share |
@@ -61,6 +61,7 @@ pub mod merge_operator;
 pub mod mount;
 mod open;
 pub mod options;
+mod overlay;
 mod pin;
 mod pinned_value;
 pub mod pressure;

@@ -1,8 +1,8 @@
 //! Optimistic transactions: read and write without locks, find out at the commit whether somebody came in between.
 //!
 //! ```text
-//! get, range ─► reads: key → seqno of its version, range → digest of its entries      (what the answers rest on)
-//! put, …     ─► writes: key → what is to become of it                                 (seen by own reads)
+//! get, range ─► reads: key → seqno and hash of its value, range → digest of its entries    (what the answers rest on)
+//! put, …     ─► writes: keys and ranges → what is to become of them                        (seen by own reads)
 //! commit     ─► one moment: every read would answer the same? ─► one batch, all or nothing
 //!                           else Conflict, nothing is written
 //! ```
@@ -11,10 +11,9 @@
 //! to fail may meanwhile have read values of different moments.
 
 use crate::{
-    batch::WriteBatch,
     family::Family,
     key::{self, KeyRange, Seqno},
-    merge_operator::fold,
+    overlay::Overlay,
     scan::Direction,
     store::Store,
 };
@@ -29,14 +28,9 @@ pub const TRANSACTION_RANGE_ENTRIES_MAX: usize = 1 << 16;
 
 type FamilyKey = (u32, Vec<u8>);
 
-/// What is to become of a key.
-#[derive(Clone, Debug, Default)]
-struct Pending {
-    /// What the operands stand on: a value or its absence written here, or else what the store has.
-    base: Option<Option<Vec<u8>>>,
-    /// In the order of the merges.
-    operands: Vec<Vec<u8>>,
-}
+/// What a read of a key rests on: seqno of its newest version and hash of its value. A compaction filter changes values
+/// without a seqno.
+type Stamp = (Seqno, u64);
 
 #[derive(Clone, Debug)]
 struct RangeRead {
@@ -50,8 +44,9 @@ struct RangeRead {
 /// Belongs to no handle: the store is passed to each call, so several transactions of one owner can be open beside each
 /// other. With a [`SharedStore`](crate::SharedStore) see [`SharedStore::transact`](crate::SharedStore::transact).
 ///
-/// Only reads make a transaction fail: a key that is written without being read is overwritten whatever it holds, and a
-/// merge rests on no value. Holds copies of what it read and writes, in memory.
+/// Only reads make a transaction fail: a key that is written without being read is overwritten whatever it holds, a merge
+/// rests on no value, and a range is removed whatever is in it. A read fails whatever changed it: a write, a range delete
+/// or a floor over it, a compaction filter. Holds copies of what it read and writes, in memory.
 ///
 /// ```
 /// # fn main() -> keybed_format::Result {
@@ -74,10 +69,10 @@ struct RangeRead {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
-    /// Seqno of the version that was read; none if the key was absent.
-    reads: HashMap<FamilyKey, Option<Seqno>>,
+    /// None if the key was absent.
+    reads: HashMap<FamilyKey, Option<Stamp>>,
     ranges: Vec<RangeRead>,
-    writes: BTreeMap<FamilyKey, Pending>,
+    writes: Overlay,
 }
 
 #[cold]
@@ -91,21 +86,21 @@ fn conflict(family: Family, key: &[u8]) -> Error {
 }
 
 impl Store {
-    /// The value of a key and the seqno of the version it rests on, or neither.
-    fn stamped(&self, family: Family, key: &[u8]) -> Result<(Option<Vec<u8>>, Option<Seqno>)> {
+    /// The value of a key and its stamp, or neither.
+    fn stamped(&self, family: Family, key: &[u8]) -> Result<(Option<Vec<u8>>, Option<Stamp>)> {
         let Some(value) = self.get(family, key)? else {
             return Ok((None, None));
         };
         let value = value.into_vec();
-        let mut seqno = None;
+        let mut stamp = None;
         let _ = self
             .owned(family)?
             .sources()
             .versions(key, key::hash(key), &mut |entry| {
-                seqno = Some(entry.seqno);
+                stamp = Some((entry.seqno, checksum::hash(&value)));
                 ControlFlow::Break(())
             })?;
-        Ok((Some(value), seqno))
+        Ok((Some(value), stamp))
     }
 
     /// Shows the entries of a range and returns their digest.
@@ -146,28 +141,25 @@ impl Transaction {
     /// # Errors
     /// As [`Store::get`]; `Conflict` if the key was read before and has changed since: the commit would fail.
     pub fn get(&mut self, store: &Store, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let place = (family.0, key.to_vec());
-        let pending = self.writes.get(&place);
-        if let Some(Pending {
-            base: Some(base),
-            operands,
-        }) = pending
-        {
-            return folded(store, family, base.as_deref(), operands);
+        let change = self.writes.change(family, key);
+        let operator = store.owned(family)?.options.merge.as_deref();
+        if let Some(change) = change.filter(|change| !change.needs_below()) {
+            return change.apply(None, operator);
         }
-        let (value, seqno) = store.stamped(family, key)?;
-        let before = *self.reads.entry(place).or_insert(seqno);
-        if before != seqno {
+        let (value, stamp) = store.stamped(family, key)?;
+        let before = *self.reads.entry((family.0, key.to_vec())).or_insert(stamp);
+        if before != stamp {
             return Err(conflict(family, key));
         }
-        match pending {
-            Some(pending) => folded(store, family, value.as_deref(), &pending.operands),
+        match change {
+            Some(change) => change.apply(value.as_deref(), operator),
             None => Ok(value),
         }
     }
 
     /// The entries of a range of keys, ascending, own writes included; all of the store's are of one moment. They are
-    /// read again at the commit, so keys that appear in the range are noticed; for short ranges.
+    /// read again at the commit, so keys that appear in the range are noticed; for short ranges. A range rests on all of
+    /// the store's entries in it, also on those that the transaction has written or removed itself.
     ///
     /// # Errors
     /// As [`Store::range`]; `InvalidArgument` above [`TRANSACTION_RANGE_ENTRIES_MAX`] entries.
@@ -201,17 +193,13 @@ impl Transaction {
     ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut entries = BTreeMap::new();
         let digest = store.digest_range(family, &range, |key, value| {
-            entries.insert(key.to_vec(), value.to_vec());
+            if !self.writes.is_removed(family, key) {
+                entries.insert(key.to_vec(), value.to_vec());
+            }
         })?;
-        let is_inside = |key: &[u8]| range.end.as_deref().is_none_or(|end| key < end);
-        let own = self.writes.range((family.0, range.start.clone())..);
-        for ((_, key), pending) in own.take_while(|((number, key), _)| *number == family.0 && is_inside(key))
-        {
-            let base = match &pending.base {
-                Some(base) => base.as_deref(),
-                None => entries.get(key).map(Vec::as_slice),
-            };
-            match folded(store, family, base, &pending.operands)? {
+        let operator = store.owned(family)?.options.merge.as_deref();
+        for (key, change) in self.writes.changes(family, &range) {
+            match change.apply(entries.get(key).map(Vec::as_slice), operator)? {
                 Some(value) => entries.insert(key.clone(), value),
                 None => entries.remove(key),
             };
@@ -226,26 +214,27 @@ impl Transaction {
 
     /// Gives `key` a value.
     pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
-        self.replace(family, key, Some(value.to_vec()));
+        self.writes.put(family, key, value);
     }
 
     /// Removes `key`, whether it is there or not.
     pub fn delete(&mut self, family: Family, key: &[u8]) {
-        self.replace(family, key, None);
-    }
-
-    fn replace(&mut self, family: Family, key: &[u8], value: Option<Vec<u8>>) {
-        let pending = Pending {
-            base: Some(value),
-            operands: Vec::new(),
-        };
-        self.writes.insert((family.0, key.to_vec()), pending);
+        self.writes.delete(family, key);
     }
 
     /// Changes the value of `key` by an operand of the family's merge operator, without reading it.
     pub fn merge(&mut self, family: Family, key: &[u8], operand: &[u8]) {
-        let pending = self.writes.entry((family.0, key.to_vec())).or_default();
-        pending.operands.push(operand.to_vec());
+        self.writes.merge(family, key, operand);
+    }
+
+    /// Removes every key that a range has at the commit, without reading it: no conflict comes of it.
+    pub fn delete_range<'k>(&mut self, family: Family, range: impl RangeBounds<&'k [u8]>) {
+        self.writes.delete_range(family, &KeyRange::of(&range));
+    }
+
+    /// Removes every key that begins with `prefix`; see [`Transaction::delete_range`].
+    pub fn delete_prefix(&mut self, family: Family, prefix: &[u8]) {
+        self.writes.delete_range(family, &KeyRange::prefix(prefix));
     }
 
     /// Whether nothing would be written.
@@ -281,38 +270,6 @@ impl Transaction {
         if self.writes.is_empty() {
             return Ok(());
         }
-        store.write(&self.batch())
+        store.write(&self.writes.batch())
     }
-
-    /// The writes.
-    fn batch(&self) -> WriteBatch {
-        let mut batch = WriteBatch::new();
-        for ((number, key), pending) in &self.writes {
-            let family = Family(*number);
-            match &pending.base {
-                Some(Some(value)) => batch.put(family, key, value),
-                Some(None) => batch.delete(family, key),
-                None => &mut batch,
-            };
-            for operand in &pending.operands {
-                batch.merge(family, key, operand);
-            }
-        }
-        batch
-    }
-}
-
-/// A value with the operands of a transaction upon it.
-fn folded(
-    store: &Store,
-    family: Family,
-    base: Option<&[u8]>,
-    operands: &[Vec<u8>],
-) -> Result<Option<Vec<u8>>> {
-    if operands.is_empty() {
-        return Ok(base.map(<[u8]>::to_vec));
-    }
-    let newest_first: Vec<Vec<u8>> = operands.iter().rev().cloned().collect();
-    let operator = store.owned(family)?.options.merge.as_deref();
-    fold(operator, base, &newest_first).map(Some)
 }

@@ -19,7 +19,8 @@ pub enum Verdict {
 /// It runs on background threads, at any time or never: an entry is seen at every merge it takes
 /// part in, and readers see it until then. A [`View`](crate::View), a [`Cursor`](crate::Cursor) and
 /// [`PinnedFiles`](crate::PinnedFiles) taken before keep what they saw. Operands that no value was found for yet are
-/// passed over. Nothing of it is recorded with the family: whoever opens the store gives it again.
+/// passed over. What it removes or changes has no seqno of its own; a [`Transaction`](crate::Transaction) that read the
+/// value before notices it by the value, and fails. Nothing of it is recorded with the family: whoever opens the store gives it again.
 /// [`Store::compact_range`](crate::Store::compact_range) shows it all entries of a range.
 ///
 /// ```

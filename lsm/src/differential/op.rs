@@ -173,6 +173,16 @@ impl Write {
         Write::RaiseFloor(family, vec![0, choices.below(PARTITIONS) as u8], bound)
     }
 
+    /// One that a transaction can hold.
+    fn choose_for_transaction(choices: &mut dyn Choices, family: usize) -> Write {
+        match choices.below(8) {
+            0 => Write::DeletePrefix(family, prefix(choices)),
+            1 => Write::Delete(family, key(choices)),
+            2 if family != PLAIN => Write::Merge(family, key(choices), value(choices, family)),
+            _ => Write::Put(family, key(choices), value(choices, family)),
+        }
+    }
+
     /// One that a batch can hold.
     fn choose_for_batch(choices: &mut dyn Choices) -> Write {
         match Write::choose(choices) {
@@ -237,7 +247,7 @@ impl Op {
                 family,
                 (0..choices.below(4)).map(|_| key(choices)).collect(),
                 (0..choices.below(4))
-                    .map(|_| Write::Put(family, key(choices), value(choices, family)))
+                    .map(|_| Write::choose_for_transaction(choices, family))
                     .collect(),
             ),
             976..982 => Op::Sync,

@@ -295,10 +295,20 @@ impl<'c> World<'c> {
             )?;
         }
         for write in writes {
-            if let Write::Put(_, key, value) = write {
-                transaction.put(token, key, value);
-                let found = transaction.get(&self.store, token, key)?;
-                same(found.as_ref(), Some(value), "a transaction's own write")?;
+            match write {
+                Write::Put(_, key, value) => {
+                    transaction.put(token, key, value);
+                    let found = transaction.get(&self.store, token, key)?;
+                    same(found.as_ref(), Some(value), "a transaction's own write")?;
+                }
+                Write::Delete(_, key) => transaction.delete(token, key),
+                Write::Merge(_, key, operand) => transaction.merge(token, key, operand),
+                Write::DeletePrefix(_, prefix) => {
+                    transaction.delete_prefix(token, prefix);
+                    let left = transaction.prefix(&self.store, token, prefix)?.len();
+                    same(left, 0, "what a transaction removed")?;
+                }
+                other => return Err(Stop::Wrong(format!("no write of a transaction: {other:?}"))),
             }
         }
         transaction.commit(&mut self.store)?;

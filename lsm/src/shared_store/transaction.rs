@@ -111,6 +111,16 @@ impl SharedTransaction {
         self.transaction.merge(family, key, operand);
     }
 
+    /// As [`Transaction::delete_range`].
+    pub fn delete_range<'k>(&mut self, family: Family, range: impl RangeBounds<&'k [u8]>) {
+        self.transaction.delete_range(family, range);
+    }
+
+    /// As [`Transaction::delete_prefix`].
+    pub fn delete_prefix(&mut self, family: Family, prefix: &[u8]) {
+        self.transaction.delete_prefix(family, prefix);
+    }
+
     /// As [`Transaction::commit`].
     ///
     /// # Errors

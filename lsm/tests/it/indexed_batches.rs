@@ -23,7 +23,18 @@ fn key(random: &mut Random) -> Vec<u8> {
 /// Does one random operation to the batch, and to the model.
 fn add(random: &mut Random, batch: &mut IndexedBatch, number: usize, family: Family, model: &mut Map) {
     let (key, value) = (key(random), vec![random.u64() as u8; random.index(20)]);
-    match random.below(6) {
+    match random.below(8) {
+        6 => {
+            let other = self::key(random);
+            let (low, high) = if key < other { (key, other) } else { (other, key) };
+            batch.delete_range(family, &low[..]..&high[..]);
+            model.retain(|at, _| *at < low || *at >= high);
+        }
+        7 => {
+            let prefix = &key[..random.index(key.len() + 1).max(1).min(key.len())];
+            batch.delete_prefix(family, prefix);
+            model.retain(|at, _| !at.starts_with(prefix));
+        }
         0..=2 => {
             batch.put(family, &key, &value);
             model.insert(key, value);
@@ -83,6 +94,14 @@ fn check(random: &mut Random, store: &Store, batch: &IndexedBatch, family: Famil
         .filter(|(at, _)| at.starts_with(b"k"))
         .collect();
     assert_eq!(prefix, expected, "{what}, prefix");
+    let down = batch.prefix_rev(store, family, b"k").unwrap().map(Result::unwrap);
+    let mut down: Vec<_> = down.collect();
+    down.reverse();
+    assert_eq!(
+        down,
+        expected.into_iter().collect::<Vec<_>>(),
+        "{what}, prefix downwards"
+    );
     let nothing = (Bound::Included(high.as_slice()), Bound::Excluded(low.as_slice()));
     assert_eq!(batch.range(store, family, nothing).unwrap().count(), 0, "{what}");
     let all: Map = batch

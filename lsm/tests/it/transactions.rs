@@ -3,7 +3,7 @@
 use crate::support::{simulated, tiny};
 use keybed_env::Random;
 use keybed_format::Code;
-use keybed_lsm::{Family, FamilyOptions, SharedStore, Store, SumU64, Transaction};
+use keybed_lsm::{CompactionFilter, Family, FamilyOptions, SharedStore, Store, SumU64, Transaction, Verdict};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -24,7 +24,12 @@ fn store() -> (Store, Family) {
 #[test]
 fn a_commit_fails_if_and_only_if_what_was_read_has_changed() {
     type Step = fn(&mut Store, Family);
-    let steps: [(&str, Step, bool); 9] = [
+    let steps: [(&str, Step, bool); 10] = [
+        (
+            "a floor above it",
+            |s, f| assert!(s.raise_floor(f, b"", b"aa").unwrap()),
+            false,
+        ),
         ("nothing", |_, _| {}, true),
         ("another key", |s, f| s.put(f, b"b", b"2").unwrap(), true),
         ("a put", |s, f| s.put(f, b"a", b"2").unwrap(), false),
@@ -128,6 +133,69 @@ fn own_writes_are_seen_by_gets_and_ranges() {
     let after: Vec<_> = store.range(sums, ..).unwrap().map(Result::unwrap).collect();
     assert_eq!(values(after), [7, 5, 101, 2]);
     assert!(!store.contains(family, b"b").unwrap());
+}
+
+#[test]
+fn a_transaction_removes_ranges_without_reading_them() {
+    let (mut store, family) = store();
+    for key in [&b"a"[..], b"b1", b"b2", b"c"] {
+        store.put(family, key, b"old").unwrap();
+    }
+    store.flush().unwrap();
+    let mut transaction = Transaction::new();
+    transaction.put(family, b"b2", b"gone");
+    transaction.delete_prefix(family, b"b");
+    transaction.put(family, b"b3", b"new");
+    transaction.delete_range(family, &b"c"[..]..);
+    assert!(transaction.get(&store, family, b"b1").unwrap().is_none());
+    assert_eq!(transaction.get(&store, family, b"b3").unwrap().unwrap(), b"new");
+    // What is in the ranges at the commit goes, whoever wrote it.
+    store.put(family, b"b4", b"between").unwrap();
+    store.delete(family, b"b1").unwrap();
+    store.put(family, b"d", b"between").unwrap();
+    transaction.commit(&mut store).unwrap();
+    let left: Vec<_> = store.range(family, ..).unwrap().map(Result::unwrap).collect();
+    assert_eq!(
+        left,
+        [
+            (b"a".to_vec(), b"old".to_vec()),
+            (b"b3".to_vec(), b"new".to_vec())
+        ]
+    );
+
+    // A range that was read rests on all of the store's entries, removed by the reader or not.
+    let mut transaction = Transaction::new();
+    transaction.delete_range(family, ..);
+    assert!(transaction.range(&store, family, ..).unwrap().is_empty());
+    store.put(family, b"x", b"1").unwrap();
+    assert_eq!(transaction.commit(&mut store).unwrap_err().code(), Code::Conflict);
+}
+
+/// Says of every value that it is another one.
+#[derive(Debug)]
+struct Marks;
+
+impl CompactionFilter for Marks {
+    fn filter(&self, _: &[u8], value: &[u8], _: u64) -> Verdict {
+        Verdict::Change([value, b"!"].concat())
+    }
+}
+
+#[test]
+fn a_value_that_a_compaction_filter_changed_is_a_conflict() {
+    let (mut store, _) = store();
+    let options = FamilyOptions {
+        filter: Some(Arc::new(Marks)),
+        ..FamilyOptions::default()
+    };
+    let family = store.family_with("orders", options).unwrap();
+    store.put(family, b"a", b"1").unwrap();
+    let mut transaction = Transaction::new();
+    assert_eq!(transaction.get(&store, family, b"a").unwrap().unwrap(), b"1");
+    transaction.put(family, b"b", b"2");
+    store.compact(family).unwrap();
+    assert_eq!(store.get(family, b"a").unwrap().unwrap(), b"1!");
+    assert_eq!(transaction.commit(&mut store).unwrap_err().code(), Code::Conflict);
 }
 
 #[test]
