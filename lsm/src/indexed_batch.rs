@@ -149,7 +149,7 @@ impl IndexedBatch {
         family: Family,
         range: impl RangeBounds<&'k [u8]>,
     ) -> Result<IndexedRange<'s>> {
-        self.range_within(store, family, KeyRange::of(&range), Direction::Up)
+        self.range_within(store, family, &KeyRange::of(&range), Direction::Up)
     }
 
     /// As [`IndexedBatch::range`], descending.
@@ -162,7 +162,7 @@ impl IndexedBatch {
         family: Family,
         range: impl RangeBounds<&'k [u8]>,
     ) -> Result<IndexedRange<'s>> {
-        self.range_within(store, family, KeyRange::of(&range), Direction::Down)
+        self.range_within(store, family, &KeyRange::of(&range), Direction::Down)
     }
 
     /// As [`IndexedBatch::range`], for the keys that begin with `prefix`.
@@ -170,7 +170,7 @@ impl IndexedBatch {
     /// # Errors
     /// As [`IndexedRange::next_entry`].
     pub fn prefix<'s>(&'s self, store: &'s Store, family: Family, prefix: &[u8]) -> Result<IndexedRange<'s>> {
-        self.range_within(store, family, KeyRange::prefix(prefix), Direction::Up)
+        self.range_within(store, family, &KeyRange::prefix(prefix), Direction::Up)
     }
 
     /// As [`IndexedBatch::prefix`], descending.
@@ -183,18 +183,18 @@ impl IndexedBatch {
         family: Family,
         prefix: &[u8],
     ) -> Result<IndexedRange<'s>> {
-        self.range_within(store, family, KeyRange::prefix(prefix), Direction::Down)
+        self.range_within(store, family, &KeyRange::prefix(prefix), Direction::Down)
     }
 
     fn range_within<'s>(
         &'s self,
         store: &'s Store,
         family: Family,
-        range: KeyRange,
+        range: &KeyRange,
         direction: Direction,
     ) -> Result<IndexedRange<'s>> {
         let owned = store.owned(family)?;
-        let mut parts = self.overlay.kept(family, &range);
+        let mut parts = self.overlay.kept(family, range);
         if direction == Direction::Up {
             parts.reverse();
         }
@@ -205,7 +205,7 @@ impl IndexedBatch {
         let first = parts.pop().unwrap_or(nothing);
         Ok(IndexedRange {
             changes: Changes {
-                range: self.overlay.changes(family, &range),
+                range: self.overlay.changes(family, range),
                 direction,
             }
             .peekable(),
