@@ -39,9 +39,13 @@ const BATCH_BYTES_MAX: usize = 64 << 10;
 /// is written.
 ///
 /// Each step takes the [`Store`] that made the cursor. Writes made meanwhile are not seen. A new cursor stands before
-/// the first entry; one that ran off an end comes back with a step in the other direction. It keeps memtables and
-/// tables it saw, and while it lives a key that it may see costs a copy in the memtable with its first overwrite:
-/// drop it when done. `Send`, and independent of other cursors.
+/// the first entry; one that ran off an end comes back with a step in the other direction. `Send`, and independent of
+/// other cursors.
+///
+/// It keeps tables it saw, and memtables until a step after their flush; but the memtable that took writes when it was made
+/// stays with the cursor if it was written later, so a cursor holds at most one memtable for long
+/// ([`StoreStats::lingering_bytes`](crate::StoreStats)). While that memtable takes writes, a key that the cursor may see
+/// costs a copy with its first overwrite. Drop it when done.
 pub struct Cursor {
     family: Family,
     /// Whose cursor it is.
@@ -321,12 +325,37 @@ impl Cursor {
         self.fill(store, self.bounds.clip(&narrowed), direction)
     }
 
+    /// Lets go of memtables that were flushed since, and reads their tables from now on. The one that took writes when
+    /// the cursor was made has to stay if it was written later: its table holds the newest versions alone.
+    fn rebase(&mut self) {
+        let handed_over = self.active.as_ref().and_then(|(watch, _)| watch.sealed.get());
+        let unwritten = handed_over
+            .filter(|sealed| sealed.memtable.seqnos().1 < self.seqno)
+            .cloned();
+        let whole: Vec<Arc<Sealed>> = unwritten
+            .iter()
+            .chain(self.sealed.iter().map(|(sealed, _)| sealed))
+            .cloned()
+            .collect();
+        if whole.is_empty() {
+            return;
+        }
+        if let Some(version) = self.version.with_flushed(&whole) {
+            self.version = version;
+            self.sealed.clear();
+            if unwritten.is_some() {
+                self.active = None;
+            }
+        }
+    }
+
     /// Reads the next batch and moves to its first entry.
     fn fill(&mut self, store: &Store, range: KeyRange, direction: Direction) -> Result<bool> {
         self.at = At::Nowhere;
         if !std::ptr::eq(self.shared.as_ptr(), Arc::as_ptr(&store.shared)) {
             return Err(Error::invalid("the cursor is one of another store"));
         }
+        self.rebase();
         let mut batch = std::mem::take(&mut self.batch);
         batch.bytes.clear();
         batch.ends.clear();

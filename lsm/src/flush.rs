@@ -22,7 +22,7 @@ use crate::{
 };
 use keybed_env::Priority;
 use keybed_format::{Code, Result};
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
 /// Attempts of one job before it gives up until somebody asks again.
 const ATTEMPTS: u32 = 3;
@@ -238,9 +238,11 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
         state.queue.retain(|(_, waiting)| !Arc::ptr_eq(waiting, sealed));
         drop(state);
         shared.rebase_views(family);
+        shared.note_lingering(sealed);
         return Ok(Outcome::Complete);
     }
     shared.rebase_views(family);
+    shared.note_lingering(sealed);
     shared.counters.flushes.fetch_add(1, Ordering::Relaxed);
     shared.counters.flush_bytes.fetch_add(bytes, Ordering::Relaxed);
     shared
@@ -248,4 +250,22 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
         .flushed_entries
         .fetch_add(entries, Ordering::Relaxed);
     Ok(Outcome::Complete)
+}
+
+impl Shared {
+    /// Remembers a memtable that is flushed, or will never be, as long as somebody holds it.
+    pub(crate) fn note_lingering(&self, sealed: &Arc<Sealed>) {
+        let mut lingering = self.lingering.lock();
+        lingering.retain(|sealed| sealed.strong_count() > 0);
+        lingering.push(Arc::downgrade(sealed));
+    }
+
+    /// Bytes of memtables that wait for no flush and are held nevertheless.
+    pub(crate) fn lingering_bytes(&self) -> u64 {
+        let lingering: Vec<_> = self.lingering.lock().iter().filter_map(Weak::upgrade).collect();
+        lingering
+            .iter()
+            .map(|sealed| sealed.memtable.bytes() as u64)
+            .sum()
+    }
 }

@@ -151,6 +151,8 @@ pub(crate) struct Shared {
     /// Wakes the task that syncs the log every so often, when the store closes.
     pub(crate) log_waker: Mutex<Option<Waker>>,
     pub(crate) graveyard: Arc<Graveyard>,
+    /// Memtables that wait for no flush and may still be held. Guards the list alone.
+    pub(crate) lingering: Mutex<Vec<Weak<Sealed>>>,
     /// Views that may live. Guards the list alone.
     pub(crate) views: Mutex<Vec<Weak<view::Inner>>>,
     pub(crate) counters: BackgroundCounters,
@@ -201,6 +203,7 @@ impl Shared {
             log: LogSync::default(),
             log_waker: Mutex::new(None),
             graveyard,
+            lingering: Mutex::default(),
             views: Mutex::default(),
             counters: BackgroundCounters::default(),
             owner_counters: OwnerCounters::default(),

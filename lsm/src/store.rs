@@ -219,7 +219,9 @@ impl Store {
                     let fresh = Active::new(Memtable::within(kind, seed, &self.shared.write_memory));
                     let memtable = std::mem::replace(&mut owned.active, fresh).memtable;
                     // Cursors go on reading what they saw.
-                    Arc::new(Sealed::new(memtable, owned.epoch, Arc::default(), &[])).hand_over();
+                    let sealed = Arc::new(Sealed::new(memtable, owned.epoch, Arc::default(), &[]));
+                    sealed.hand_over();
+                    self.shared.note_lingering(&sealed);
                 }
                 if !Arc::ptr_eq(&owned.version, &shared.version) || owned.sealed.len() != shared.sealed.len()
                 {

@@ -19,7 +19,7 @@ use crate::{
     stats::ViewStats,
     store::Store,
     sync::Mutex,
-    version::{LiveView, Run, Version},
+    version::Version,
 };
 use keybed_format::{Code, Error, Result};
 use std::{
@@ -65,23 +65,8 @@ impl ViewFamily {
             return;
         }
         let mut sealed = self.sealed.lock();
-        let tables: Option<Vec<_>> = sealed.iter().map(|sealed| sealed.flushed.get()).collect();
-        let Some(tables) = tables else { return };
-        let part = |live: &LiveView| LiveView::new(live.table.clone(), live.visible.clone());
-        let flushed = tables.into_iter().flatten().map(|table| Run {
-            number: table.record.run,
-            tier: 0,
-            tables: vec![LiveView::new(table.clone(), table.record.visible.clone())],
-        });
-        let runs = self.version.runs.iter().map(|run| Run {
-            number: run.number,
-            tier: run.tier,
-            tables: run.tables.iter().map(part).collect(),
-        });
-        let version = if sealed.is_empty() {
-            self.version.clone()
-        } else {
-            Arc::new(Version::new(flushed.chain(runs).collect()))
+        let Some(version) = self.version.with_flushed(&sealed) else {
+            return;
         };
         let _ = self.settled.set(version);
         let memtables = std::mem::take(&mut *sealed);

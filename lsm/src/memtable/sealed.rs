@@ -64,6 +64,29 @@ impl Below {
     }
 }
 
+impl Version {
+    /// This version under the tables of `sealed`, newest first, that lay above it; `None` unless all of them are flushed.
+    /// Who reads it holds none of their memory.
+    pub(crate) fn with_flushed(self: &Arc<Self>, sealed: &[Arc<Sealed>]) -> Option<Arc<Version>> {
+        if sealed.is_empty() {
+            return Some(self.clone());
+        }
+        let tables: Option<Vec<_>> = sealed.iter().map(|sealed| sealed.flushed.get()).collect();
+        let part = |live: &LiveView| LiveView::new(live.table.clone(), live.visible.clone());
+        let flushed = tables?.into_iter().flatten().map(|table| Run {
+            number: table.record.run,
+            tier: 0,
+            tables: vec![LiveView::new(table.clone(), table.record.visible.clone())],
+        });
+        let runs = self.runs.iter().map(|run| Run {
+            number: run.number,
+            tier: run.tier,
+            tables: run.tables.iter().map(part).collect(),
+        });
+        Some(Arc::new(Version::new(flushed.chain(runs).collect())))
+    }
+}
+
 impl Sealed {
     /// Takes an active memtable out of use that lies above `version` and memtables that wait for their flush.
     pub(crate) fn new(

@@ -112,6 +112,7 @@ impl Shared {
             cache: self.cache().stats(),
             sampled: self.sampled_gets(),
             views: self.view_stats(),
+            lingering_bytes: self.lingering_bytes(),
             ..StoreStats::default()
         };
         for shape in shapes {

@@ -84,6 +84,9 @@ pub struct StoreStats {
     pub flush_failures: u64,
     /// Bytes in sealed memtables that wait for their flush.
     pub sealed_bytes: u64,
+    /// Bytes in memtables that are flushed, or of families that were cleared, but still held: by cursors, by ranges of views that are being read, or by an
+    /// owner who has not taken notice yet.
+    pub lingering_bytes: u64,
     /// Tables in all runs; a table seen through several parts counts once per part.
     pub tables: u64,
     /// Bytes of those tables.

@@ -108,6 +108,23 @@ impl fmt::Display for StoreStats {
             Bytes(self.cache.bytes as u64),
             self.cache.blocks
         )?;
+        if self.lingering_bytes + self.views.views > 0 {
+            writeln!(
+                f,
+                "held         {} of flushed memtables; by {} views {} of memtables, {} of old files",
+                Bytes(self.lingering_bytes),
+                self.views.views,
+                Bytes(self.views.memtable_bytes),
+                Bytes(self.views.file_bytes)
+            )?;
+        }
+        writeln!(
+            f,
+            "log          {} written, {} syncs; {} torn when it was opened",
+            Bytes(self.log_bytes),
+            self.log_syncs,
+            Bytes(self.torn_bytes)
+        )?;
         writeln!(
             f,
             "flushes      {} ({}, {} versions), {} attempts failed",
@@ -256,6 +273,11 @@ impl StoreStats {
             ("bottom_compactions_total", self.bottom_compactions),
             ("compaction_read_bytes_total", self.compaction_read_bytes),
             ("compaction_bytes_total", self.compaction_bytes),
+            ("log_bytes_total", self.log_bytes),
+            ("log_syncs_total", self.log_syncs),
+            ("torn_bytes_total", self.torn_bytes),
+            ("moved_files_total", self.moved_files),
+            ("dropped_files_total", self.dropped_files),
             ("stalls_total", self.stalls),
             ("files_removed_total", self.files_removed),
             ("cache_hits_total", self.cache.hits),
@@ -275,6 +297,7 @@ impl StoreStats {
         vec![
             ("active_bytes", self.active_bytes),
             ("sealed_bytes", self.sealed_bytes),
+            ("lingering_bytes", self.lingering_bytes),
             ("views", self.views.views),
             ("view_memtable_bytes", self.views.memtable_bytes),
             ("view_file_bytes", self.views.file_bytes),

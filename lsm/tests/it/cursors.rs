@@ -313,3 +313,44 @@ fn a_cursor_outlives_its_family_and_refuses_another_store() {
     store.close().unwrap();
     other.close().unwrap();
 }
+
+#[test]
+fn a_cursor_lets_go_of_flushed_memtables_that_show_what_it_saw() {
+    for is_written_later in [false, true] {
+        let mut store = Store::open("s", simulated(disk(), 1)).unwrap();
+        let family = store.family("f").unwrap();
+        let key = |n: u32| n.to_be_bytes();
+        for n in 0..2000 {
+            store.put(family, &key(n), b"old").unwrap();
+        }
+        let mut cursor = store.cursor(family, ..).unwrap();
+        assert!(cursor.seek_to_first(&store).unwrap());
+        if is_written_later {
+            for n in 0..2000 {
+                store.put(family, &key(n), b"new").unwrap();
+            }
+        }
+        store.flush().unwrap();
+        assert!(store.stats().lingering_bytes > 0);
+        let mut entries = 1;
+        while cursor.next(&store).unwrap() {
+            assert_eq!((cursor.key(), cursor.value()), (&key(entries)[..], &b"old"[..]));
+            entries += 1;
+        }
+        assert_eq!(entries, 2000);
+        // What its table does not hold any more has to stay in memory; a statistic says so.
+        store.wait_for_background().unwrap();
+        assert_eq!(store.stats().lingering_bytes > 0, is_written_later);
+        assert!(cursor.seek_to_last(&store).unwrap());
+        assert_eq!(cursor.value(), b"old");
+        drop(cursor);
+        assert_eq!(store.stats().lingering_bytes, 0);
+        // What is cleared is never flushed, and stays with the cursor all the same.
+        store.put(family, &key(0), b"cleared").unwrap();
+        let mut cursor = store.cursor(family, ..).unwrap();
+        store.clear(family).unwrap();
+        assert!(store.stats().lingering_bytes > 0);
+        assert!(cursor.next(&store).unwrap());
+        assert_eq!(cursor.value(), b"cleared");
+    }
+}

@@ -57,6 +57,7 @@ fn batches_answer_what_single_reads_answer() -> Result {
                 } else {
                     MemtableKind::Ordered
                 },
+                partition_prefix: u8::from(number > 0),
                 ..FamilyOptions::default()
             };
             families.push((number, store.family_with(&number.to_string(), options)?));
@@ -64,13 +65,41 @@ fn batches_answer_what_single_reads_answer() -> Result {
         for step in 0..1_500 {
             let (number, family) = families[random.below(3) as usize];
             let key = key(&mut random);
-            match random.below(10) {
-                0 | 1 => store.delete(family, &key)?,
-                2..=4 if number > 0 => store.merge(family, &key, &random.below(9).to_le_bytes())?,
+            match random.below(40) {
+                36 => {
+                    let other = self::key(&mut random);
+                    let (low, high) = if key < other { (key, other) } else { (other, key) };
+                    store.delete_range(family, &low[..]..&high[..])?;
+                }
+                37 => store.delete_prefix(family, &key[..key.len().min(5)])?,
+                38 | 39 if number > 0 && key.len() > 1 => {
+                    store.raise_floor(family, &key[..1], &key[1..])?;
+                }
+                0..6 => store.delete(family, &key)?,
+                6..20 if number > 0 => store.merge(family, &key, &random.below(9).to_le_bytes())?,
                 _ => store.put(family, &key, &random.below(9).to_le_bytes())?,
             }
             if step % 50 == 0 {
-                same(&store, family, &batch(&mut random))?;
+                let keys = batch(&mut random);
+                same(&store, family, &keys)?;
+                // A view of the moment answers alike later, from the memtables and from their tables.
+                let view = store.view()?;
+                let now: Vec<_> = keys
+                    .iter()
+                    .map(|key| Ok(store.get(family, key)?.map(|value| value.to_vec())))
+                    .collect::<Result<_>>()?;
+                store.delete_prefix(
+                    family,
+                    keys.first().map_or(&[][..], |key| &key[..key.len().min(1)]),
+                )?;
+                for is_flushed in [false, true] {
+                    if is_flushed {
+                        store.flush()?;
+                    }
+                    for (value, expected) in view.multi_get(family, &keys)?.into_iter().zip(&now) {
+                        assert_eq!(value?.map(|v| v.to_vec()), *expected, "seed {seed}, step {step}");
+                    }
+                }
             }
             if step % 500 == 499 {
                 store.compact(family)?;
