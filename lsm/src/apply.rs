@@ -47,6 +47,9 @@ impl Store {
             let base = bases
                 .next_if(|(of, _)| *of == at)
                 .map(|(_, base)| (base.as_slice(), first));
+            // What was in the memtable then may be removed by the batch itself, without a trace.
+            let appends = self.families[op.family() as usize].appends;
+            let base = base.or_else(|| (!appends).then_some((&[][..], first)));
             self.apply_one(op, base, &mut out)
                 .expect("nothing of a batch that was checked can fail");
         }

@@ -7,8 +7,9 @@
 //! chunk 1  8 KiB   [record]…
 //! …                2 MiB each from chunk 9 on; a record above 2 MiB gets a chunk of its own
 //! ```
-//! Records are multiples of 8 bytes. Place 0 is never handed out, so it can mean "none". Nothing is freed before the
-//! whole arena is; an idle memtable holds no chunk at all.
+//! Records are multiples of 8 bytes. Place 0 is never handed out, so it can mean "none". No memory is freed before the
+//! whole arena is, but the bytes of a record that was [given](Arena::give) back go to the next one of equal length; an
+//! idle memtable holds no chunk at all.
 
 use crate::budget::Allotment;
 
@@ -22,6 +23,8 @@ const UNIT_MASK: u32 = (1 << UNIT_BITS) - 1;
 const CHUNK_BYTES_FIRST: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 2 << 20;
 const CHUNKS_MAX: usize = 1 << (32 - UNIT_BITS);
+/// Units of the longest record whose bytes are used again.
+const FREE_UNITS_MAX: usize = (4 << 10) / UNIT;
 
 /// Chunks of records.
 #[derive(Debug, Default)]
@@ -30,6 +33,8 @@ pub(crate) struct Arena {
     /// The chunk that takes small records; records above [`CHUNK_BYTES_MAX`] lie in chunks of their own.
     current: usize,
     used: usize,
+    /// By length in units: the record that was given back last. The first four bytes of each name the one before.
+    free: Vec<Place>,
     /// What the chunks take of the budget.
     memory: Allotment,
 }
@@ -68,7 +73,7 @@ impl Arena {
         self.memory.bytes()
     }
 
-    /// Bytes handed out.
+    /// Bytes handed out, those given back included.
     pub(crate) fn used(&self) -> usize {
         self.used
     }
@@ -89,6 +94,14 @@ impl Arena {
     #[inline]
     pub(crate) fn push(&mut self, header: &[u8], key: &[u8], value: &[u8], slack: usize) -> Place {
         let bytes = (header.len() + key.len() + value.len() + slack).next_multiple_of(UNIT);
+        if let Some(place) = self.take(bytes / UNIT) {
+            let (at, behind) = self.at_mut(place).split_at_mut(header.len());
+            let (key_at, value_at) = behind.split_at_mut(key.len());
+            at.copy_from_slice(header);
+            key_at.copy_from_slice(key);
+            value_at[..value.len()].copy_from_slice(value);
+            return place;
+        }
         let chunk = match self.chunks.get(self.current) {
             Some(chunk) if chunk.capacity() - chunk.len() >= bytes => self.current,
             _ => self.grow(bytes),
@@ -101,6 +114,32 @@ impl Arena {
         at.extend_from_slice(value);
         at.resize(start + bytes, 0);
         ((chunk as u32) << UNIT_BITS) | (start / UNIT) as u32
+    }
+
+    /// The place of a record of `units` that was given back.
+    #[inline(always)]
+    fn take(&mut self, units: usize) -> Option<Place> {
+        let place = *self.free.get(units)?;
+        if place == 0 {
+            return None;
+        }
+        let mut before = [0; 4];
+        before.copy_from_slice(&self.at(place)[..4]);
+        self.free[units] = Place::from_le_bytes(before);
+        Some(place)
+    }
+
+    /// Takes the bytes of a record back that nothing names any more. [`Arena::walk`] goes on visiting it.
+    pub(crate) fn give(&mut self, place: Place, bytes: usize) {
+        let units = bytes.div_ceil(UNIT);
+        if units > FREE_UNITS_MAX {
+            return;
+        }
+        if units >= self.free.len() {
+            self.free.resize(units + 1, 0);
+        }
+        let before = std::mem::replace(&mut self.free[units], place);
+        self.at_mut(place)[..4].copy_from_slice(&before.to_le_bytes());
     }
 
     #[cold]
@@ -187,6 +226,31 @@ mod tests {
         });
         walked.sort_unstable();
         assert_eq!(walked, sizes.keys().copied().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_given_back_goes_to_records_of_equal_length() {
+        let mut arena = Arena::default();
+        let places: Vec<_> = (0..9).map(|n| arena.push(&[n; 20], b"", b"", 4)).collect();
+        let used = arena.used();
+        for &place in &places[2..5] {
+            arena.give(place, 24);
+        }
+        assert_ne!(arena.push(&[9; 8], b"key", b"", 30), places[4], "too long");
+        let grown = arena.used();
+        for &place in places[2..5].iter().rev() {
+            assert_eq!(arena.push(&[7; 8], b"key", b"value", 8), place);
+            assert_eq!(
+                &arena.at(place)[..16],
+                b"\x07\x07\x07\x07\x07\x07\x07\x07keyvalue"
+            );
+        }
+        assert_eq!((used, arena.used()), (9 * 24, grown));
+        assert!(
+            !places.contains(&arena.push(&[7; 24], b"", b"", 0)),
+            "nothing is left"
+        );
+        assert_eq!(arena.at(places[5])[..20], [5; 20], "the others stay");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use crate::{
     budget::WriteMemory,
     compaction::picker::Wishes,
-    memtable::{Active, Memtable, Sealed},
+    key::{EntryKind, Seqno},
+    memtable::{Active, Memtable, Probe, Sealed},
     merge_operator::{APPEND, Append, MergeOperator, SumI64, SumU64},
     options::FamilyOptions,
     read::Sources,
@@ -12,6 +13,7 @@ use crate::{
     version::{
         Version,
         edit::{Change, Edit, FamilyRecord, NAME_BYTES_MAX},
+        may_hold,
     },
 };
 use keybed_format::{Code, Error, Result};
@@ -93,6 +95,30 @@ impl OwnedFamily {
     /// Whether there is nothing below the active memtable.
     pub(crate) fn is_bare(&self) -> bool {
         self.sealed.is_empty() && self.version.runs.is_empty()
+    }
+
+    /// Deletes a key. Nothing of it stays in the memtable if nothing of it lies below.
+    #[inline]
+    pub(crate) fn delete(&mut self, probe: Probe, key: &[u8], hash: u64, seqno: Seqno) {
+        if self.is_bare() || self.is_new(probe, key, hash) {
+            self.active.memtable.remove(probe, key, seqno);
+        } else {
+            let memtable = &mut self.active.memtable;
+            memtable.write(probe, key, seqno, EntryKind::Delete, &[]);
+        }
+    }
+
+    /// Whether a key that was found in the active memtable lies in no older source, as filters know it. Asked where that
+    /// saves more than it costs: the order of the keys, and those who walk it, are spared a tombstone.
+    fn is_new(&self, probe: Probe, key: &[u8], hash: u64) -> bool {
+        let is_vacant = |probe| matches!(probe, Probe::Vacant { .. });
+        self.active.memtable.is_ordered()
+            && !is_vacant(probe)
+            && self
+                .sealed
+                .iter()
+                .all(|sealed| is_vacant(sealed.memtable.find(key, hash)))
+            && !may_hold(&self.version.runs, key, hash)
     }
 }
 

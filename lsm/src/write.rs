@@ -62,11 +62,15 @@ impl Store {
             self.log_write(family, key, kind, value)?;
         }
         let seqno = self.next_seqno;
-        let memtable = &mut self.owned_mut(family)?.active.memtable;
-        let before = memtable.bytes();
-        let probe = memtable.find(key, key::hash(key));
-        memtable.write(probe, key, seqno, kind, value);
-        let grown = memtable.bytes() - before;
+        let owned = self.owned_mut(family)?;
+        let before = owned.active.memtable.bytes();
+        let hash = key::hash(key);
+        let probe = owned.active.memtable.find(key, hash);
+        match kind {
+            EntryKind::Delete => owned.delete(probe, key, hash, seqno),
+            _ => owned.active.memtable.write(probe, key, seqno, kind, value),
+        }
+        let grown = owned.active.memtable.bytes() - before;
         self.after_write(family, grown);
         Ok(())
     }
@@ -150,10 +154,13 @@ impl Store {
         if self.journal.is_on() {
             self.log_write(family, key, kind, value)?;
         }
-        let memtable = &mut self.owned_mut(family)?.active.memtable;
-        let before = memtable.bytes();
-        memtable.write(probe, key, seqno, kind, value);
-        let grown = memtable.bytes() - before;
+        let owned = self.owned_mut(family)?;
+        let before = owned.active.memtable.bytes();
+        match kind {
+            EntryKind::Delete => owned.delete(probe, key, key::hash(key), seqno),
+            _ => owned.active.memtable.write(probe, key, seqno, kind, value),
+        }
+        let grown = owned.active.memtable.bytes() - before;
         self.after_write(family, grown);
         Ok(())
     }
@@ -289,8 +296,14 @@ impl Store {
         out: &[u8],
     ) {
         let seqno = self.next_seqno;
-        let memtable = &mut self.families[family.0 as usize].active.memtable;
-        let before = memtable.bytes();
+        let owned = &mut self.families[family.0 as usize];
+        let before = owned.active.memtable.bytes();
+        if let Step::Store(EntryKind::Delete) = step {
+            owned.delete(probe, key, key::hash(key), seqno);
+            let grown = owned.active.memtable.bytes() - before;
+            return self.after_write(family, grown);
+        }
+        let memtable = &mut owned.active.memtable;
         match step {
             Step::Extend { slot, place } => memtable.extend(slot, place, key, seqno, more),
             Step::Chain { slot, place } => memtable.chain(slot, place, key, seqno, more),

@@ -167,6 +167,27 @@ impl HashIndex {
         self.slots[slot] = (tag << 32) | u64::from(place);
     }
 
+    /// Forgets the key that `slot` names. Moves others, so probes of before are void.
+    pub(crate) fn remove(&mut self, slot: usize) {
+        let mask = self.slots.len() - 1;
+        let (mut hole, mut at) = (slot, slot);
+        loop {
+            at = (at + 1) & mask;
+            let moved = self.slots[at];
+            if moved == 0 {
+                break;
+            }
+            let home = ((moved >> 32) as u32 >> self.shift) as usize;
+            // It stays unless its probe would end at the hole.
+            if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
+                self.slots[hole] = moved;
+                hole = at;
+            }
+        }
+        self.slots[hole] = 0;
+        self.len -= 1;
+    }
+
     fn insert_tag(&mut self, tag: u32, place: Place) {
         let mask = self.slots.len() - 1;
         let mut at = (tag >> self.shift) as usize;
@@ -218,6 +239,36 @@ mod tests {
         }
         assert_eq!(index.len(), 2999);
         assert!(!index.is_crowded());
+    }
+
+    #[test]
+    fn keys_come_and_go_like_those_of_a_set() {
+        for seed in 0..8 {
+            let mut random = keybed_env::Random::from_seed(seed);
+            let mut index = HashIndex::new(random.u64());
+            let mut model = std::collections::BTreeSet::new();
+            // Few tags, so that probes are long and pass the end.
+            let tags = [2, 5, 300][seed as usize % 3];
+            let hash = |key: u32| (u64::from(key % tags).wrapping_sub(1)) << 32;
+            for _ in 0..4000 {
+                let key = 1 + random.below(180) as u32;
+                match index.find(hash(key), |place| place == key) {
+                    Probe::Vacant { slot, tag } => {
+                        assert!(model.insert(key), "seed {seed}");
+                        index.insert(slot, tag, key);
+                    }
+                    Probe::Found { slot, .. } => {
+                        assert!(model.remove(&key), "seed {seed}");
+                        index.remove(slot);
+                    }
+                }
+                assert_eq!(index.len(), model.len());
+            }
+            for key in 1..=180 {
+                let is_there = matches!(index.find(hash(key), |place| place == key), Probe::Found { .. });
+                assert_eq!(is_there, model.contains(&key), "seed {seed}");
+            }
+        }
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl Kept {
         self.below.load(Ordering::Relaxed) != 0
     }
 
+    /// Whether there are cursors.
+    pub(super) fn has_cursors(&self) -> bool {
+        self.keeps(0)
+    }
+
     /// Forgets dropped cursors first.
     #[cold]
     #[inline(never)]

@@ -51,6 +51,9 @@ pub enum MemtableKind {
     Ordered,
 }
 
+/// What a separator of usual keys takes in the arena. Many keys need less than one for eight.
+const SEPARATOR_BYTES: usize = 128;
+
 /// Operands that may wait behind the newest one in a memtable.
 pub(crate) const CHAIN_MAX: u8 = 32;
 
@@ -134,16 +137,22 @@ impl Memtable {
     /// Whether `keys` records of `bytes` together fit without more memory.
     #[inline(always)]
     pub(crate) fn has_room_for(&self, bytes: usize, keys: usize) -> bool {
-        self.arena.has_room(bytes)
+        self.arena.has_room(bytes + self.separator_bytes(keys))
             && self.index.has_room(keys)
             && self.tree.as_ref().is_none_or(|tree| tree.has_room(keys))
     }
 
     /// Pays for what `keys` records of `bytes` together may need; false if the memory is not there.
     pub(crate) fn prepare(&mut self, bytes: usize, keys: usize) -> bool {
-        self.arena.prepare(bytes)
+        self.arena.prepare(bytes + self.separator_bytes(keys))
             && self.index.prepare(keys)
             && self.tree.as_mut().is_none_or(|tree| tree.prepare(keys))
+    }
+
+    /// Bytes of the records that the order needs for so many keys more, about.
+    #[inline(always)]
+    fn separator_bytes(&self, keys: usize) -> usize {
+        self.tree.as_ref().map_or(0, |_| SEPARATOR_BYTES * (1 + keys / 8))
     }
 
     /// Bytes that it takes of the budget.
@@ -152,15 +161,21 @@ impl Memtable {
         self.arena.paid_bytes() + self.index.paid_bytes() + tree
     }
 
-    /// Keys, deleted ones included.
+    /// Whether it keeps its keys in order.
+    #[inline]
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.tree.is_some()
+    }
+
+    /// Keys, deleted ones included if something of them may lie below.
     pub(crate) fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether nothing was written.
+    /// Whether nothing was written, neither something that is gone again: the flush of that is logged, too.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.index.len() == 0 && self.covers.as_ref().is_none_or(|covers| covers.is_untouched())
+        self.seqno_min == Seqno::MAX
     }
 
     /// Bytes in use.
@@ -326,10 +341,26 @@ impl Memtable {
                 self.index.insert(slot, tag, place);
                 self.layout += 1;
                 if let Some(tree) = &mut self.tree {
-                    tree.insert(&self.arena, place);
+                    tree.insert(&mut self.arena, place);
                 }
             }
         }
+    }
+
+    /// Deletes a key of which no older source holds anything. Where the keys are kept in order it is gone from there
+    /// and from the index, and its bytes go to others; only a version that a cursor may see stays behind a tombstone.
+    #[inline]
+    pub(crate) fn remove(&mut self, probe: Probe, key: &[u8], seqno: Seqno) {
+        match (probe, &mut self.tree) {
+            (Probe::Vacant { .. }, _) => {}
+            (Probe::Found { slot, place }, Some(tree)) if !is_seen(&self.kept, &self.arena, place) => {
+                tree.remove(&mut self.arena, key);
+                self.index.remove(slot);
+                free_all(&mut self.arena, place);
+            }
+            (Probe::Found { .. }, _) => return self.write(probe, key, seqno, EntryKind::Delete, &[]),
+        }
+        self.note_seqno(seqno);
     }
 
     /// Appends a record that takes the place of the one at `place`, because that one is too small or must stay.
@@ -412,6 +443,22 @@ impl Memtable {
         if let Some(tree) = &mut self.tree {
             tree.replace(&self.arena, place);
         }
+    }
+}
+
+/// Whether a cursor may see the version at `place` or one behind it.
+#[inline]
+fn is_seen(kept: &Kept, arena: &Arena, place: Place) -> bool {
+    let record = Record::at(arena, place);
+    kept.keeps(record.seqno()) || (record.prev() != 0 && kept.has_cursors())
+}
+
+/// Lets go of the record at `place` and of those behind it.
+fn free_all(arena: &mut Arena, mut place: Place) {
+    while place != 0 {
+        let prev = Record::at(arena, place).prev();
+        record::free(arena, place);
+        place = prev;
     }
 }
 

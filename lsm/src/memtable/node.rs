@@ -42,7 +42,7 @@ pub(super) struct Node {
     common: [u8; COMMON_BYTES_MAX],
     words: [u128; FANOUT],
     pub(super) places: [Place; FANOUT],
-    /// Inner nodes: child `i`. Empty in leaves.
+    /// Inner nodes: one child more than there are entries. Empty in leaves.
     pub(super) children: Vec<u32>,
     /// Leaves: the right neighbour, `u32::MAX` at the end.
     pub(super) next: u32,
@@ -129,13 +129,31 @@ impl Node {
         }
     }
 
-    pub(super) fn insert(&mut self, arena: &Arena, at: usize, key: &[u8], place: Place) {
+    /// Adds the key of a record at `at`.
+    pub(super) fn insert(&mut self, arena: &Arena, at: usize, place: Place) {
+        let key = Record::at(arena, place).key();
         self.admit(arena, key);
         self.words.copy_within(at..self.len, at + 1);
         self.places.copy_within(at..self.len, at + 1);
         self.words[at] = word(key, self.skip);
         self.places[at] = place;
         self.len += 1;
+    }
+
+    /// Removes the entry at `at`.
+    pub(super) fn remove(&mut self, at: usize) -> Place {
+        let place = self.places[at];
+        self.words.copy_within(at + 1..self.len, at);
+        self.places.copy_within(at + 1..self.len, at);
+        self.len -= 1;
+        place
+    }
+
+    /// Adds the entries of the right neighbour.
+    pub(super) fn append(&mut self, arena: &Arena, right: &Node) {
+        for &place in &right.places[..right.len] {
+            self.insert(arena, self.len, place);
+        }
     }
 
     /// Lengthens what is known to be shared, if that is worth reading the keys.
@@ -151,7 +169,7 @@ impl Node {
         }
     }
 
-    /// Moves the upper half to a new node.
+    /// Moves the upper half to a new node. The last separator that an inner node keeps is the one between the two.
     pub(super) fn split(&mut self, arena: &Arena) -> Node {
         let mut right = self.leaf_alike();
         let keep = self.len / 2;
@@ -165,11 +183,5 @@ impl Node {
         right.narrow(arena);
         self.narrow(arena);
         right
-    }
-
-    /// Makes `place` the first entry, for a key below all others.
-    pub(super) fn replace_first(&mut self, arena: &Arena, key: &[u8], place: Place) {
-        self.admit(arena, key);
-        (self.words[0], self.places[0]) = (word(key, self.skip), place);
     }
 }

@@ -1,16 +1,18 @@
 //! Order of a memtable's keys: a B+tree of (sixteen bytes of the key, place), for families that are scanned often.
 //!
 //! ```text
-//! inner   common · word[0] place[0] … word[n-1] place[n-1]     child i holds the keys from separator i on, below i+1
+//! inner   common · word[0] place[0] … word[n-1] place[n-1]     separators; child i holds the keys from separator i-1
+//!                                                              on, below separator i
 //! leaf    common · word[0] place[0] … word[n-1] place[n-1]     next → right neighbour, before → left neighbour
 //! ```
-//! Keys are never removed (a delete is a record), so nodes only split. Places change when a value outgrows its
-//! record; [`Tree::replace`] follows. A separator names the record that was the first of its node when it was split;
-//! that record stays readable after its key moved, because the arena frees nothing.
+//! Places change when a value outgrows its record; [`Tree::replace`] follows. A separator is a record of its own, the
+//! shortest that tells the keys on both sides of it apart: it belongs to the tree, and goes with the node behind it.
+//! A leaf that loses its last key goes, one that holds few keys is joined with a neighbour that does, and the nodes are
+//! used again: a queue, inserted at one end and taken from the other, stays as large as what waits in it.
 
 use super::{
     node::{FANOUT, NO_NODE, Node},
-    record::Record,
+    record::{self, Record},
 };
 use crate::{
     arena::{Arena, Place},
@@ -23,12 +25,18 @@ use std::hint::black_box;
 pub(crate) struct Tree {
     nodes: Vec<Node>,
     root: u32,
+    /// The first of the nodes that wait to be used again; `next` leads to the others.
+    free: u32,
     /// What the nodes take of the budget.
     memory: Allotment,
 }
 
 /// Nodes that one insertion adds at most: a leaf, its ancestors, and a root.
 const SPLITS_MAX: usize = 8;
+
+/// A node with at most so many entries is joined with a neighbour, if the two have fewer than [`JOINED`] together.
+const SPARSE: usize = FANOUT / 4;
+const JOINED: usize = FANOUT * 3 / 4;
 
 /// A position in the order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +51,7 @@ impl Tree {
         Tree {
             nodes: vec![Node::leaf()],
             root: 0,
+            free: NO_NODE,
             memory: Allotment::default(),
         }
     }
@@ -84,90 +93,93 @@ impl Tree {
     }
 
     /// Adds a key that is not in the tree.
-    pub(crate) fn insert(&mut self, arena: &Arena, place: Place) {
-        let key = Record::at(arena, place).key();
-        if let Some(right) = self.insert_below(arena, self.root, key, place) {
+    pub(crate) fn insert(&mut self, arena: &mut Arena, place: Place) {
+        if let Some((separator, right)) = self.insert_below(arena, self.root, place) {
             let mut root = Node::leaf();
-            for (at, child) in [self.root, right].into_iter().enumerate() {
-                let first = self.nodes[child as usize].places[0];
-                root.insert(arena, at, Record::at(arena, first).key(), first);
-                root.children.push(child);
-            }
+            root.insert(arena, 0, separator);
+            root.children.extend([self.root, right]);
             self.root = self.push(root);
         }
     }
 
-    /// Inserts and returns the new right sibling of `node` if it was split; its first entry is its separator.
-    fn insert_below(&mut self, arena: &Arena, node: u32, key: &[u8], place: Place) -> Option<u32> {
-        let rank = self.rank(arena, node, key, true);
-        if self.nodes[node as usize].children.is_empty() {
-            return self.add(arena, node, rank, key, place, None);
+    /// Inserts; if `node` was split, returns its new right sibling and what separates them.
+    fn insert_below(&mut self, arena: &mut Arena, node: u32, place: Place) -> Option<(Place, u32)> {
+        let at = self.rank(arena, node, Record::at(arena, place).key(), true);
+        match self.nodes[node as usize].children.get(at) {
+            None => self.add_key(arena, node, at, place),
+            Some(&child) => {
+                let (separator, right) = self.insert_below(arena, child, place)?;
+                self.add_child(arena, node, at, separator, right)
+            }
         }
-        if rank == 0 {
-            // The first separator stays the smallest key below the node, so separators stay in order.
-            let node = &mut self.nodes[node as usize];
-            node.replace_first(arena, key, place);
-        }
-        let child = self.nodes[node as usize].children[rank.saturating_sub(1)];
-        let right = self.insert_below(arena, child, key, place)?;
-        let first = self.nodes[right as usize].places[0];
-        self.add(
-            arena,
-            node,
-            rank.max(1),
-            Record::at(arena, first).key(),
-            first,
-            Some(right),
-        )
     }
 
-    /// Adds an entry (and child) at `at` of a node, splitting it first if it is full.
-    fn add(
+    /// Adds a key at `at` of a leaf, splitting it first if it is full.
+    fn add_key(&mut self, arena: &mut Arena, leaf: u32, at: usize, place: Place) -> Option<(Place, u32)> {
+        let full = &mut self.nodes[leaf as usize];
+        if full.len < FANOUT {
+            full.insert(arena, at, place);
+            return None;
+        }
+        // Keys that arrive in order fill their leaves: only the new one moves to the right.
+        let mut right = if at == FANOUT && full.next == NO_NODE {
+            full.narrow(arena);
+            full.leaf_alike()
+        } else {
+            full.split(arena)
+        };
+        let keep = full.len;
+        if at > keep || right.len == 0 {
+            right.insert(arena, at - keep, place);
+        } else {
+            full.insert(arena, at, place);
+        }
+        let (last, first) = (full.places[full.len - 1], right.places[0]);
+        (right.before, right.next) = (leaf, full.next);
+        let number = self.push(right);
+        let next = std::mem::replace(&mut self.nodes[leaf as usize].next, number);
+        if let Some(next) = self.nodes.get_mut(next as usize) {
+            next.before = number;
+        }
+        Some((record::separator(arena, last, first), number))
+    }
+
+    /// Adds a separator at `at` of an inner node, and the child behind it, splitting the node first if it is full.
+    fn add_child(
         &mut self,
         arena: &Arena,
         node: u32,
-        mut at: usize,
-        key: &[u8],
-        place: Place,
-        child: Option<u32>,
-    ) -> Option<u32> {
-        let mut target = node;
-        let mut split = None;
-        if self.nodes[node as usize].len == FANOUT {
-            // Keys that arrive in order fill their nodes: only the new entry moves to the right.
-            let appended = at == FANOUT && self.nodes[node as usize].next == NO_NODE && child.is_none();
-            let full = &mut self.nodes[node as usize];
-            let right = if appended {
-                full.narrow(arena);
-                full.leaf_alike()
-            } else {
-                full.split(arena)
-            };
-            let number = self.push(right);
-            let keep = self.nodes[node as usize].len;
-            if child.is_none() {
-                let next = std::mem::replace(&mut self.nodes[node as usize].next, number);
-                self.nodes[number as usize].next = next;
-                self.nodes[number as usize].before = node;
-                if let Some(next) = self.nodes.get_mut(next as usize) {
-                    next.before = number;
-                }
-            }
-            if at > keep || appended {
-                target = number;
-                at -= keep;
-            }
-            split = Some(number);
+        at: usize,
+        separator: Place,
+        child: u32,
+    ) -> Option<(Place, u32)> {
+        let full = &mut self.nodes[node as usize];
+        if full.len < FANOUT {
+            full.insert(arena, at, separator);
+            full.children.insert(at + 1, child);
+            return None;
         }
-        let node = &mut self.nodes[target as usize];
-        node.insert(arena, at, key, place);
-        if let Some(child) = child {
-            node.children.insert(at, child);
-        }
-        split
+        let mut right = full.split(arena);
+        let keep = full.len - 1;
+        // The separator between the halves moves up.
+        let middle = full.places[keep];
+        full.remove(keep);
+        let (half, at) = if at > keep {
+            (&mut right, at - keep - 1)
+        } else {
+            (full, at)
+        };
+        half.insert(arena, at, separator);
+        half.children.insert(at + 1, child);
+        Some((middle, self.push(right)))
     }
 
     fn push(&mut self, node: Node) -> u32 {
+        if let Some(free) = self.nodes.get(self.free as usize) {
+            let number = std::mem::replace(&mut self.free, free.next);
+            self.nodes[number as usize] = node;
+            return number;
+        }
         if self.nodes.len() == self.nodes.capacity() {
             let (before, after) = (self.nodes.capacity(), self.grown_nodes());
             self.memory.charge(after * size_of::<Node>());
@@ -176,6 +188,86 @@ impl Tree {
         }
         self.nodes.push(node);
         self.nodes.len() as u32 - 1
+    }
+
+    /// Keeps a node that nothing names any more for the next one that is needed.
+    fn release(&mut self, node: u32) {
+        let mut empty = Node::leaf();
+        empty.next = std::mem::replace(&mut self.free, node);
+        self.nodes[node as usize] = empty;
+    }
+
+    /// Removes a key that is in the tree.
+    pub(crate) fn remove(&mut self, arena: &mut Arena, key: &[u8]) {
+        self.remove_below(arena, self.root, key);
+        while let [only] = self.nodes[self.root as usize].children[..] {
+            let root = std::mem::replace(&mut self.root, only);
+            self.release(root);
+        }
+    }
+
+    fn remove_below(&mut self, arena: &mut Arena, node: u32, key: &[u8]) {
+        if self.nodes[node as usize].children.is_empty() {
+            let at = self.rank(arena, node, key, false);
+            self.nodes[node as usize].remove(at);
+            return;
+        }
+        let at = self.rank(arena, node, key, true);
+        let child = self.nodes[node as usize].children[at];
+        self.remove_below(arena, child, key);
+        let left = &self.nodes[child as usize];
+        if left.len == 0 && left.children.is_empty() {
+            self.unlink(child);
+            if let Some(separator) = self.drop_child(node, at) {
+                record::free(arena, separator);
+            }
+        } else if left.len <= SPARSE {
+            self.join_sparse(arena, node, at);
+        }
+    }
+
+    /// Takes a leaf out of the row of leaves; an inner node is in none.
+    fn unlink(&mut self, leaf: u32) {
+        let Node { before, next, .. } = self.nodes[leaf as usize];
+        if let Some(before) = self.nodes.get_mut(before as usize) {
+            before.next = next;
+        }
+        if let Some(next) = self.nodes.get_mut(next as usize) {
+            next.before = before;
+        }
+    }
+
+    /// Removes child `at` of an inner node; returns the separator that goes with it, unless it was the only child.
+    fn drop_child(&mut self, node: u32, at: usize) -> Option<Place> {
+        let parent = &mut self.nodes[node as usize];
+        let child = parent.children.remove(at);
+        let separator = (parent.len > 0).then(|| parent.remove(at.saturating_sub(1)));
+        self.release(child);
+        separator
+    }
+
+    /// Joins child `at` of an inner node, which holds few keys, with a neighbour if that has room for more.
+    fn join_sparse(&mut self, arena: &mut Arena, node: u32, at: usize) {
+        let parent = &self.nodes[node as usize];
+        let left_at = if at < parent.len { at } else { at.saturating_sub(1) };
+        let Some(&[left, right]) = parent.children.get(left_at..left_at + 2) else {
+            return;
+        };
+        if self.nodes[left as usize].len + self.nodes[right as usize].len >= JOINED {
+            return;
+        }
+        self.unlink(right);
+        let moved = std::mem::replace(&mut self.nodes[right as usize], Node::leaf());
+        let separator = self.drop_child(node, left_at + 1);
+        let joined = &mut self.nodes[left as usize];
+        match separator {
+            // It goes on telling the children of the two apart.
+            Some(separator) if !moved.children.is_empty() => joined.insert(arena, joined.len, separator),
+            Some(separator) => record::free(arena, separator),
+            None => {}
+        }
+        joined.append(arena, &moved);
+        joined.children.extend(moved.children);
     }
 
     /// Follows a key to its new record.
@@ -189,7 +281,7 @@ impl Tree {
         let mut node = self.root;
         while !self.nodes[node as usize].children.is_empty() {
             let rank = self.rank(arena, node, key, true);
-            node = self.nodes[node as usize].children[rank.saturating_sub(1)];
+            node = self.nodes[node as usize].children[rank];
         }
         let mut at = TreeAt {
             leaf: node,
@@ -287,99 +379,4 @@ impl Tree {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::record, *};
-    use crate::key::EntryKind;
-    use keybed_env::Random;
-    use std::collections::BTreeMap;
-
-    fn push(arena: &mut Arena, key: &[u8]) -> Place {
-        record::push(
-            arena,
-            key,
-            b"",
-            record::Head {
-                seqno: 1,
-                kind: EntryKind::Put,
-                prev: 0,
-                replaces: false,
-                depth: 0,
-                slack: 0,
-            },
-        )
-    }
-
-    /// Keys that share beginnings of many lengths, some being the beginning of others.
-    fn deep(random: &mut Random) -> Vec<u8> {
-        let mut key = Vec::new();
-        for _ in 0..random.below(5) {
-            key.resize(key.len() + random.index(30), random.below(2) as u8);
-        }
-        key
-    }
-
-    fn listed(tree: &Tree, mut at: TreeAt) -> Vec<Place> {
-        let mut places = Vec::new();
-        while let Some(place) = tree.place(at) {
-            places.push(place);
-            tree.advance(&mut at);
-        }
-        places
-    }
-
-    fn listed_down(tree: &Tree, mut at: TreeAt) -> Vec<Place> {
-        let mut places = Vec::new();
-        while let Some(place) = tree.place(at) {
-            places.push(place);
-            tree.retreat(&mut at);
-        }
-        places.reverse();
-        places
-    }
-
-    #[test]
-    fn the_tree_orders_like_a_map() {
-        for seed in 0..12 {
-            let mut random = Random::from_seed(seed);
-            let (mut arena, mut tree, mut model) = (Arena::default(), Tree::new(), BTreeMap::new());
-            for n in 0..4000_u64 {
-                let key = match seed % 6 {
-                    0 => n.to_be_bytes().to_vec(),
-                    1 => (u64::MAX - n).to_be_bytes().to_vec(),
-                    2 => [&b"common prefix"[..], &random.below(3000).to_be_bytes()].concat(),
-                    3 => deep(&mut random),
-                    4 => [&[7; 60][..], &(n / 7).to_be_bytes(), &n.to_le_bytes()[..2]].concat(),
-                    _ => (0..random.below(10)).map(|_| random.below(3) as u8).collect(),
-                };
-                let place = push(&mut arena, &key);
-                if model.insert(key, place).is_none() {
-                    tree.insert(&arena, place);
-                } else {
-                    tree.replace(&arena, place);
-                }
-            }
-            assert_eq!(
-                listed(&tree, tree.first()),
-                model.values().copied().collect::<Vec<_>>(),
-                "seed {seed}"
-            );
-            assert_eq!(
-                listed_down(&tree, tree.last()),
-                model.values().copied().collect::<Vec<_>>(),
-                "seed {seed}"
-            );
-            for n in 0..200 {
-                let key = match n % 2 {
-                    0 => deep(&mut random),
-                    _ => (0..random.below(10)).map(|_| random.below(3) as u8).collect(),
-                };
-                let expected: Vec<_> = model.range(key.clone()..).map(|(_, place)| *place).collect();
-                let mut at = tree.seek(&arena, &key);
-                assert_eq!(listed(&tree, at), expected, "seed {seed}");
-                tree.retreat(&mut at);
-                let expected: Vec<_> = model.range(..key.clone()).map(|(_, place)| *place).collect();
-                assert_eq!(listed_down(&tree, at), expected, "seed {seed}");
-            }
-        }
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@
 
 use crate::{
     arena::{Arena, Place, UNIT},
-    key::{Entry, EntryKind, Seqno},
+    key::{Entry, EntryKind, Seqno, common_prefix_bytes},
 };
 
 pub(super) const HEADER_BYTES: usize = 24;
@@ -174,6 +174,30 @@ pub(super) fn push(arena: &mut Arena, key: &[u8], value: &[u8], head: Head) -> P
     header[FLAGS_AT] = if head.replaces { REPLACES } else { 0 };
     header[DEPTH_AT] = head.depth;
     arena.push(&header, key, value, head.slack)
+}
+
+/// Adds a record that separates the key at `last` from that at `first`, the next one: the least beginning of the latter
+/// that the former does not have. It is no version of a key.
+pub(super) fn separator(arena: &mut Arena, last: Place, first: Place) -> Place {
+    let (last, key) = (Record::at(arena, last).key(), Record::at(arena, first).key());
+    let key = key[..key.len().min(common_prefix_bytes(last, key) + 1)].to_vec();
+    let head = Head {
+        seqno: 0,
+        kind: EntryKind::Delete,
+        prev: 0,
+        replaces: false,
+        depth: 0,
+        slack: 0,
+    };
+    let place = push(arena, &key, &[], head);
+    cover(arena, place);
+    place
+}
+
+/// Gives the bytes of a record that nothing names any more to the records to come.
+pub(super) fn free(arena: &mut Arena, place: Place) {
+    cover(arena, place);
+    arena.give(place, Record::at(arena, place).bytes());
 }
 
 /// Replaces stamp and value in place. The caller checked the capacity.

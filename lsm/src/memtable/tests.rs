@@ -16,7 +16,15 @@ fn a_memtable_of_either_flavour_is_a_map() {
             let value = vec![seqno as u8; random.index(40)];
             let memtable = &mut active.memtable;
             let probe = memtable.find(&key, key::hash(&key));
-            match (random.below(4), probe) {
+            match (random.below(5), probe) {
+                (4, _) => {
+                    memtable.remove(probe, &key, seqno);
+                    let stays = kind == MemtableKind::Hash && model.contains_key(&key);
+                    model.remove(&key);
+                    if stays {
+                        model.insert(key, (EntryKind::Delete, Vec::new()));
+                    }
+                }
                 (0, _) => {
                     memtable.write(probe, &key, seqno, EntryKind::Delete, b"");
                     model.insert(key, (EntryKind::Delete, Vec::new()));
@@ -184,4 +192,64 @@ fn a_range_of_a_large_memtable_is_selected() {
             "round {round}"
         );
     }
+}
+
+#[test]
+fn what_comes_and_goes_takes_no_memory() {
+    let mut memtable = Memtable::new(MemtableKind::Ordered, 7);
+    let mut most = 0;
+    for n in 0..20_000_u64 {
+        let (new, old) = (n.to_be_bytes(), n.wrapping_sub(300).to_be_bytes());
+        let probe = memtable.find(&new, key::hash(&new));
+        memtable.write(probe, &new, 2 * n, EntryKind::Put, &[1; 20]);
+        let probe = memtable.find(&old, key::hash(&old));
+        memtable.remove(probe, &old, 2 * n + 1);
+        if n == 1000 {
+            most = memtable.bytes();
+        }
+    }
+    assert_eq!((memtable.len(), memtable.bytes() <= most), (300, true), "{most}");
+    assert_eq!((memtable.is_empty(), memtable.seqnos()), (false, (0, 39_999)));
+}
+
+#[test]
+fn what_a_cursor_sees_is_not_removed_while_it_lives() {
+    let mut active = Active::new(Memtable::new(MemtableKind::Ordered, 7));
+    let write = |active: &mut Active, key: &[u8], seqno: u64, kind: Option<EntryKind>| {
+        let probe = active.memtable.find(key, key::hash(key));
+        match kind {
+            Some(kind) => active.memtable.write(probe, key, seqno, kind, b"v"),
+            None => active.memtable.remove(probe, key, seqno),
+        }
+    };
+    let seen = |active: &Active, below: u64| {
+        let (order, all) = (active.order_in(&KeyRange::all()), Arc::new(KeyRange::all()));
+        let mut iter = MemtableIter::within(Held::Borrowed(&active.memtable), order, &all, below);
+        iter.seek(&[]);
+        let mut seen = Vec::new();
+        while iter.is_valid() {
+            seen.push((iter.key().to_vec(), iter.kind()));
+            iter.next_key();
+        }
+        seen
+    };
+    write(&mut active, b"a", 1, Some(EntryKind::Put));
+    write(&mut active, b"b", 2, Some(EntryKind::Put));
+    let watch = active.memtable.watch(3);
+    write(&mut active, b"a", 3, None);
+    write(&mut active, b"c", 4, Some(EntryKind::Put));
+    write(&mut active, b"c", 5, None);
+    write(&mut active, b"b", 6, Some(EntryKind::Put));
+    write(&mut active, b"b", 7, None);
+    let both = vec![(b"a".to_vec(), EntryKind::Put), (b"b".to_vec(), EntryKind::Put)];
+    assert_eq!(seen(&active, 3), both);
+    let tombstones = vec![
+        (b"a".to_vec(), EntryKind::Delete),
+        (b"b".to_vec(), EntryKind::Delete),
+    ];
+    assert_eq!(seen(&active, 8), tombstones, "c was gone before anybody saw it");
+    drop(watch);
+    write(&mut active, b"a", 8, None);
+    write(&mut active, b"b", 9, None);
+    assert_eq!((seen(&active, 10), active.memtable.len()), (vec![], 0));
 }

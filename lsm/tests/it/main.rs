@@ -3,6 +3,7 @@
 mod background;
 mod batches;
 mod budget;
+mod churn;
 mod corruption;
 mod crash;
 mod cursors;
