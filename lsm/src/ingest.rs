@@ -32,8 +32,9 @@ pub enum Transfer {
     /// They are copied; the sources stay.
     #[default]
     Copy,
-    /// They get a second name in the directory, or are copied where links are impossible; the sources stay. Tables
-    /// with a link elsewhere are read through the cache, never mapped.
+    /// They get a second name in the directory, or are copied where links are impossible; the sources stay. A store that
+    /// promises durability syncs them first; those that it may not write to are copied. Tables with a link elsewhere are
+    /// read through the cache, never mapped.
     Link,
     /// As [`Transfer::Link`], and the sources are removed once the store has the files.
     Move,
@@ -213,12 +214,18 @@ impl Placed<'_> {
     fn place(&mut self, candidate: &Candidate, transfer: Transfer) -> Result {
         let fs = &*self.shared.fs;
         let target = self.shared.table_path(candidate.facts.id);
-        transfer_file(fs, &candidate.source, &target, transfer != Transfer::Copy).map_err(
-            |error| match error.code() {
-                Code::TargetExists => error.context("the store has this table already"),
-                _ => error,
-            },
-        )?;
+        let mut links = transfer != Transfer::Copy;
+        if links && self.shared.is_durable() {
+            // Somebody may have copied it there just now: the manifest must not outlive the bytes.
+            match fs.append(&candidate.source).and_then(|mut file| file.sync()) {
+                Err(error) if is_impossible(&error) => links = false,
+                result => result?,
+            }
+        }
+        transfer_file(fs, &candidate.source, &target, links).map_err(|error| match error.code() {
+            Code::TargetExists => error.context("the store has this table already"),
+            _ => error,
+        })?;
         self.files.push(target);
         Ok(())
     }

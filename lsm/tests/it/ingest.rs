@@ -7,7 +7,8 @@ use keybed_env::{
 };
 use keybed_format::Code;
 use keybed_lsm::{
-    Access, Append, Family, FamilyOptions, IngestOptions, Store, StoreOptions, Transfer, table::ExternalTable,
+    Access, Append, Durability, Family, FamilyOptions, IngestOptions, Store, StoreOptions, Transfer,
+    table::ExternalTable,
 };
 use std::{
     collections::BTreeSet,
@@ -246,6 +247,32 @@ fn whatever_call_fails_the_files_are_in_or_out() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_file_that_nobody_synced_survives_a_power_loss_once_it_is_taken_in() {
+    for transfer in [Transfer::Copy, Transfer::Link, Transfer::Move] {
+        let fs = Arc::new(SimFs::new());
+        let options = |fs: &Arc<SimFs>, seed| StoreOptions {
+            durability: Durability::Sync,
+            ..simulated(fs.clone(), seed)
+        };
+        let mut store = Store::open("s", options(&fs, 1)).unwrap();
+        let family = store.family("f").unwrap();
+        let made = external(&options(&fs, 1), "made.sst", &(0..40).collect(), 7);
+        // As cp does it: not synced, neither the bytes nor the name.
+        let file = PathBuf::from("copied.sst");
+        fs.copy(&made, &file).unwrap();
+        let with = IngestOptions {
+            transfer,
+            verify: true,
+        };
+        store.ingest(family, &[&file], with).unwrap();
+        let image = Arc::new(fs.strict_image(fs.op_count()));
+        let mut store = Store::open("s", options(&image, 2)).unwrap();
+        let family = store.family("f").unwrap();
+        assert_eq!(content(&store, family).unwrap().len(), 32, "{transfer:?}");
     }
 }
 
