@@ -4,7 +4,7 @@
 use crate::{
     ingest::transfer_file,
     mount::{Mount, MountFamily, MountRun, MountTable},
-    pin::PinnedFiles,
+    pin::{PinnedFamily, PinnedFiles, PinnedRun, PinnedTable},
     store::Store,
 };
 use keybed_format::{Code, Error, Result};
@@ -56,31 +56,33 @@ impl PinnedFiles {
 
     /// What there is to mount once the files are in `dir`.
     fn mount(&self, dir: &Path) -> Mount {
-        let families = self.families.iter().map(|family| MountFamily {
-            name: family.name.clone(),
-            options: family.options.clone(),
-            floors: family.floors.clone(),
-            runs: family
-                .runs
-                .iter()
-                .map(|run| MountRun {
-                    tier: run.tier,
-                    tables: run
-                        .tables
-                        .iter()
-                        .map(|table| MountTable {
-                            path: Store::table_path(dir, table.id),
-                            id: table.id,
-                            visible: table.visible.clone(),
-                            seqno_base: table.seqno_base,
-                        })
-                        .collect(),
-                })
-                .collect(),
-        });
+        let families = self.families.iter().map(|family| family.mount(dir));
         Mount {
             families: families.collect(),
             next_seqno: self.next_seqno,
+        }
+    }
+}
+
+impl PinnedFamily {
+    /// What [`Store::mount`] takes once the files are in `dir`, under the names of [`Store::table_path`].
+    pub fn mount(&self, dir: impl AsRef<Path>) -> MountFamily {
+        let dir = dir.as_ref();
+        let table = |table: &PinnedTable| MountTable {
+            path: Store::table_path(dir, table.id),
+            id: table.id,
+            visible: table.visible.clone(),
+            seqno_base: table.seqno_base,
+        };
+        let run = |run: &PinnedRun| MountRun {
+            tier: run.tier,
+            tables: run.tables.iter().map(table).collect(),
+        };
+        MountFamily {
+            name: self.name.clone(),
+            options: self.options.clone(),
+            floors: self.floors.clone(),
+            runs: self.runs.iter().map(run).collect(),
         }
     }
 }

@@ -3,8 +3,7 @@
 use keybed_env::{Fs, ManualClock, Random, SimFs, SimScheduler, random::Ids};
 use keybed_format::Result;
 use keybed_lsm::{
-    Durability, Family, FamilyOptions, MergeOperator, Mount, MountFamily, MountRun, MountTable, PinnedFiles,
-    Store, StoreOptions,
+    Durability, Family, FamilyOptions, MergeOperator, Mount, MountFamily, PinnedFiles, Store, StoreOptions,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -93,26 +92,8 @@ pub(crate) fn pinned_content(
         .iter()
         .enumerate()
         .map(|(number, family)| MountFamily {
-            floors: family.floors.clone(),
-            name: family.name.clone(),
             options: options(number),
-            runs: family
-                .runs
-                .iter()
-                .map(|run| MountRun {
-                    tier: run.tier,
-                    tables: run
-                        .tables
-                        .iter()
-                        .map(|table| MountTable {
-                            path: Store::table_path(target, table.id),
-                            id: table.id,
-                            visible: table.visible.clone(),
-                            seqno_base: table.seqno_base,
-                        })
-                        .collect(),
-                })
-                .collect(),
+            ..family.mount(target)
         });
     Mount {
         families: families.collect(),
