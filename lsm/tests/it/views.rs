@@ -168,3 +168,42 @@ fn threads_read_views_while_they_are_re_based() {
     assert_eq!(store.stats().views.views, 0);
     store.close().unwrap();
 }
+
+#[test]
+fn a_view_keeps_what_it_saw_of_families_that_are_dropped_or_cleared() {
+    for flushed in [false, true] {
+        let mut store = Store::open(Path::new("s"), simulated(disk(), 5)).unwrap();
+        let (gone, cleared) = (store.family("gone").unwrap(), store.family("cleared").unwrap());
+        for family in [gone, cleared] {
+            store.put(family, b"a", b"1").unwrap();
+            store.put(family, b"b", b"1").unwrap();
+        }
+        if flushed {
+            store.flush().unwrap();
+        }
+        for family in [gone, cleared] {
+            store.put(family, b"b", b"2").unwrap();
+        }
+        let view = store.view().unwrap();
+        store.drop_family(gone).unwrap();
+        store.clear(cleared).unwrap();
+        // The name is free again; what comes under it is not the view's.
+        let again = store.family("gone").unwrap();
+        store.put(again, b"a", b"another").unwrap();
+        store.wait_for_background().unwrap();
+        assert!(store.get(gone, b"a").is_err());
+        for name in ["gone", "cleared"] {
+            let family = view.family(name).unwrap();
+            let seen: Vec<_> = view.range(family, ..).unwrap().map(Result::unwrap).collect();
+            let expected = [(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), b"2".to_vec())];
+            assert_eq!(seen, expected, "{name}, flushed {flushed}");
+            assert_eq!(view.get(family, b"b").unwrap().unwrap(), b"2");
+            assert_eq!(view.multi_get(family, &[b"a"]).unwrap().len(), 1);
+        }
+        let files = |store: &Store| store.stats().views.file_bytes;
+        assert!(files(&store) > 0, "flushed {flushed}");
+        drop(view);
+        assert_eq!(files(&store), 0);
+        store.close().unwrap();
+    }
+}
