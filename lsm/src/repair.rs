@@ -37,6 +37,10 @@ pub const LOST_AND_FOUND: &str = "lost+found";
 /// Longest file that is copied in memory where links are not possible.
 const COPY_BYTES_MAX: u64 = 256 << 20;
 
+/// What goes with edits, besides tables.
+const WITH_EDITS: &str = "with them floors that rose, and families that were created, cleared, dropped or given other \
+                          options: what they removed comes back";
+
 /// What the caller knows and no file says: that all tables belong to one family, and to which.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OneFamily {
@@ -263,6 +267,7 @@ fn from_manifest(fs: &dyn Fs, dir: &Path, number: u64) -> Result<Chosen> {
                     chosen.lost.push(format!(
                         "the last {torn} bytes of {name}, which are no whole edit"
                     ));
+                    chosen.lost.push(WITH_EDITS.to_owned());
                 }
                 break chosen;
             }
@@ -273,6 +278,7 @@ fn from_manifest(fs: &dyn Fs, dir: &Path, number: u64) -> Result<Chosen> {
                 chosen.lost.push(format!(
                     "the edits in the {behind} bytes of {name} from byte {at} on"
                 ));
+                chosen.lost.push(WITH_EDITS.to_owned());
                 break chosen;
             }
             Err(error) => match error.offset().and_then(|at| usize::try_from(at).ok()) {
@@ -297,8 +303,8 @@ fn note_unnamed(fs: &dyn Fs, dir: &Path, names: &[String], chosen: &mut Chosen) 
         };
         chosen.lost.push(match facts(fs, dir, name, id) {
             Ok(facts) => format!(
-                "{name}: {} versions, seqnos {} to {}, which only lost edits may name",
-                facts.entries, facts.seqno_min, facts.seqno_max
+                "{name}: {} versions and {} range deletes, seqnos {} to {}, which only lost edits may name",
+                facts.entries, facts.range_deletes, facts.seqno_min, facts.seqno_max
             ),
             Err(error) => format!("{name}: {error}"),
         });
@@ -367,7 +373,8 @@ fn from_tables(fs: &dyn Fs, dir: &Path, names: &[String], one_family: &OneFamily
     let lost = vec![
         "the options of the family, and other families if there were any".to_owned(),
         "what was written after the last flush".to_owned(),
-        "deletions, if a table is among these that a merge had replaced and nobody had removed yet"
+        "floors, which no table holds: what lay below them and was not merged away yet comes back".to_owned(),
+        "deletions, if a table is among these that a merge or a clear had replaced and nobody had removed yet"
             .to_owned(),
     ];
     Ok(Chosen {

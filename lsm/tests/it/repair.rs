@@ -142,7 +142,7 @@ fn edits_before_a_damage_are_kept_and_the_loss_is_told() {
     rewrite(&fs, "CURRENT", Vec::clear);
     let plan = plan(&fs);
     assert_eq!(plan.source, RepairSource::Manifest(name.clone()), "a torn tail");
-    assert_eq!((plan.lost.len(), plan.tables), (2, 4), "{plan:?}");
+    assert_eq!((plan.lost.len(), plan.tables), (3, 4), "{plan:?}");
     plan.execute(&*fs).unwrap();
     let kept = names(&fs, &format!("{DIR}/{LOST_AND_FOUND}"));
     assert!(
@@ -211,6 +211,49 @@ fn without_a_manifest_the_tables_need_the_word_of_somebody() {
     assert!(!plan.lost.is_empty());
     plan.execute(&*fs).unwrap();
     assert_eq!(read(&fs, 5), map);
+}
+
+#[test]
+fn floors_and_range_deletes_that_a_repair_loses_are_told() {
+    // Floors are in the manifest alone, range deletes in tables: only the latter survive the loss of all manifests.
+    for keeps_edits in [false, true] {
+        let fs = disk();
+        filled(&fs);
+        let mut store = Store::open(DIR, options(&fs, 2)).unwrap();
+        let family = store.family("orders").unwrap();
+        store.delete_range(family, &[5][..]..&[9][..]).unwrap();
+        store.flush().unwrap();
+        let before = fs
+            .read(&Path::new(DIR).join(manifest(&fs)), 1 << 20)
+            .unwrap()
+            .len();
+        store.raise_floor(family, b"", &[3]).unwrap();
+        store.put(family, &[50], b"flushed with it").unwrap();
+        store.flush().unwrap();
+        store.put(family, &[51], b"later").unwrap();
+        store.flush().unwrap();
+        assert!(store.get(family, &[1]).unwrap().is_none());
+        drop(store);
+        let name = manifest(&fs);
+        // The edit of the floor is damaged, or everything.
+        rewrite(&fs, &name, |bytes| match keeps_edits {
+            true => bytes[before + 20] ^= 1,
+            false => bytes.clear(),
+        });
+        rewrite(&fs, "CURRENT", Vec::clear);
+        let one = OneFamily {
+            name: "orders".to_owned(),
+            merge: None,
+        };
+        let plan = RepairPlan::make(&*fs, Path::new(DIR), Some(&one)).unwrap();
+        let lost = plan.lost.join("\n");
+        assert!(lost.contains("floors"), "{lost}");
+        assert_eq!(lost.contains("options of the family"), !keeps_edits, "{lost}");
+        plan.execute(&*fs).unwrap();
+        let map = read(&fs, 3);
+        assert!(map.contains_key(&[1][..]), "it says that this comes back");
+        assert!(!map.contains_key(&[6][..]), "the range delete is in a table");
+    }
 }
 
 #[test]
