@@ -14,6 +14,7 @@ mod filters;
 mod fuzz_corpus;
 mod indexed_batches;
 mod ingest;
+mod kernel;
 mod lazy;
 mod limits;
 mod lock;
