@@ -25,7 +25,7 @@
 //! | `cursor` | an iterator that borrows nothing and sees one moment |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
 //! | `shared` | what owner and background share |
-//! | `sync` | locks, and what stands in for them where tests permute the steps of threads |
+//! | `sync`, `planted` | for tests: locks that permute the steps of threads; mistakes that must be found |
 //! | `shared_store/` | [`SharedStore`]: a store for many threads |
 //! | `transaction` | [`Transaction`]: reads that are checked at the commit |
 //! | [`mod@verify`], [`repair`] | a closed store as a whole: looked at, and brought back |
@@ -64,6 +64,7 @@ pub mod options;
 mod overlay;
 mod pin;
 mod pinned_value;
+mod planted;
 pub mod pressure;
 pub mod range_delete;
 mod read;

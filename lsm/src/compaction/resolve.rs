@@ -21,6 +21,7 @@ use crate::{
     iter::MergeIter,
     key::{self, Entry, EntryKind, KeyRange, Seqno, VALUE_BYTES_MAX},
     merge_operator::{self, MergeOperator},
+    planted,
     range_delete::RangeDeletes,
     version::{Run, may_hold},
 };
@@ -83,7 +84,7 @@ impl Resolver<'_> {
                     merge.step_key()?;
                 }
                 EntryKind::Delete => {
-                    if self.may_be_older(&key) {
+                    if self.may_be_older(&key) && !planted::is("tombstone-dropped-early") {
                         out.keep(entry)?;
                     }
                     merge.step_key()?;
@@ -140,6 +141,9 @@ impl Resolver<'_> {
     /// Of range deletes what can hide something older: each as far as older runs reach.
     pub(crate) fn kept_range_deletes(&self, deletes: &RangeDeletes) -> RangeDeletes {
         let mut kept = RangeDeletes::new();
+        if planted::is("range-delete-dropped-early") {
+            return kept;
+        }
         for fragment in deletes.iter() {
             let range = fragment.range();
             let runs = self.older.iter().flat_map(|runs| runs.iter());

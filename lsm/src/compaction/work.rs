@@ -11,6 +11,7 @@ use super::{
 use crate::{
     floor::Floors,
     options::FamilyOptions,
+    planted,
     shared::{Shared, SharedFamily, State},
     version::{LiveView, Run, Version, edit::BOTTOM},
 };
@@ -155,7 +156,9 @@ pub(crate) fn schedule(shared: &Arc<Shared>) {
         let Some(work) = next(shared, &mut state) else {
             drop(state);
             // Wishes that leave nothing to do were dropped just now: whoever waits for his looks again.
-            shared.announce_quietly();
+            if !planted::is("end-of-merge-not-told") {
+                shared.announce_quietly();
+            }
             settle_later(shared);
             return;
         };

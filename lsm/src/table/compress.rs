@@ -6,7 +6,7 @@
 //! The checksum covers payload, codec and length, and is bound to (table id, offset of the block).
 
 use super::Compression;
-use crate::key::TableId;
+use crate::{key::TableId, planted};
 use keybed_format::{Code, Cursor, Error, Result, checksum};
 use std::borrow::Cow;
 
@@ -166,7 +166,7 @@ pub(crate) fn open(stored: &[u8], id: TableId, offset: u64) -> Result<Stored<'_>
     let (codec, raw_bytes, found) = (tail.u8()?, tail.u32()? as usize, tail.u64()?);
     let summed = stored.get(..stored.len() - 8).ok_or_else(short)?;
     let expected = checksum::bound(summed, id.0, offset);
-    if found != expected {
+    if found != expected && !planted::is("checksum-not-checked") {
         return Err(Error::new(Code::Malformed, "the checksum of a block differs")
             .at(offset)
             .expected_found(format_args!("{expected:016x}"), format_args!("{found:016x}")));

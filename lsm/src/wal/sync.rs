@@ -10,6 +10,7 @@
 
 use super::path;
 use crate::{
+    planted,
     shared::Shared,
     sync::{AtomicU64, Condvar, Mutex},
 };
@@ -97,7 +98,7 @@ impl LogSync {
     /// `Poisoned` if a sync failed, now or before; `BackendReadOnly` if there is no space to tell the manifest of a
     /// new file.
     pub(crate) fn sync_to(&self, shared: &Shared, position: u64) -> Result {
-        if self.synced() >= position {
+        if self.synced() >= position || planted::is("acknowledged-before-sync") {
             return Ok(());
         }
         let (target, files) = {
@@ -125,6 +126,10 @@ impl LogSync {
             (target, files)
         };
         let led = self.lead(shared, &files);
+        let is_early = planted::is("told-before-synced");
+        if is_early {
+            self.ended.notify_all();
+        }
         let mut state = self.state.lock();
         state.leading = false;
         let result = match led {
@@ -135,6 +140,7 @@ impl LogSync {
             }
             // The syncs went well; there was no space to tell the manifest. It may be tried again.
             Err(error) if error.code() == Code::BackendReadOnly => Err(error),
+            Err(error) if planted::is("synced-again-after-failure") => Err(error),
             Err(error) => {
                 let error = shared.poison(error, "the log cannot be synced");
                 state.failed = Some(error.duplicate());
@@ -142,7 +148,9 @@ impl LogSync {
             }
         };
         drop(state);
-        self.ended.notify_all();
+        if !is_early {
+            self.ended.notify_all();
+        }
         result
     }
 
@@ -172,7 +180,9 @@ impl LogSync {
                 handle.insert(Handle { number, file })
             }
         };
-        shared.timed(&shared.timings.sync, || open.file.sync())?;
+        if !planted::is("log-not-synced") {
+            shared.timed(&shared.timings.sync, || open.file.sync())?;
+        }
         shared.counters.log_syncs.fetch_add(1, Ordering::Relaxed);
         shared.name_log_file(number)
     }

@@ -251,7 +251,10 @@ fn damage_to_any_file_of_a_store_is_reported_or_harmless() {
         stale,
         ..
     } = judge;
-    println!("right {right}, refused {refused}, stale roots {stale}, wrong 0");
+    println!(
+        "{} cases: {right} right, {refused} refused, {stale} older roots, 0 wrong",
+        right + refused + stale
+    );
     assert!(refused > 200 && right > 20, "right {right}, refused {refused}");
     if full() {
         assert!(

@@ -4,6 +4,7 @@
 //! flushed; after a power loss it opens with an older flushed content, or names the damage. It never answers wrongly.
 
 use crate::simulated::{DIR, Model, Subject, is_damage};
+use crate::support::scale;
 use keybed_env::{Fs, Random, SimFs};
 use keybed_format::Code;
 use keybed_lsm::PinnedFiles;
@@ -171,7 +172,7 @@ fn the_death_of_the_process_loses_nothing_that_was_flushed() {
 #[test]
 fn a_power_loss_brings_back_an_older_content_or_names_the_damage() {
     let (mut distinct, mut whole, mut refused, mut damaged) = (0, 0, 0, 0);
-    for seed in 0..8 {
+    for seed in 0..scale(9) {
         let history = run(seed, 30);
         distinct += history
             .sim
@@ -216,7 +217,7 @@ fn a_power_loss_brings_back_an_older_content_or_names_the_damage() {
             });
     }
     println!("{distinct} distinct images: {whole} whole, {damaged} damaged in part, {refused} refused");
-    assert!(distinct >= 5000, "{distinct} images");
+    assert!(distinct >= scale(5000), "{distinct} images");
     assert!(
         whole > 500 && refused + damaged > 500,
         "{whole} whole, {damaged} damaged, {refused} refused"

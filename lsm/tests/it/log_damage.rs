@@ -70,6 +70,22 @@ struct Counts {
     older: usize,
 }
 
+impl Counts {
+    fn tell(&self) {
+        let Counts {
+            errors,
+            whole,
+            torn,
+            older,
+        } = self;
+        let all = errors + whole + torn + older;
+        println!(
+            "{all} cases: {} right, {errors} refused, {older} older logs, 0 wrong",
+            whole + torn
+        );
+    }
+}
+
 impl Killed {
     /// Opens a damaged image.
     fn check(&self, image: SimFs, may_be_older: bool, what: &str, counts: &mut Counts) {
@@ -128,7 +144,7 @@ fn flipped_bits_are_found_or_lie_in_the_torn_end() {
             );
         }
     }
-    println!("{counts:?}");
+    counts.tell();
     assert!(counts.errors > 1000 && counts.older == 0, "{counts:?}");
     assert!(counts.torn > 0, "{counts:?}");
 }
@@ -182,7 +198,7 @@ fn lost_and_moved_bytes_are_found_or_leave_an_older_state() {
         image.remove_file(path).unwrap();
         killed.check(image, false, &what("missing".into()), &mut counts);
     }
-    println!("{counts:?}");
+    counts.tell();
     assert!(
         counts.errors > 50 && counts.whole > 5 && counts.torn > 2,
         "{counts:?}"
