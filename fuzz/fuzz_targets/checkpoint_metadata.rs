@@ -1,4 +1,6 @@
 //! See `keybed_fuzz::checkpoint_metadata`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| keybed_fuzz::checkpoint_metadata(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    keybed_fuzz::checkpoint_metadata(bytes);
+});

@@ -1,4 +1,6 @@
 //! See `keybed::lsm::differential::fuzz::engine_diff`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| keybed::lsm::differential::fuzz::engine_diff(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    keybed::lsm::differential::fuzz::engine_diff(bytes);
+});

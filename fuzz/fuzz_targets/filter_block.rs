@@ -1,4 +1,6 @@
 //! See `keybed::lsm::fuzzing::filter_block`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| keybed::lsm::fuzzing::filter_block(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    keybed::lsm::fuzzing::filter_block(bytes);
+});

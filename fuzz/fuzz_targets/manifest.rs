@@ -1,4 +1,6 @@
 //! See `keybed::lsm::fuzzing::manifest`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| keybed::lsm::fuzzing::manifest(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    keybed::lsm::fuzzing::manifest(bytes);
+});

@@ -1,4 +1,6 @@
 //! See `keybed::lsm::fuzzing::wal_replay`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| keybed::lsm::fuzzing::wal_replay(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    keybed::lsm::fuzzing::wal_replay(bytes);
+});

@@ -1,4 +1,5 @@
-//! What the fuzz targets check, one function per target: it panics if arbitrary bytes break a promise.
+//! What the fuzz targets check, one function per target: it panics if arbitrary bytes break a promise, and says whether
+//! they were accepted by what decodes them.
 //!
 //! The functions know no fuzzer. The committed corpus (`corpus/<target>/`) is replayed through them by the tests of
 //! the facade, on every machine and without a fuzzer.
@@ -20,8 +21,8 @@ use keybed::{
     },
 };
 
-/// What checks one input.
-pub type Check = fn(&[u8]);
+/// What checks one input; true if the input was accepted.
+pub type Check = fn(&[u8]) -> bool;
 
 /// All targets by name.
 pub const TARGETS: &[(&str, Check)] = &[
@@ -44,7 +45,7 @@ pub const TARGETS: &[(&str, Check)] = &[
 ///
 /// Checksums would keep a fuzzer outside, so bytes that do not start with the magic number are taken as sections:
 /// `(length u16, bytes)…` put into a valid envelope.
-pub fn checkpoint_metadata(bytes: &[u8]) {
+pub fn checkpoint_metadata(bytes: &[u8]) -> bool {
     let document = if bytes.starts_with(&metadata::codec::MAGIC) {
         bytes.to_vec()
     } else {
@@ -64,6 +65,7 @@ pub fn checkpoint_metadata(bytes: &[u8]) {
                 metadata::decode(&again).expect("what was written can be read"),
                 snapshot
             );
+            true
         }
         Err(error) => {
             let known = [
@@ -73,6 +75,7 @@ pub fn checkpoint_metadata(bytes: &[u8]) {
                 Code::NotASnapshot,
             ];
             assert!(known.contains(&error.code()), "{error}");
+            false
         }
     }
 }
@@ -80,7 +83,7 @@ pub fn checkpoint_metadata(bytes: &[u8]) {
 /// `CLAIMED` and `claims/<n>` from anywhere: refused, or understood in exactly one way.
 ///
 /// Bytes that start with neither magic number are taken as the only section of each.
-pub fn claim(bytes: &[u8]) {
+pub fn claim(bytes: &[u8]) -> bool {
     const MARKER: [u8; 8] = *b"KBCLAIM\x01";
     const LIST: [u8; 8] = *b"KBCLMS\0\x01";
     let document = |magic: [u8; 8]| {
@@ -95,13 +98,16 @@ pub fn claim(bytes: &[u8]) {
         envelope::write(magic, 1, &[section])
     };
     let marker = document(MARKER);
-    if let Ok(record) = ClaimRecord::decode(&marker) {
+    let decoded = ClaimRecord::decode(&marker);
+    if let Ok(record) = &decoded {
         assert_eq!(record.encode(), marker, "two encodings of one claim");
     }
     let list = document(LIST);
-    if let Ok(claims) = ClaimList::decode(&list) {
+    let decoded_list = ClaimList::decode(&list);
+    if let Ok(claims) = &decoded_list {
         assert_eq!(claims.encode(), list, "two encodings of one list");
     }
+    decoded.is_ok() || decoded_list.is_ok()
 }
 
 fn document_of(mut bytes: &[u8]) -> Vec<u8> {
@@ -126,7 +132,7 @@ fn document_of(mut bytes: &[u8]) -> Vec<u8> {
 /// A log from anywhere: replay yields frames that were written under this id and place, or nothing more.
 ///
 /// The bytes are the damage done to a log of known frames: `(offset u16, xor u8)…`, then a length to cut it to.
-pub fn frame_log(bytes: &[u8]) {
+pub fn frame_log(bytes: &[u8]) -> bool {
     const ID: u128 = 7;
     let payloads: Vec<Vec<u8>> = (0..8_u8).map(|n| vec![n; usize::from(n) * 5 + 1]).collect();
     let mut log = Vec::new();
@@ -141,7 +147,8 @@ pub fn frame_log(bytes: &[u8]) {
     if let [cut] = bytes.chunks_exact(3).remainder() {
         log.truncate(log.len() * usize::from(*cut) / 255);
     }
-    if let Ok(replay) = frame::replay(ID, &log, 0) {
+    let replayed = frame::replay(ID, &log, 0);
+    if let Ok(replay) = &replayed {
         for ((_, found), written) in replay.payloads.iter().zip(&payloads) {
             assert_eq!(found, written, "a changed frame was taken for what was written");
         }
@@ -149,13 +156,15 @@ pub fn frame_log(bytes: &[u8]) {
     }
     // Bytes that nobody wrote are no frames at all, or an error.
     let _ = frame::replay(ID, bytes, 0);
+    replayed.is_ok_and(|replay| !replay.payloads.is_empty())
 }
 
 /// Components of keys: two of them sort as their values do, and whatever decodes is the one encoding of its value.
-pub fn key_codec(bytes: &[u8]) {
+pub fn key_codec(bytes: &[u8]) -> bool {
     type Key = (String, i64, Vec<u8>);
-    if let Ok(key) = decode_key::<Key>(bytes) {
-        assert_eq!(encode_key(&key), bytes, "two encodings of one key");
+    let decoded = decode_key::<Key>(bytes);
+    if let Ok(key) = &decoded {
+        assert_eq!(encode_key(key), bytes, "two encodings of one key");
     }
     let (left, right) = bytes.split_at(bytes.len() / 2);
     let of = |part: &[u8]| -> Key {
@@ -177,4 +186,5 @@ pub fn key_codec(bytes: &[u8]) {
         decode_key::<Key>(&encoded_a).expect("what was written can be read"),
         a
     );
+    decoded.is_ok()
 }

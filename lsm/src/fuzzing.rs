@@ -1,5 +1,6 @@
 //! What must hold for arbitrary bytes in the place of parts of a table; called by the fuzz targets and by the test
-//! that replays their corpora. Each function panics if a promise is broken. Not part of the API.
+//! that replays their corpora. Each function panics if a promise is broken, and says whether the bytes were accepted by
+//! what decodes them: a corpus of which nothing ever is would prove little. Not part of the API.
 
 pub use crate::wal::fuzz::wal_replay;
 
@@ -21,19 +22,19 @@ const ID: TableId = TableId(77);
 
 /// Bytes in the place of a block: no panic, no allocation above the limit; a sound one is built again to equal bytes
 /// and finds each of its keys. Entries made of the bytes survive a block.
-pub fn sst_block(bytes: &[u8]) {
-    raw_block(bytes);
+pub fn sst_block(bytes: &[u8]) -> bool {
+    let mut is_accepted = raw_block(bytes);
     // As a stored block: payload, codec and length from the fuzzer, the checksum right.
     let sealed = seal(bytes.to_vec(), ID, 16);
     match open_stored(&sealed, ID, 16) {
-        Ok(Stored::Raw(raw)) => raw_block(raw),
+        Ok(Stored::Raw(raw)) => is_accepted |= raw_block(raw),
         Ok(Stored::Packed(packed)) => {
             if let Ok(raw) = packed.unpack() {
                 assert!(
                     raw.len() <= inside::COMPRESSED_FROM_BYTES_MAX,
                     "a block above the limit"
                 );
-                raw_block(&raw);
+                is_accepted |= raw_block(&raw);
             }
         }
         Err(error) => assert!(known(&error), "{error}"),
@@ -53,11 +54,12 @@ pub fn sst_block(bytes: &[u8]) {
         let written: Vec<_> = entries.iter().map(OwnEntry::borrow).collect();
         assert_eq!(found, written, "a block holds something else than was put in");
     }
+    is_accepted
 }
 
-fn raw_block(raw: &[u8]) {
+fn raw_block(raw: &[u8]) -> bool {
     let Ok(geometry) = Geometry::parse(raw, 16) else {
-        return;
+        return false;
     };
     let view = BlockView {
         bytes: raw,
@@ -87,31 +89,34 @@ fn raw_block(raw: &[u8]) {
         let _ = view.find_visible(strange, key::hash(strange), SEQNO_MAX);
         let _ = view.lower_bound(strange);
     }
+    sound
 }
 
 /// Bytes in the place of a filter: no panic; one built from the bytes denies none of its keys.
-pub fn filter_block(bytes: &[u8]) {
+pub fn filter_block(bytes: &[u8]) -> bool {
     let probes: Vec<u64> = bytes
         .chunks(8)
         .map(|part| part.iter().fold(0, |n, &b| n << 8 | u64::from(b)))
         .collect();
-    if let Ok(filter) = Filter::decode(bytes, 0) {
+    let decoded = Filter::decode(bytes, 0);
+    if let Ok(filter) = &decoded {
         for &probe in probes.iter().chain(&[0, 1, u64::MAX]) {
             filter.may_contain(bytes, probe);
         }
     }
-    filter_partitions(bytes, &probes);
+    let is_accepted = filter_partitions(bytes, &probes) | decoded.is_ok();
     let section = build_filter(probes.clone()).expect("so few keys have a filter");
     let filter = Filter::decode(&section, 0).expect("a filter that was built");
     assert!(
         probes.iter().all(|&hash| filter.may_contain(&section, hash)),
         "a key is denied"
     );
+    is_accepted
 }
 
 /// Bytes in the place of the directory of partitioned filters, its checksum right, before a section of filters that
 /// was built: no panic; what is accepted denies no key unless its filter is another one's.
-fn filter_partitions(bytes: &[u8], probes: &[u64]) {
+fn filter_partitions(bytes: &[u8], probes: &[u64]) -> bool {
     let groups = (bytes.len() / 8) as u32;
     let mut directory = bytes[..groups as usize * 8].to_vec();
     directory.extend(groups.to_le_bytes());
@@ -137,7 +142,7 @@ fn filter_partitions(bytes: &[u8], probes: &[u64]) {
     let source = inside::Source::read_from(Arc::new(Arc::new(Memory(file.clone())) as Arc<dyn ReadFile>));
     let read = |start: u64, end: u64| Ok(file[start as usize..end as usize].to_vec());
     let found = inside::Filters::partitions((ID, 1 << 40), (start, end), &fence, None, read);
-    if let Ok(filters) = found {
+    if let Ok(filters) = &found {
         assert!(filters.verify(&source).is_err(), "zeros are no filters");
         for (&hash, key) in probes.iter().zip([&b"k"[..], b"k3", b"k4x", b"z"].iter().cycle()) {
             assert!(
@@ -146,18 +151,21 @@ fn filter_partitions(bytes: &[u8], probes: &[u64]) {
             );
         }
     }
+    found.is_ok()
 }
 
 /// Bytes in the place of a manifest, and of the edits in one whose checksums are right: no panic, no allocation above
 /// the bytes; what is read is written again to equal bytes, and one full edit builds the same set.
-pub fn manifest(bytes: &[u8]) {
+pub fn manifest(bytes: &[u8]) -> bool {
     let number = bytes
         .get(12..20)
         .and_then(|number| number.try_into().ok())
         .map_or(0, u64::from_le_bytes);
-    if let Ok(found) = manifest::decode(number, bytes) {
+    let decoded = manifest::decode(number, bytes);
+    if let Ok(found) = &decoded {
         rebuilt(&found.set);
     }
+    let mut is_accepted = decoded.is_ok();
     // As edits, each after its length: what contradicts the set is refused and changes nothing.
     let mut set = VersionSet::default();
     let mut rest = bytes;
@@ -171,11 +179,13 @@ pub fn manifest(bytes: &[u8]) {
         let again = Edit::decode(&edit.encode(), 0).expect("an edit that was written");
         assert_eq!(again, edit, "an edit is read otherwise than it was written");
         let before = set.clone();
-        if set.apply(&edit).is_err() {
-            assert_eq!(set, before, "a refused edit changed the set");
+        match set.apply(&edit) {
+            Ok(()) => is_accepted |= !edit.changes.is_empty(),
+            Err(_) => assert_eq!(set, before, "a refused edit changed the set"),
         }
     }
     rebuilt(&set);
+    is_accepted
 }
 
 fn rebuilt(set: &VersionSet) {
@@ -195,7 +205,7 @@ fn rebuilt(set: &VersionSet) {
 ///
 /// Checksums would keep a fuzzer outside, so bytes that do not start with the magic number are damage done to the
 /// parts of a sound table before the checksums are computed: `(part u8, offset u16, xor u8)…`.
-pub fn sst_footer_index(bytes: &[u8]) {
+pub fn sst_footer_index(bytes: &[u8]) -> bool {
     let file = if bytes.starts_with(&head()[..8]) {
         bytes.to_vec()
     } else {
@@ -210,7 +220,10 @@ pub fn sst_footer_index(bytes: &[u8]) {
     );
     let reader = match opened {
         Ok(reader) => reader,
-        Err(error) => return assert!(known(&error), "{error}"),
+        Err(error) => {
+            assert!(known(&error), "{error}");
+            return false;
+        }
     };
     let sound = match reader.verify_all() {
         Ok(()) => true,
@@ -238,6 +251,7 @@ pub fn sst_footer_index(bytes: &[u8]) {
             );
         }
     }
+    sound
 }
 
 /// Scans a view, asks for each version by key. Bounded: damage may make blocks refer to each other's keys, never

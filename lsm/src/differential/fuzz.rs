@@ -1,6 +1,8 @@
-//! Checks for fuzzers: arbitrary bytes are a program, a program with crashes, operands of a merge operator.
+//! Checks for fuzzers: arbitrary bytes are a program, a program with crashes, operands of a merge operator. Each says
+//! whether the bytes got as far as what it is about.
 
 use super::{
+    answer::Reached,
     choice::{Bytes, Choices},
     config::{CONFIGS, Config},
     op::{Op, text},
@@ -14,15 +16,15 @@ const OPERATIONS_MAX: usize = 400;
 /// Crashes of one program at most.
 const CRASHES_MAX: usize = 20;
 
-fn agrees(program: &[Op], config: &Config) {
-    if let Err(wrong) = run(program, config) {
+fn agrees(program: &[Op], config: &Config) -> Reached {
+    run(program, config).unwrap_or_else(|wrong| {
         panic!(
             "operation {}: {}\n{}{config:?}",
             wrong.at,
             wrong.what,
             text(program)
-        );
-    }
+        )
+    })
 }
 
 fn operations(choices: &mut Bytes<'_>) -> Vec<Op> {
@@ -42,14 +44,15 @@ fn simulated(choices: &mut Bytes<'_>, is_fit: impl Fn(&Config) -> bool) -> Confi
 }
 
 /// A configuration and a program: the store answers what maps answer.
-pub fn engine_diff(bytes: &[u8]) {
+pub fn engine_diff(bytes: &[u8]) -> bool {
     let mut choices = Bytes(bytes);
     let config = simulated(&mut choices, |_| true);
-    agrees(&operations(&mut choices), &config);
+    let reached = agrees(&operations(&mut choices), &config);
+    reached.answers > 0 && reached.flushes > 0
 }
 
 /// The same with a log, and many crashes: nothing acknowledged and durable is lost, nothing else appears.
-pub fn engine_crash(bytes: &[u8]) {
+pub fn engine_crash(bytes: &[u8]) -> bool {
     let mut choices = Bytes(bytes);
     let config = simulated(&mut choices, |config| config.durability != Durability::None);
     let every = 1 + choices.below(16) as usize;
@@ -62,12 +65,12 @@ pub fn engine_crash(bytes: &[u8]) {
             program.push(Op::PowerLoss(at as u64));
         }
     }
-    agrees(&program, &config);
+    agrees(&program, &config).crashes > 0
 }
 
 /// Operands cut from the bytes: combining neighbours changes nothing, and what one operator refuses it refuses
 /// without a panic.
-pub fn merge_operator(bytes: &[u8]) {
+pub fn merge_operator(bytes: &[u8]) -> bool {
     let mut choices = Bytes(bytes);
     let operators: [&dyn MergeOperator; 3] = [&Append, &SumI64, &SumU64];
     let operator = operators[choices.below(3) as usize];
@@ -93,15 +96,18 @@ pub fn merge_operator(bytes: &[u8]) {
     let (newer, older) = (newest_first[join].clone(), newest_first.remove(join + 1));
     match operator.combine(&older, &newer, &mut both) {
         Ok(true) => newest_first[join] = both,
-        Ok(false) => return,
+        Ok(false) => return false,
         Err(_) => {
             assert!(whole.is_err(), "operands that cannot be combined were folded");
-            return;
+            return false;
         }
     }
     match (whole, fold(Some(operator), base.as_deref(), &newest_first)) {
-        (Ok(whole), Ok(joined)) => assert_eq!(whole, joined, "combined operands do something else"),
-        (Err(_), Err(_)) => {}
+        (Ok(whole), Ok(joined)) => {
+            assert_eq!(whole, joined, "combined operands do something else");
+            true
+        }
+        (Err(_), Err(_)) => false,
         (whole, joined) => panic!("one way works, the other does not: {whole:?}, {joined:?}"),
     }
 }

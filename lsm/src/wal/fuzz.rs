@@ -18,10 +18,10 @@ const KNOWN: Known = Known {
 
 /// Bytes in the place of a log file, of the payloads of its frames, and of changes to a sound one: no panic; what is
 /// read of a changed log is a prefix of what was written, or an error.
-pub fn wal_replay(bytes: &[u8]) {
+pub fn wal_replay(bytes: &[u8]) -> bool {
     raw(bytes);
-    payloads(bytes);
     changes(bytes);
+    payloads(bytes)
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
@@ -67,7 +67,8 @@ fn file_of<'a>(payloads: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     bytes
 }
 
-fn payloads(bytes: &[u8]) {
+/// True if some payload was taken for operations.
+fn payloads(bytes: &[u8]) -> bool {
     let mut pieces = Vec::new();
     let mut rest = bytes;
     while let Some((&length, behind)) = rest.split_first() {
@@ -79,13 +80,18 @@ fn payloads(bytes: &[u8]) {
     match examine(NUMBER, &file, &KNOWN) {
         Ok(facts) => {
             sound(&facts, &KNOWN);
-            for (_, payload, ops) in frames(&file, facts.end) {
+            let found = frames(&file, facts.end);
+            for (_, payload, ops) in &found {
                 let mut again = Sink::new();
                 ops.iter().for_each(|op| op.encode(op.family(), &mut again));
                 assert_eq!(again.as_slice(), &payload[8..], "operations have two encodings");
             }
+            !found.is_empty()
         }
-        Err(error) => assert_eq!(error.code(), Code::Malformed, "{error}"),
+        Err(error) => {
+            assert_eq!(error.code(), Code::Malformed, "{error}");
+            false
+        }
     }
 }
 
