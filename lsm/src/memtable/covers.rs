@@ -6,6 +6,7 @@
 use super::{Memtable, MemtableKind, hash::Probe, record::Record};
 use crate::{
     arena::Place,
+    budget::Pool,
     floor::{Floor, Floors},
     key::{Entry, EntryKind, KeyRange, Seqno},
     range_delete::{RANGE_DELETE_BYTES_MAX, RANGE_DELETES_MAX, RangeDeletes},
@@ -98,15 +99,16 @@ impl Memtable {
                 ..Covers::default()
             })
         });
+        self.lease_floors();
         self
     }
 
     /// Empty, in the place of this one.
     pub(crate) fn successor(&self, kind: MemtableKind, seed: u64) -> Self {
-        Memtable {
-            covers: self.covers.as_ref().and_then(|covers| covers.successor()),
-            ..self.like(kind, seed)
-        }
+        let mut successor = self.like(kind, seed);
+        successor.covers = self.covers.as_ref().and_then(|covers| covers.successor());
+        successor.lease_floors();
+        successor
     }
 
     /// [`Memtable::get`] beside range deletes or floors.
@@ -209,10 +211,34 @@ impl Memtable {
         ControlFlow::Break(())
     }
 
+    /// They are few: the memory is taken even where there is none, and the next write that needs some waits for it.
+    fn pay_for_covers(&mut self, bytes: usize) {
+        self.covers_bytes += bytes;
+        self.lease_for_covers(bytes);
+    }
+
+    /// The floors of a family are in its newest memtable, whoever raised them.
+    fn lease_floors(&mut self) {
+        let bytes = self.floors().map_or(0, |floors| floors.bytes());
+        if bytes > 0 {
+            self.lease_for_covers(bytes);
+        }
+    }
+
+    fn lease_for_covers(&mut self, bytes: usize) {
+        if let Some(memory) = &self.memory {
+            let lease = self
+                .covers_lease
+                .get_or_insert_with(|| memory.overdraw(Pool::Write, 0));
+            lease.overdraw(bytes);
+        }
+    }
+
     /// Hides every record of the keys of `range` from now on.
     pub(crate) fn delete_range(&mut self, range: &KeyRange, seqno: Seqno) {
         self.note_seqno(seqno);
-        self.covers_bytes += self.covers.get_or_insert_default().delete_range(range, seqno);
+        let grown = self.covers.get_or_insert_default().delete_range(range, seqno);
+        self.pay_for_covers(grown);
     }
 
     /// Raises a floor; false, and nothing changes, if it does not rise.
@@ -225,7 +251,7 @@ impl Memtable {
         let Some(grown) = covers.raise(partition_prefix, floor)? else {
             return Ok(false);
         };
-        self.covers_bytes += grown;
+        self.pay_for_covers(grown);
         self.note_seqno(seqno);
         Ok(true)
     }

@@ -76,6 +76,8 @@ pub(crate) struct Memtable {
     memory: Option<WriteMemory>,
     /// Bytes they took at most, about: a memtable's bytes never fall while it is active.
     covers_bytes: usize,
+    /// What is paid for them; none until there are some.
+    covers_lease: Option<Lease>,
 }
 
 impl Memtable {
@@ -93,6 +95,7 @@ impl Memtable {
             covers: None,
             memory: None,
             covers_bytes: 0,
+            covers_lease: None,
         }
     }
 
@@ -158,7 +161,8 @@ impl Memtable {
     /// Bytes that it takes of the budget.
     pub(crate) fn paid_bytes(&self) -> usize {
         let tree = self.tree.as_ref().map_or(0, Tree::paid_bytes);
-        self.arena.paid_bytes() + self.index.paid_bytes() + tree
+        let covers = self.covers_lease.as_ref().map_or(0, Lease::bytes);
+        self.arena.paid_bytes() + self.index.paid_bytes() + tree + covers
     }
 
     /// Whether it keeps its keys in order.

@@ -6,6 +6,7 @@ use keybed_env::{ManualClock, Random, SimScheduler, random::Ids};
 use keybed_format::{Code, Result};
 use keybed_lsm::{
     Access, Family, FamilyOptions, MemoryBudget, MemtableKind, Pool, Store, StoreOptions, WriteBatch,
+    budget::POOLS,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -312,4 +313,36 @@ fn pinned_values_outlive_writes_and_keep_no_more_blocks_than_their_quota() -> Re
     drop(pinned);
     assert_eq!(budget.stats().pinned, 0);
     Ok(())
+}
+
+#[test]
+fn range_deletes_and_floors_in_memory_count() -> Result {
+    let budget = MemoryBudget::new(64 << 20);
+    let options = StoreOptions {
+        budget: Some(budget.clone()),
+        memtable_bytes: 16 << 20,
+        ..simulated(disk(), 1)
+    };
+    let mut store = Store::open("/store", options)?;
+    let options = FamilyOptions {
+        partition_prefix: 4,
+        ..FamilyOptions::default()
+    };
+    let family = store.family_with("timers", options)?;
+    store.put(family, b"key", b"value")?;
+    let written = |budget: &MemoryBudget| budget.stats().pools[0].bytes;
+    assert_eq!(POOLS[0], Pool::Write);
+    let before = written(&budget);
+    for number in 0..4_000_u32 {
+        let key = [&number.to_be_bytes()[..], &[7; 100]].concat();
+        store.delete_range(family, &key[..]..=&key[..])?;
+        store.raise_floor(family, &number.to_be_bytes(), b"x")?;
+    }
+    let taken = written(&budget) - before;
+    // Two bounds of some hundred bytes each, besides what a fragment takes.
+    assert!(taken > 4_000 * 200, "{taken} bytes are counted");
+    store.flush()?;
+    store.wait_for_background()?;
+    assert!(written(&budget) < before + taken / 2, "they are given back");
+    store.close()
 }
