@@ -24,7 +24,7 @@
 //! | `overlay`, `indexed_batch` | writes that are not in the store yet; a batch that is read with what lies below it |
 //! | `cursor` | an iterator that borrows nothing and sees one moment |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
-//! | `shared` | what owner and background share |
+//! | `shared`, `install` | what owner and background share; how an edit becomes visible |
 //! | `sync`, `planted` | for tests: locks that permute the steps of threads; mistakes that must be found |
 //! | `shared_store/` | [`SharedStore`]: a store for many threads |
 //! | `transaction` | [`Transaction`]: reads that are checked at the commit |
@@ -52,6 +52,7 @@ mod flush;
 pub mod fuzzing;
 mod indexed_batch;
 mod ingest;
+mod install;
 mod iter;
 mod journal;
 pub mod key;

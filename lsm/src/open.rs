@@ -10,11 +10,12 @@ use crate::{
     budget::MemoryBudget,
     compaction::picker::Wishes,
     family::built_in,
+    install::{Catalogue, floors_of, version_of},
     journal::{self, Journal},
     key::TableId,
     options::{Durability, FamilyOptions, StoreOptions},
     recover,
-    shared::{Catalogue, Shared, SharedFamily, State, floors_of, table_id, table_path, version_of},
+    shared::{Shared, SharedFamily, State, table_id, table_path},
     store::Store,
     table::{TableReader, open_files::OpenFiles},
     version::{
