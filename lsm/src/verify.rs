@@ -15,7 +15,7 @@ use crate::{
 };
 use keybed_env::{Fs, fs::FileLock};
 use keybed_format::{Code, Error, Result};
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io::ErrorKind::NotADirectory, path::Path, sync::Arc};
 
 const LOCK: &str = "LOCK";
 
@@ -54,10 +54,16 @@ fn check_there(fs: &dyn Fs, dir: &Path) -> Result {
     let is_ours = |name: &String| {
         name == manifest::CURRENT || manifest::file_number(name).is_some() || table_id(name).is_some()
     };
-    if files(fs, dir)?.iter().any(is_ours) {
-        return Ok(());
+    let missing = |what| Err(Error::new(Code::NotFound, what).in_file(dir));
+    match files(fs, dir) {
+        Ok(names) if names.iter().any(is_ours) => Ok(()),
+        Ok(_) => missing("there is no store in this directory"),
+        Err(error) if error.code() == Code::NotFound => missing("there is no such directory"),
+        Err(error) if error.io_kind() == Some(NotADirectory) => {
+            Err(Error::invalid("a store is a directory, and this is a file").in_file(dir))
+        }
+        Err(error) => Err(error),
     }
-    Err(Error::new(Code::NotFound, "there is no store in this directory").in_file(dir))
 }
 
 /// The name of the manifest that CURRENT names.

@@ -374,3 +374,31 @@ fn a_store_is_verified_while_its_owner_replaces_everything_in_it() {
     });
     assert_eq!(verify(&*fs, &dir).unwrap().damages.len(), 0);
 }
+
+#[test]
+fn whoever_names_the_wrong_place_is_told_what_is_there() {
+    let place = tempfile::tempdir().unwrap();
+    let fs = StoreOptions::default().fs;
+    let (none, file, other) = (
+        place.path().join("none"),
+        place.path().join("file"),
+        place.path().join("other"),
+    );
+    fs.create(&file).unwrap().append(b"text").unwrap();
+    fs.create_dir_all(&other).unwrap();
+    fs.create(&other.join("x")).unwrap();
+    let said = |dir: &Path| {
+        let looked = [
+            verify(&*fs, dir).map(drop),
+            RepairPlan::make(&*fs, dir, None).map(drop),
+            Store::open_read_only(dir, StoreOptions::default()).map(drop),
+        ];
+        let [verified, planned, opened] = looked.map(|result| result.unwrap_err().to_string());
+        assert_eq!((&verified, &planned), (&planned, &opened));
+        verified
+    };
+    assert!(said(&none).contains("NotFound: there is no such directory"));
+    assert!(said(&file).contains("InvalidArgument: a store is a directory, and this is a file"));
+    assert!(said(&other).contains("NotFound: there is no store in this directory"));
+    assert!(!none.exists() && !other.join("LOCK").exists());
+}
