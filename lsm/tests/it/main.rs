@@ -28,6 +28,7 @@ mod manifest;
 mod model;
 mod mount;
 mod multi_get;
+mod newer;
 mod pins;
 mod pressure;
 mod read_only;
