@@ -101,7 +101,7 @@ pub use floor::Floor;
 pub use indexed_batch::{IndexedBatch, IndexedRange};
 pub use ingest::{IngestOptions, Transfer};
 pub use key::{Entry, EntryKind, KeyRange, Seqno, TableId};
-pub use memtable::MemtableKind;
+pub use memtable::{MemtableKind, PrefixRule};
 pub use merge_operator::{Append, MergeOperator, SumI64, SumU64};
 pub use mount::{Mount, MountFamily, MountRun, MountTable};
 pub use options::{Access, Durability, FamilyOptions, StoreOptions};

@@ -3,7 +3,7 @@
 //! | family | holds | memtable |
 //! |---|---|---|
 //! | `point` | value states | hash |
-//! | `prefix` | list and map states | ordered |
+//! | `prefix` | list and map states | by prefix: group, state and key |
 //! | `window` | every namespace-first state | ordered |
 //! | `timer` | timers | ordered |
 //!

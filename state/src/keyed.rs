@@ -56,7 +56,7 @@ impl KeyedState {
     ) -> Result<Self> {
         let backend: Box<dyn KeyedBackend> = match options.kind {
             BackendKind::Heap => Box::new(HeapBackend::create(options, range)?),
-            BackendKind::Lsm => Box::new(LsmBackend::create(options, range)?),
+            BackendKind::Lsm => Box::new(LsmBackend::create(options, range, &catalogue)?),
         };
         Self::over(backend, range, max_parallelism, catalogue)
     }

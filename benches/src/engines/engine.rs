@@ -130,6 +130,8 @@ pub struct Setup {
     pub ordered: bool,
     /// Keys are taken from the front of queues, each named by so many first bytes; 0 = they are not.
     pub queue_bytes: u8,
+    /// First bytes of a key that its scans ask for; 0 = there are no such.
+    pub prefix_bytes: u16,
     /// Appends are merges where the engine has merge operators.
     pub appends: bool,
 }

@@ -2,8 +2,8 @@
 
 use super::engine::{Add, Each, Engine, Rest, Setup, SharedEngine, added, increment};
 use keybed_lsm::{
-    Access, Append, Family, FamilyOptions, MemoryBudget, MemtableKind, MergeOperator, SharedStore, Store,
-    StoreOptions, Update,
+    Access, Append, Family, FamilyOptions, MemoryBudget, MemtableKind, MergeOperator, PrefixRule,
+    SharedStore, Store, StoreOptions, Update,
 };
 use std::{path::Path, sync::Arc};
 
@@ -62,10 +62,10 @@ impl SharedEngine for Shared {
 impl Keybed {
     pub fn open(dir: &Path, setup: &Setup, access: Access) -> Self {
         let mut store = Store::open(dir, options(setup, access)).expect("keybed opens");
-        let memtable = if setup.ordered {
-            MemtableKind::Ordered
-        } else {
-            MemtableKind::default()
+        let memtable = match (setup.ordered, setup.prefix_bytes) {
+            (false, _) => MemtableKind::default(),
+            (true, 0) => MemtableKind::Ordered,
+            (true, bytes) => MemtableKind::Prefix(PrefixRule { bytes, pieces: 0 }),
         };
         let merge = setup.appends.then(|| Arc::new(Append) as Arc<dyn MergeOperator>);
         let options = FamilyOptions {

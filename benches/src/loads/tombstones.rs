@@ -88,6 +88,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
         budget_bytes: None,
         ordered: true,
         queue_bytes: 0,
+        prefix_bytes: 0,
         appends: false,
     };
     let mut met = true;

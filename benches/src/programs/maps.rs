@@ -13,6 +13,7 @@ pub fn run(bench: &Bench) {
     let maps = (bench.keys / ENTRIES).max(100);
     let mut engine = bench.open(&Setup {
         ordered: true,
+        prefix_bytes: 10,
         ..bench.setup.clone()
     });
     let engine = engine.as_mut();

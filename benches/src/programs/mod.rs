@@ -174,6 +174,7 @@ impl Program {
                 .map(|_| cache_bytes + 2 * memtable_bytes),
             ordered: false,
             queue_bytes: 0,
+            prefix_bytes: 0,
             appends: false,
         }
     }

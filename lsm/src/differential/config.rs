@@ -2,7 +2,7 @@
 
 use super::model::{APPENDS, CHAINS, FAMILIES, PLAIN, SUMS};
 use crate::{
-    Access, Append, Durability, FamilyOptions, MemtableKind, MergeOperator, StoreOptions, SumI64,
+    Access, Append, Durability, FamilyOptions, MemtableKind, MergeOperator, PrefixRule, StoreOptions, SumI64,
     table::Compression,
 };
 use keybed_env::{Fs, ManualClock, Random, SimScheduler, random::Ids};
@@ -67,7 +67,13 @@ impl Config {
     pub fn new(number: u64) -> Config {
         let mut random = Random::from_seed(number ^ 0xC0F1);
         let random = &mut random;
-        let kinds = [MemtableKind::Hash, MemtableKind::Ordered];
+        let by_prefix = |bytes| MemtableKind::Prefix(PrefixRule { bytes, pieces: 0 });
+        let kinds = [
+            MemtableKind::Hash,
+            MemtableKind::Ordered,
+            by_prefix(1),
+            by_prefix(2),
+        ];
         let packings: &[Compression] = if cfg!(feature = "zstd") {
             &[
                 Compression::None,
@@ -129,6 +135,8 @@ impl Config {
             // Only sorted order, then only hashes.
             3 => config.memtables = [MemtableKind::Ordered; FAMILIES],
             4 => config.memtables = [MemtableKind::Hash; FAMILIES],
+            // Only prefixes, in memtables of any size.
+            6..=8 => config.memtables = [by_prefix(number as u16 - 5); FAMILIES],
             _ => {}
         }
         config

@@ -1,6 +1,6 @@
 //! How many moves of sources a scan beside deleted keys costs.
 
-use crate::{Family, FamilyOptions, MemtableKind, Store, StoreOptions};
+use crate::{Family, FamilyOptions, MemtableKind, PrefixRule, Store, StoreOptions};
 use std::cell::Cell;
 
 thread_local! {
@@ -92,7 +92,8 @@ fn deleted_keys_beside_a_prefix_cost_nothing_and_deleted_ranges_a_seek() {
         number += 1;
         place.path().join(number.to_string())
     };
-    for kind in [MemtableKind::Hash, MemtableKind::Ordered] {
+    let by_prefix = MemtableKind::Prefix(PrefixRule { bytes: 1, pieces: 0 });
+    for kind in [MemtableKind::Hash, MemtableKind::Ordered, by_prefix] {
         for flushes in 0..3 {
             let clean = {
                 let (store, family) = store(&fresh(), Way::Clean, kind, flushes);

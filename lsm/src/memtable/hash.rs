@@ -188,6 +188,12 @@ impl HashIndex {
         self.len -= 1;
     }
 
+    /// Shows what every key leads to, in no order.
+    pub(super) fn each(&self, mut show: impl FnMut(Place)) {
+        let taken = self.slots.iter().filter(|&&slot| slot != 0);
+        taken.for_each(|&slot| show(slot as u32));
+    }
+
     fn insert_tag(&mut self, tag: u32, place: Place) {
         let mask = self.slots.len() - 1;
         let mut at = (tag >> self.shift) as usize;

@@ -47,6 +47,8 @@ pub(crate) struct MemtableIter<'a> {
     range_deletes: Option<Arc<RangeDeletes>>,
     sorted_at: usize,
     tree_at: TreeAt,
+    /// What follows upwards in the sorted order, or in the leaf, is not behind the bounds.
+    is_inside: bool,
     /// The current version; 0 behind the last and before the first.
     place: Place,
 }
@@ -62,6 +64,7 @@ impl<'a> MemtableIter<'a> {
             below: Seqno::MAX,
             sorted_at: 0,
             tree_at: TreeAt::default(),
+            is_inside: false,
             place: 0,
         };
         iter.seek(&[]);
@@ -79,6 +82,7 @@ impl<'a> MemtableIter<'a> {
             below,
             sorted_at: 0,
             tree_at: TreeAt::default(),
+            is_inside: false,
             place: 0,
         }
     }
@@ -117,18 +121,27 @@ impl<'a> MemtableIter<'a> {
     #[inline]
     fn step(&mut self, down: bool) {
         let mut at = self.tree_at;
-        match &self.memtable().tree {
-            Some(tree) if down => tree.retreat(&mut at),
-            Some(tree) => tree.advance(&mut at),
+        match (&self.order, &self.memtable().tree) {
+            (Order::Tree, Some(tree)) if down => tree.retreat(&mut at),
+            (Order::Tree, Some(tree)) => tree.advance(&mut at),
             // Before the first is behind all.
-            None if down => self.sorted_at = self.sorted_at.wrapping_sub(1),
-            None => self.sorted_at += 1,
+            _ if down => self.sorted_at = self.sorted_at.wrapping_sub(1),
+            _ => self.sorted_at += 1,
         }
         self.tree_at = at;
     }
 
+    /// Whether the last of these records, which are in order, is not behind the bounds.
+    fn is_last_inside(&self, places: &[Place]) -> bool {
+        let end = self.bounds.as_ref().and_then(|bounds| bounds.end.as_deref());
+        match (end, places.last()) {
+            (Some(end), Some(&last)) => key::less(self.record(last).key(), end),
+            _ => true,
+        }
+    }
+
     /// Reads ahead a few records behind the position that a search found.
-    fn look_around(&self) {
+    fn look_around(&mut self) {
         let memtable = self.memtable();
         let found = match (&self.order, &memtable.tree) {
             (Order::Sorted(places), _) => places.get(self.sorted_at..).unwrap_or_default(),
@@ -136,11 +149,12 @@ impl<'a> MemtableIter<'a> {
             (Order::Tree, None) => &[],
         };
         memtable.touch(&found[..found.len().min(AHEAD / 2)]);
+        self.is_inside = self.is_last_inside(found);
     }
 
     /// Reads ahead what the next steps upwards will meet: the records of neighbours lie anywhere in the arena.
     #[inline]
-    fn look_ahead(&self) {
+    fn look_ahead(&mut self) {
         let memtable = self.memtable();
         match (&self.order, &memtable.tree) {
             (Order::Sorted(places), _) if self.sorted_at.is_multiple_of(AHEAD) => {
@@ -150,6 +164,7 @@ impl<'a> MemtableIter<'a> {
             (Order::Tree, Some(tree)) => {
                 if let Some(leaf) = tree.entered_leaf(self.tree_at) {
                     memtable.touch(leaf);
+                    self.is_inside = self.is_last_inside(leaf);
                 }
             }
             _ => {}
@@ -161,7 +176,9 @@ impl<'a> MemtableIter<'a> {
     fn settle(&mut self, down: bool) {
         self.place = 0;
         while let Some(place) = self.listed() {
-            if let Some(bounds) = &self.bounds {
+            if let Some(bounds) = &self.bounds
+                && (down || !self.is_inside)
+            {
                 let key = self.record(place).key();
                 let is_over = match &bounds.end {
                     _ if down => key::less(key, &bounds.start),
@@ -186,7 +203,11 @@ impl<'a> MemtableIter<'a> {
         match (&self.order, &memtable.tree) {
             (Order::Sorted(places), _) => {
                 let is_before = |&place: &Place| key::less(Record::at(&memtable.arena, place).key(), key);
-                self.sorted_at = places.partition_point(is_before);
+                // An order of a range is looked up from its start more often than not.
+                self.sorted_at = match places.first() {
+                    Some(first) if is_before(first) => places.partition_point(is_before),
+                    _ => 0,
+                };
             }
             (Order::Tree, Some(tree)) => self.tree_at = tree.seek(&memtable.arena, key),
             (Order::Tree, None) => {}

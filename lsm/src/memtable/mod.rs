@@ -17,6 +17,7 @@ mod kept;
 mod node;
 mod order;
 mod ordered;
+mod prefix;
 mod record;
 mod sealed;
 
@@ -24,7 +25,9 @@ pub(crate) use covers::Covers;
 pub(crate) use hash::Probe;
 pub(crate) use iter::{Held, MemtableIter};
 pub(crate) use kept::Watch;
+pub use order::MemtableKind;
 pub(crate) use order::{Active, Order};
+pub use prefix::PrefixRule;
 pub(crate) use sealed::Sealed;
 
 use crate::{
@@ -35,21 +38,10 @@ use crate::{
 use hash::HashIndex;
 use kept::Kept;
 use ordered::Tree;
+use prefix::Groups;
 use record::{Head, Record};
 use std::hint::black_box;
 use std::sync::Arc;
-
-/// How a memtable keeps the order of its keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MemtableKind {
-    /// By hash alone; sorted at flush. A scan sorts first and keeps the order until a key is added. For families
-    /// that are read and written by key.
-    #[default]
-    Hash,
-    /// By hash, and in order in a B+tree: insertions cost more, scans sort nothing. For families that are scanned
-    /// while they are written.
-    Ordered,
-}
 
 /// What a separator of usual keys takes in the arena. Many keys need less than one for eight.
 const SEPARATOR_BYTES: usize = 128;
@@ -62,7 +54,10 @@ pub(crate) const CHAIN_MAX: u8 = 32;
 pub(crate) struct Memtable {
     arena: Arena,
     index: HashIndex,
+    /// Ordered: all keys. Prefix: those of large groups.
     tree: Option<Tree>,
+    /// Prefix: the keys of small groups.
+    groups: Option<Box<Groups>>,
     /// Rises when a key is added or moves, so a sorted order can tell whether it still holds.
     layout: u64,
     seqno_min: Seqno,
@@ -86,7 +81,11 @@ impl Memtable {
         Memtable {
             arena: Arena::default(),
             index: HashIndex::new(seed),
-            tree: (kind == MemtableKind::Ordered).then(Tree::new),
+            tree: (kind != MemtableKind::Hash).then(Tree::new),
+            groups: match kind {
+                MemtableKind::Prefix(rule) => Some(Box::new(Groups::new(rule, seed))),
+                _ => None,
+            },
             layout: 0,
             seqno_min: Seqno::MAX,
             seqno_max: 0,
@@ -107,13 +106,22 @@ impl Memtable {
         if let Some(tree) = &mut memtable.tree {
             tree.pay_from(memory.allotment());
         }
+        if let Some(groups) = &mut memtable.groups {
+            groups.pay_from((memory.allotment(), memory.allotment()));
+        }
         memtable.memory = Some(memory.clone());
         memtable
     }
 
+    /// Whether its tree holds all keys.
+    #[inline]
+    fn is_in_order(&self) -> bool {
+        self.tree.is_some() && self.groups.is_none()
+    }
+
     /// Pays for an order of so many bytes per key; none where there is nothing to sort or to pay from.
     fn lease_for_order(&self, bytes: usize) -> Option<Lease> {
-        let memory = self.memory.as_ref().filter(|_| self.tree.is_none())?;
+        let memory = self.memory.as_ref().filter(|_| !self.is_in_order())?;
         Some(memory.overdraw(Pool::Iterator, bytes * self.len()))
     }
 
@@ -143,6 +151,7 @@ impl Memtable {
         self.arena.has_room(bytes + self.separator_bytes(keys))
             && self.index.has_room(keys)
             && self.tree.as_ref().is_none_or(|tree| tree.has_room(keys))
+            && self.groups.as_ref().is_none_or(|groups| groups.has_room(keys))
     }
 
     /// Pays for what `keys` records of `bytes` together may need; false if the memory is not there.
@@ -150,6 +159,7 @@ impl Memtable {
         self.arena.prepare(bytes + self.separator_bytes(keys))
             && self.index.prepare(keys)
             && self.tree.as_mut().is_none_or(|tree| tree.prepare(keys))
+            && self.groups.as_mut().is_none_or(|groups| groups.prepare(keys))
     }
 
     /// Bytes of the records that the order needs for so many keys more, about.
@@ -161,8 +171,9 @@ impl Memtable {
     /// Bytes that it takes of the budget.
     pub(crate) fn paid_bytes(&self) -> usize {
         let tree = self.tree.as_ref().map_or(0, Tree::paid_bytes);
+        let groups = self.groups.as_ref().map_or(0, |groups| groups.paid_bytes());
         let covers = self.covers_lease.as_ref().map_or(0, Lease::bytes);
-        self.arena.paid_bytes() + self.index.paid_bytes() + tree + covers
+        self.arena.paid_bytes() + self.index.paid_bytes() + tree + groups + covers
     }
 
     /// Whether it keeps its keys in order.
@@ -185,7 +196,9 @@ impl Memtable {
     /// Bytes in use.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        self.arena.used() + self.index.bytes() + self.tree.as_ref().map_or(0, Tree::bytes) + self.covers_bytes
+        let tree = self.tree.as_ref().map_or(0, Tree::bytes);
+        let groups = self.groups.as_ref().map_or(0, |groups| groups.bytes());
+        self.arena.used() + self.index.bytes() + tree + groups + self.covers_bytes
     }
 
     /// Whether it must be sealed although its bytes are within the budget.
@@ -194,6 +207,7 @@ impl Memtable {
         self.index.is_crowded()
             || self.arena.is_full()
             || self.covers.as_ref().is_some_and(|covers| covers.is_crowded())
+            || self.groups.as_ref().is_some_and(|groups| groups.is_crowded())
     }
 
     /// Smallest and largest seqno written; meaningless while empty.
@@ -344,8 +358,10 @@ impl Memtable {
                 let place = record::push(&mut self.arena, key, value, head);
                 self.index.insert(slot, tag, place);
                 self.layout += 1;
-                if let Some(tree) = &mut self.tree {
-                    tree.insert(&mut self.arena, place);
+                match (&mut self.tree, &mut self.groups) {
+                    (None, _) => {}
+                    (Some(tree), None) => tree.insert(&mut self.arena, place),
+                    (Some(tree), Some(groups)) => groups.insert(&mut self.arena, tree, place),
                 }
             }
         }
@@ -358,7 +374,11 @@ impl Memtable {
         match (probe, &mut self.tree) {
             (Probe::Vacant { .. }, _) => {}
             (Probe::Found { slot, place }, Some(tree)) if !is_seen(&self.kept, &self.arena, place) => {
-                tree.remove(&mut self.arena, key);
+                match &mut self.groups {
+                    None => tree.remove(&mut self.arena, key),
+                    Some(groups) => groups.remove(&mut self.arena, tree, key),
+                }
+                self.layout += 1;
                 self.index.remove(slot);
                 free_all(&mut self.arena, place);
             }
@@ -444,8 +464,10 @@ impl Memtable {
         record::cover(&mut self.arena, old);
         self.index.replace(slot, place);
         self.layout += 1;
-        if let Some(tree) = &mut self.tree {
-            tree.replace(&self.arena, place);
+        match (&mut self.tree, &mut self.groups) {
+            (None, _) => {}
+            (Some(tree), None) => tree.replace(&self.arena, place),
+            (Some(tree), Some(groups)) => groups.replace(&self.arena, tree, place),
         }
     }
 }

@@ -5,13 +5,29 @@
 //! For a range of a large memtable only the keys inside are collected and sorted: one walk over the records instead of
 //! a sort of all. Who does that often, while no key is added, has the whole order sorted once.
 
-use super::{Memtable, record::Record};
+use super::{Memtable, PrefixRule, record::Record};
 use crate::{
     arena::Place,
     key::{self, KeyRange, order_prefix},
     sync::Mutex,
 };
 use std::sync::Arc;
+
+/// How a memtable keeps the order of its keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemtableKind {
+    /// By hash alone; sorted at flush. A scan sorts first and keeps the order until a key is added. For families
+    /// that are read and written by key.
+    #[default]
+    Hash,
+    /// By hash, and in order in a B+tree: insertions cost more, scans sort nothing. For families that are scanned
+    /// while they are written.
+    Ordered,
+    /// By hash, and in order among the keys that share a prefix: insertions cost less than in order of all, a scan
+    /// within one prefix sorts nothing. Other scans sort the prefixes first and keep the order until a key is added.
+    /// For families whose scans ask for one prefix each.
+    Prefix(PrefixRule),
+}
 
 /// A memtable's places in the order of their keys.
 #[derive(Clone, Debug)]
@@ -58,8 +74,11 @@ impl Active {
 
     /// The order of its keys now, of those inside of `range` at least.
     pub(crate) fn order_in(&self, range: &KeyRange) -> Order {
-        if self.memtable.tree.is_some() {
+        if self.memtable.is_in_order() {
             return Order::Tree;
+        }
+        if let Some(order) = self.memtable.order_of_group(range) {
+            return order;
         }
         let mut known = self.known.lock();
         if known.layout != self.memtable.layout {
@@ -97,7 +116,10 @@ impl Memtable {
 
     /// Places of the current records, sorted by key.
     pub(super) fn sort(&self) -> Arc<[Place]> {
-        self.collect(Vec::with_capacity(self.len()), |_| true)
+        match (&self.groups, &self.tree) {
+            (Some(groups), Some(tree)) => self.sort_groups(groups, tree),
+            _ => self.collect(Vec::with_capacity(self.len()), |_| true),
+        }
     }
 
     /// Places of the current records inside of `range`, sorted by key.
@@ -122,7 +144,7 @@ impl Memtable {
 
     /// Sorts keys that agree before byte `at`, given their word there: first by that word, then each group of equal
     /// words by what follows.
-    fn sort_words(&self, words: &mut [(u64, Place)], at: usize) {
+    pub(super) fn sort_words(&self, words: &mut [(u64, Place)], at: usize) {
         words.sort_unstable_by_key(|(word, _)| *word);
         let mut rest = words;
         while let Some((first, _)) = rest.first() {
@@ -156,7 +178,7 @@ impl Memtable {
 
     /// The order of a memtable that takes no writes any more.
     pub(super) fn final_order(&self) -> Order {
-        if self.tree.is_some() {
+        if self.is_in_order() {
             Order::Tree
         } else {
             Order::Sorted(self.sort())

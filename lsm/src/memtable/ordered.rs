@@ -292,8 +292,7 @@ impl Tree {
     }
 
     /// The first position.
-    #[cfg(test)]
-    fn first(&self) -> TreeAt {
+    pub(super) fn first(&self) -> TreeAt {
         let mut node = self.root;
         while let Some(&child) = self.nodes[node as usize].children.first() {
             node = child;

@@ -141,6 +141,9 @@ impl Sealed {
 
     /// The order of its keys inside of `range`. Sorts nothing else unless somebody sorted everything already.
     pub(crate) fn order_in(&self, range: &KeyRange) -> Order {
+        if let Some(order) = self.memtable.order_of_group(range) {
+            return order;
+        }
         match self.order.get() {
             Some((order, _)) => order.clone(),
             None if self.memtable.is_selective(range) => Order::Sorted(self.memtable.select(range)),

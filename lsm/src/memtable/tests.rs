@@ -7,7 +7,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 #[test]
 fn a_memtable_of_either_flavour_is_a_map() {
-    for (seed, kind) in (0..6).flat_map(|seed| [(seed, MemtableKind::Hash), (seed, MemtableKind::Ordered)]) {
+    // Groups of a few keys, of 256, and of all: what does not fit a group moves to the tree.
+    let by_prefix = [2, 1, 0].map(|bytes| MemtableKind::Prefix(PrefixRule { bytes, pieces: 0 }));
+    let kinds = [MemtableKind::Hash, MemtableKind::Ordered]
+        .into_iter()
+        .chain(by_prefix);
+    for (seed, kind) in (0..6).flat_map(|seed| kinds.clone().map(move |kind| (seed, kind))) {
         let mut random = Random::from_seed(seed);
         let mut active = Active::new(Memtable::new(kind, random.u64()));
         let mut model: BTreeMap<Vec<u8>, (EntryKind, Vec<u8>)> = BTreeMap::new();
@@ -196,7 +201,15 @@ fn a_range_of_a_large_memtable_is_selected() {
 
 #[test]
 fn what_comes_and_goes_takes_no_memory() {
-    let mut memtable = Memtable::new(MemtableKind::Ordered, 7);
+    // Of a prefix each, many to a prefix, and all of one.
+    let by_prefix = [8, 7, 0].map(|bytes| MemtableKind::Prefix(PrefixRule { bytes, pieces: 0 }));
+    for kind in [MemtableKind::Ordered].into_iter().chain(by_prefix) {
+        comes_and_goes(kind);
+    }
+}
+
+fn comes_and_goes(kind: MemtableKind) {
+    let mut memtable = Memtable::new(kind, 7);
     let mut most = 0;
     for n in 0..20_000_u64 {
         let (new, old) = (n.to_be_bytes(), n.wrapping_sub(300).to_be_bytes());
@@ -204,6 +217,7 @@ fn what_comes_and_goes_takes_no_memory() {
         memtable.write(probe, &new, 2 * n, EntryKind::Put, &[1; 20]);
         let probe = memtable.find(&old, key::hash(&old));
         memtable.remove(probe, &old, 2 * n + 1);
+        // Groups of 256 have been in the tree, and gone, by then.
         if n == 1000 {
             most = memtable.bytes();
         }
@@ -214,7 +228,14 @@ fn what_comes_and_goes_takes_no_memory() {
 
 #[test]
 fn what_a_cursor_sees_is_not_removed_while_it_lives() {
-    let mut active = Active::new(Memtable::new(MemtableKind::Ordered, 7));
+    let by_prefix = MemtableKind::Prefix(PrefixRule { bytes: 1, pieces: 0 });
+    for kind in [MemtableKind::Ordered, by_prefix] {
+        is_not_removed_while_it_lives(kind);
+    }
+}
+
+fn is_not_removed_while_it_lives(kind: MemtableKind) {
+    let mut active = Active::new(Memtable::new(kind, 7));
     let write = |active: &mut Active, key: &[u8], seqno: u64, kind: Option<EntryKind>| {
         let probe = active.memtable.find(key, key::hash(key));
         match kind {
@@ -252,4 +273,76 @@ fn what_a_cursor_sees_is_not_removed_while_it_lives() {
     write(&mut active, b"a", 8, None);
     write(&mut active, b"b", 9, None);
     assert_eq!((seen(&active, 10), active.memtable.len()), (vec![], 0));
+}
+
+#[test]
+fn ranges_of_groups_are_those_of_a_map() {
+    for seed in 0..30 {
+        let mut random = Random::from_seed(seed);
+        let rule = PrefixRule {
+            bytes: random.below(3) as u16,
+            pieces: random.below(3) as u8,
+        };
+        let mut active = Active::new(Memtable::new(MemtableKind::Prefix(rule), random.u64()));
+        let mut model = BTreeMap::new();
+        let letters = 2 + random.below(2);
+        let key = |random: &mut Random| -> Vec<u8> {
+            // `00 01` often: keys of many pieces, and of fewer than the prefix has.
+            let length = random.below(8);
+            (0..length).map(|_| random.below(letters) as u8).collect()
+        };
+        for seqno in 0..800_u64 {
+            let mut key = key(&mut random);
+            if random.one_in(3) {
+                // Alike behind the words of a group.
+                key.extend(vec![1; random.index(20)]);
+            }
+            let value = vec![1; random.index(30)];
+            let probe = active.memtable.find(&key, key::hash(&key));
+            if random.below(4) == 0 {
+                active.memtable.remove(probe, &key, seqno);
+                model.remove(&key);
+            } else {
+                active.memtable.write(probe, &key, seqno, EntryKind::Put, &value);
+                model.insert(key, value);
+            }
+        }
+        for round in 0..400 {
+            let range = match round % 4 {
+                0 => KeyRange::prefix(&key(&mut random)),
+                1 => KeyRange {
+                    start: key(&mut random),
+                    end: None,
+                },
+                _ => {
+                    let prefix = KeyRange::prefix(&key(&mut random));
+                    let mut start = prefix.start.clone();
+                    start.extend(key(&mut random));
+                    KeyRange { start, ..prefix }
+                }
+            };
+            if range.is_empty() {
+                continue;
+            }
+            let order = active.order_in(&range);
+            let bounds = Arc::new(range);
+            let mut iter = MemtableIter::within(Held::Borrowed(&active.memtable), order, &bounds, u64::MAX);
+            let inside = model.iter().filter(|(key, _)| bounds.contains(key));
+            let expected: Vec<_> = inside.map(|(k, v)| (k.as_slice(), v.as_slice())).collect();
+            iter.seek(&[]);
+            for &(key, value) in &expected {
+                assert!(iter.is_valid(), "seed {seed}: {key:?} of {bounds:?} is missing");
+                assert_eq!((iter.key(), iter.entry().value), (key, value), "seed {seed}");
+                iter.next_key();
+            }
+            assert!(!iter.is_valid(), "seed {seed}: {bounds:?}");
+            iter.seek_before(None);
+            for &(key, _) in expected.iter().rev() {
+                assert!(iter.is_valid(), "seed {seed}: {key:?} of {bounds:?} is missing");
+                assert_eq!(iter.key(), key, "seed {seed}");
+                iter.prev_key();
+            }
+            assert!(!iter.is_valid(), "seed {seed}: {bounds:?}");
+        }
+    }
 }

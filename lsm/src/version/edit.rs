@@ -24,7 +24,7 @@
 use crate::{
     floor::Floor,
     key::{KEY_BYTES_MAX, KeyRange, SEQNO_MAX, Seqno, TableId},
-    memtable::MemtableKind,
+    memtable::{MemtableKind, PrefixRule},
     table::{TableFacts, inside},
 };
 use keybed_format::{Cursor, Result, Sink};
@@ -199,11 +199,12 @@ fn encode_change(out: &mut Sink, change: &Change) {
             if let Some(merge) = &family.merge {
                 out.text(merge);
             }
-            let memtable = match family.memtable {
-                MemtableKind::Hash => 0,
-                MemtableKind::Ordered => 1,
+            match family.memtable {
+                MemtableKind::Hash => out.u8(0),
+                MemtableKind::Ordered => out.u8(1),
+                MemtableKind::Prefix(rule) => out.u8(2).u16(rule.bytes).u8(rule.pieces),
             };
-            out.u8(memtable).u8(family.partition_prefix).u8(family.cut_prefix);
+            out.u8(family.partition_prefix).u8(family.cut_prefix);
             out.u16(family.prefix_bytes).bool(family.bottom_filter);
         }
         Change::DropFamily(family) => {
@@ -280,6 +281,10 @@ fn decode_change(c: &mut Cursor<'_>) -> Result<Change> {
             memtable: match c.u8()? {
                 0 => MemtableKind::Hash,
                 1 => MemtableKind::Ordered,
+                2 => MemtableKind::Prefix(PrefixRule {
+                    bytes: c.u16()?,
+                    pieces: c.u8()?,
+                }),
                 other => return Err(c.malformed("a memtable's kind is not known").with("found", other)),
             },
             partition_prefix: prefix(c)?,

@@ -3,7 +3,9 @@
 
 use crate::support::{Chain, Map, disk, scale, simulated};
 use keybed_env::Random;
-use keybed_lsm::{Append, Cursor, Family, FamilyOptions, MemtableKind, MergeOperator, Store, Update};
+use keybed_lsm::{
+    Append, Cursor, Family, FamilyOptions, MemtableKind, MergeOperator, PrefixRule, Store, Update,
+};
 use std::{ops::Bound, path::Path, sync::Arc};
 
 /// A cursor, the entries it must see, and where it stands: 0 = before the first, n + 1 = behind the last.
@@ -96,11 +98,9 @@ fn options(number: usize) -> FamilyOptions {
         1 => Some(Arc::new(Append)),
         _ => Some(Arc::new(Chain)),
     };
-    let memtable = if number < 3 {
-        MemtableKind::Hash
-    } else {
-        MemtableKind::Ordered
-    };
+    let by_prefix = MemtableKind::Prefix(PrefixRule { bytes: 1, pieces: 0 });
+    let kinds = [MemtableKind::Hash, MemtableKind::Ordered, by_prefix];
+    let memtable = kinds[(number + number / 3) % 3];
     FamilyOptions {
         merge,
         memtable,
@@ -261,7 +261,8 @@ fn a_cursor_sees_the_moment_it_was_made() {
 
 #[test]
 fn a_key_that_no_cursor_sees_is_overwritten_in_place() {
-    for memtable in [MemtableKind::Hash, MemtableKind::Ordered] {
+    let by_prefix = MemtableKind::Prefix(PrefixRule { bytes: 1, pieces: 0 });
+    for memtable in [MemtableKind::Hash, MemtableKind::Ordered, by_prefix] {
         let mut store = Store::open(Path::new("store"), simulated(disk(), 1)).unwrap();
         let options = FamilyOptions {
             memtable,

@@ -3,7 +3,9 @@
 
 use crate::support::{Chain, Map, disk, pinned_content, simulated, tiny};
 use keybed_env::Random;
-use keybed_lsm::{Append, Family, FamilyOptions, MemtableKind, Store, StoreOptions, SumI64, Update, View};
+use keybed_lsm::{
+    Append, Family, FamilyOptions, MemtableKind, PrefixRule, Store, StoreOptions, SumI64, Update, View,
+};
 use std::{
     ops::{Bound, RangeBounds},
     path::Path,
@@ -19,11 +21,8 @@ fn options(number: usize) -> FamilyOptions {
         3 => Some(Arc::new(SumI64)),
         _ => Some(Arc::new(Chain)),
     };
-    let memtable = if number.is_multiple_of(2) {
-        MemtableKind::Hash
-    } else {
-        MemtableKind::Ordered
-    };
+    let by_prefix = MemtableKind::Prefix(PrefixRule { bytes: 1, pieces: 0 });
+    let memtable = [MemtableKind::Hash, MemtableKind::Ordered, by_prefix][number % 3];
     FamilyOptions {
         merge,
         memtable,

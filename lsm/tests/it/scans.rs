@@ -6,7 +6,7 @@ use keybed_env::{
     CountFs, Fs, Random,
     fs::{Fault, FaultFs, FaultPlan, FsOp},
 };
-use keybed_lsm::{Access, Family, FamilyOptions, MemtableKind, Range, Store, StoreOptions};
+use keybed_lsm::{Access, Family, FamilyOptions, MemtableKind, PrefixRule, Range, Store, StoreOptions};
 use std::{ops::Bound, path::Path, sync::Arc};
 
 const KEYS: u64 = 2_000;
@@ -179,7 +179,12 @@ fn a_scan_that_meets_an_error_is_over() {
 
 #[test]
 fn prefixes_of_highest_bytes_and_every_kind_of_bound() {
-    for (seed, memtable) in [(1, MemtableKind::Hash), (2, MemtableKind::Ordered)] {
+    let by_prefix = MemtableKind::Prefix(PrefixRule { bytes: 1, pieces: 0 });
+    for (seed, memtable) in [
+        (1, MemtableKind::Hash),
+        (2, MemtableKind::Ordered),
+        (3, by_prefix),
+    ] {
         let mut random = Random::from_seed(seed);
         let mut store = Store::open(Path::new("s"), simulated(disk(), seed)).unwrap();
         let options = FamilyOptions {

@@ -3,7 +3,7 @@
 use crate::support::{Map, disk, scale, simulated, tiny};
 use keybed_env::Random;
 use keybed_format::Code;
-use keybed_lsm::{Append, Family, FamilyOptions, MemtableKind, Store, View};
+use keybed_lsm::{Append, Family, FamilyOptions, MemtableKind, PrefixRule, Store, View};
 use std::{path::Path, sync::Arc};
 
 fn content(view: &View, family: Family) -> Map {
@@ -109,7 +109,8 @@ fn views_stay_as_they_were_while_they_are_re_based() {
     for seed in 0..scale(8) {
         let mut random = Random::from_seed(seed);
         let mut store = Store::open(Path::new("s"), simulated(disk(), seed)).unwrap();
-        let kind = [MemtableKind::Hash, MemtableKind::Ordered][(seed % 2) as usize];
+        let by_prefix = MemtableKind::Prefix(PrefixRule { bytes: 1, pieces: 0 });
+        let kind = [MemtableKind::Hash, MemtableKind::Ordered, by_prefix][(seed % 3) as usize];
         let family = store.family_with("f", options(kind)).unwrap();
         let mut model = Map::new();
         let mut views: Vec<(View, Map)> = Vec::new();

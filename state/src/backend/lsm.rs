@@ -7,6 +7,7 @@ use super::{
     BackendOptions, BackendStats, Captured, Change, Changer, EntryScan, KeyedBackend, Restored, ScanEntry,
     ledger::Ledger,
     lsm_snapshot::{CapturedStore, Held},
+    prefix::prefix_of_keys,
     seqno_too_low, work_dir,
 };
 use crate::{
@@ -19,9 +20,9 @@ use crate::{
 use keybed_format::{Result, Sink};
 use keybed_lsm::{
     BOTTOM, Durability, Family, FamilyOptions, KeyRange, MemtableKind, Mount, MountFamily, MountRun,
-    MountTable, Range, Store, StoreOptions, TableId, Update,
+    MountTable, PrefixRule, Range, Store, StoreOptions, TableId, Update,
 };
-use keybed_snapshot::{CheckpointId, KeyGroupRange, OpenFiles, RunHandle, SnapshotRequest};
+use keybed_snapshot::{CheckpointId, KeyGroupRange, OpenFiles, RunHandle, SnapshotRequest, StateCatalogue};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -40,18 +41,24 @@ pub struct LsmBackend {
     /// By [`StateFamily`]; created by the first write.
     families: [Option<Family>; 4],
     pub(super) ledger: Ledger<Held>,
+    /// What entries of one list or map have in common.
+    prefix: PrefixRule,
     scratch: Sink,
 }
 
 impl LsmBackend {
-    /// An empty backend for these key groups. Its work directory is wiped.
+    /// An empty backend for these key groups and states. Its work directory is wiped.
     ///
     /// # Errors
     /// `Locked` if another store lives there; those of the file system.
-    pub(crate) fn create(options: BackendOptions, range: KeyGroupRange) -> Result<Self> {
+    pub(crate) fn create(
+        options: BackendOptions,
+        range: KeyGroupRange,
+        catalogue: &StateCatalogue,
+    ) -> Result<Self> {
         work_dir::wipe(&*options.fs, &options.dir)?;
         let store = Store::open(&options.dir, store_options(&options))?;
-        Ok(Self::over(store, options, range, None))
+        Ok(Self::over(store, options, range, prefix_of_keys(catalogue), None))
     }
 
     /// The backend that the runs of a snapshot describe. Its work directory is wiped.
@@ -69,12 +76,13 @@ impl LsmBackend {
         fetch(&options, runs, files)?;
         let ingested = ingest(&mut options, content.catalogue, content.canonical, files)?;
         let mut families = Vec::new();
+        let prefix = prefix_of_keys(content.catalogue);
         for ((family, runs), tables) in StateFamily::ALL.into_iter().zip(&runs.families).zip(ingested) {
             let mut runs: Vec<_> = runs.iter().map(|run| mount_run(run, &options.dir)).collect();
             // No key is in both, so any place will do.
             runs.extend((!tables.is_empty()).then_some(MountRun { tier: BOTTOM, tables }));
             if !runs.is_empty() {
-                let (name, options) = (family.name().into(), family_options(family));
+                let (name, options) = (family.name().into(), family_options(family, prefix));
                 families.push((
                     family,
                     MountFamily {
@@ -100,14 +108,20 @@ impl LsmBackend {
                 .map(|table| (table.file.content, table.file.clone()))
                 .collect::<BTreeMap<_, _>>()
         });
-        let mut backend = Self::over(store, options, range, held);
+        let mut backend = Self::over(store, options, range, prefix, held);
         for family in mounted {
             backend.family_mut(family)?;
         }
         Ok(backend)
     }
 
-    fn over(store: Store, options: BackendOptions, range: KeyGroupRange, held: Option<Held>) -> Self {
+    fn over(
+        store: Store,
+        options: BackendOptions,
+        range: KeyGroupRange,
+        prefix: PrefixRule,
+        held: Option<Held>,
+    ) -> Self {
         let (families, scratch) = ([None; 4], Sink::new());
         LsmBackend {
             store,
@@ -115,6 +129,7 @@ impl LsmBackend {
             range,
             families,
             ledger: Ledger::new(held),
+            prefix,
             scratch,
         }
     }
@@ -129,7 +144,9 @@ impl LsmBackend {
         if let Some(token) = self.families[family.index()] {
             return Ok(token);
         }
-        let token = self.store.family_with(family.name(), family_options(family))?;
+        let token = self
+            .store
+            .family_with(family.name(), family_options(family, self.prefix))?;
         self.families[family.index()] = Some(token);
         Ok(token)
     }
@@ -149,11 +166,12 @@ fn store_options(options: &BackendOptions) -> StoreOptions {
     store
 }
 
-fn family_options(family: StateFamily) -> FamilyOptions {
+fn family_options(family: StateFamily, prefix: PrefixRule) -> FamilyOptions {
     FamilyOptions {
         memtable: match family {
             StateFamily::Point => MemtableKind::Hash,
-            StateFamily::Prefix | StateFamily::Window | StateFamily::Timer => MemtableKind::Ordered,
+            StateFamily::Prefix => MemtableKind::Prefix(prefix),
+            StateFamily::Window | StateFamily::Timer => MemtableKind::Ordered,
         },
         partition_prefix: PREFIX_BYTES as u8,
         cut_prefix: CUT_PREFIX,

@@ -20,6 +20,7 @@ mod ledger;
 mod lsm;
 mod lsm_snapshot;
 mod options;
+mod prefix;
 mod run_writer;
 mod work_dir;
 
