@@ -152,7 +152,9 @@ impl StoreOptions {
                     .expected_found(format_args!("{min} to {max}"), value));
             }
         }
-        Ok(())
+        // Now: later they would fail in the background, flush after flush.
+        self.upper_compression.check()?;
+        self.bottom_compression.check()
     }
 }
 

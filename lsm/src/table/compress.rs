@@ -38,23 +38,36 @@ impl std::fmt::Debug for Compressor {
     }
 }
 
+impl Compression {
+    /// Refuses what this build cannot write.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub(crate) fn check(self) -> Result {
+        match self {
+            Compression::Zstd(_) if !cfg!(feature = "zstd") => Err(Error::invalid(
+                "zstd compression needs the feature `zstd`, which this build lacks",
+            )),
+            Compression::Zstd(level) if !(-7..=22).contains(&level) => {
+                Err(Error::invalid("the zstd level is out of its bounds").expected_found("-7 to 22", level))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Compressor {
     pub(crate) fn new(compression: Compression) -> Result<Compressor> {
+        compression.check()?;
         match compression {
             Compression::None => Ok(Compressor::None),
             Compression::Lz4 => Ok(Compressor::Lz4(Vec::new())),
             #[cfg(feature = "zstd")]
-            Compression::Zstd(level @ -7..=22) => zstd::bulk::Compressor::new(level)
+            Compression::Zstd(level) => zstd::bulk::Compressor::new(level)
                 .map(|zstd| Compressor::Zstd(zstd, Vec::new()))
                 .map_err(|e| Error::invalid(format!("zstd refuses level {level}: {e}"))),
-            #[cfg(feature = "zstd")]
-            Compression::Zstd(level) => {
-                Err(Error::invalid("the zstd level is out of its bounds").expected_found("-7 to 22", level))
-            }
             #[cfg(not(feature = "zstd"))]
-            Compression::Zstd(_) => Err(Error::invalid(
-                "zstd compression needs the feature `zstd`, which this build lacks",
-            )),
+            Compression::Zstd(_) => Ok(Compressor::None),
         }
     }
 

@@ -4,6 +4,7 @@ mod background;
 mod batches;
 mod budget;
 mod churn;
+mod compression;
 mod corruption;
 mod crash;
 mod cursors;
