@@ -268,7 +268,16 @@ impl Store {
                 let (kind, value) = match step {
                     _ if merges => (EntryKind::Merge, more),
                     Step::Extend { .. } | Step::Chain { .. } => {
-                        self.log_append(family, key, more)?;
+                        let owned = &self.families[family.0 as usize];
+                        match probe {
+                            // The program may not have named the operator yet when the log is replayed: what it folded
+                            // lies in operands then, to which nothing can be appended.
+                            Probe::Found { place, .. } if owned.options.merge.is_some() && !owned.appends => {
+                                let whole = [owned.active.memtable.newest(place).value, more].concat();
+                                self.log_write(family, key, EntryKind::Put, &whole)?;
+                            }
+                            _ => self.log_append(family, key, more)?,
+                        }
                         self.add_by(family, probe, key, step, more, &out);
                         return Ok(());
                     }

@@ -1,12 +1,15 @@
-//! If this fails, a byte sequence that once broke the table layer breaks it again.
+//! If this fails, a byte sequence that once broke the engine breaks it again.
 
-use keybed_lsm::fuzzing;
+use keybed_lsm::{differential::fuzz, fuzzing};
 use std::{fs, path::Path};
 
 #[test]
 fn committed_inputs_keep_their_promises() {
     type Check = fn(&[u8]) -> bool;
-    let targets: [(&str, Check); 5] = [
+    let targets: [(&str, Check); 8] = [
+        ("engine_diff", fuzz::engine_diff),
+        ("engine_crash", fuzz::engine_crash),
+        ("merge_operator", fuzz::merge_operator),
         ("wal_replay", fuzzing::wal_replay),
         ("manifest", fuzzing::manifest),
         ("sst_block", fuzzing::sst_block),

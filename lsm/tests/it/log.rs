@@ -1,10 +1,10 @@
 //! If this fails, a write that was acknowledged is lost with the process, replayed twice, or replayed wrongly.
 
 use crate::logged::{FAMILIES, Logged, Program};
-use crate::support::{disk, scale};
+use crate::support::{Chain, disk, scale, simulated};
 use keybed_env::{Fs, ManualClock, Random, SimFs, SimScheduler};
 use keybed_format::Code;
-use keybed_lsm::{Durability, SharedStore, Store, WriteBatch};
+use keybed_lsm::{Durability, FamilyOptions, SharedStore, Store, StoreOptions, WriteBatch};
 use std::{path::Path, sync::Arc, time::Duration};
 
 const ALL: [Durability; 3] = [
@@ -261,4 +261,28 @@ fn the_log_is_synced_every_so_often() {
         !scheduler.run_until(|| false, 20) && scheduler.deadlock().is_empty(),
         "the task has ended"
     );
+}
+
+#[test]
+fn what_was_appended_to_merged_values_is_replayed_before_the_operator_is_named() {
+    let fs = disk();
+    let chain = FamilyOptions {
+        merge: Some(Arc::new(Chain)),
+        ..FamilyOptions::default()
+    };
+    let options = |seed| StoreOptions {
+        durability: Durability::Buffered,
+        ..simulated(fs.clone(), seed)
+    };
+    let mut store = Store::open("s", options(1)).unwrap();
+    let family = store.family_with("f", chain.clone()).unwrap();
+    store.merge(family, b"k", b"a").unwrap();
+    store.append(family, b"k", b"b").unwrap();
+    store.merge(family, b"k", b"c").unwrap();
+    store.append(family, b"k", b"d").unwrap();
+    let before = store.get(family, b"k").unwrap().unwrap().to_vec();
+    drop(store);
+    let mut store = Store::open("s", options(2)).unwrap();
+    let family = store.family_with("f", chain).unwrap();
+    assert_eq!(store.get(family, b"k").unwrap().unwrap(), before);
 }
