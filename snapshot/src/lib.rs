@@ -8,6 +8,7 @@
 //! | [`object`] | names of physical copies; they tell their birth |
 //! | [`handle`] | where the state of a subtask lies |
 //! | [`catalogue`] | an operator's states: name → id, kind, layout, schemas |
+//! | [`schema`] | what bytes of keys and values are, without the program's types; compatibility of two schemas |
 //! | [`metadata`] | what a snapshot is: the content of `_metadata` |
 //! | [`storage`] | object-level verbs over one job root: in memory, on a file system |
 //! | [`conformance`] | the suite that every storage passes (test support) |
@@ -61,6 +62,7 @@ pub mod registry;
 pub mod rescale;
 pub mod root;
 pub mod savepoint;
+pub mod schema;
 pub mod snapshot_dir;
 pub mod stop;
 pub mod storage;
@@ -91,6 +93,7 @@ pub use ownership::{FileOwnership, ownership};
 pub use rescale::{Assignment, rescale};
 pub use root::{Candidate, CandidateStanding, CheckpointRoot, CleanupReport, OpenRoot, StartOptions};
 pub use savepoint::{SavepointTarget, SavepointWriter};
+pub use schema::Schema;
 pub use snapshot_dir::SnapshotDir;
 pub use stop::StopRecord;
 pub use storage::{CheckpointStorage, Listed, LocalStorage, MemoryStorage, ObjectPath, Place};
