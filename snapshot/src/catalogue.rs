@@ -4,6 +4,7 @@
 //! subtasks, live in the metadata, and are never reused, not even after a state was dropped. A state that the program
 //! no longer declares stays in the catalogue and its data is carried on.
 
+use crate::schema::{Compatibility, Schema, compatibility::compare};
 use keybed_format::{Code, Error, Result};
 
 /// Most states of one operator, dropped ones included.
@@ -125,19 +126,28 @@ impl StateCatalogue {
 
     /// The id of a declared state: the one it has had before if it fits, else the next free one.
     ///
+    /// A value's schema that reads the same bytes takes the place of the one before, so that an older program is
+    /// compared with what newer ones may have written.
+    ///
     /// # Errors
-    /// `StateKindChanged`, `KeySchemaIncompatible`, `NamespaceSchemaIncompatible`, `MapKeySchemaChanged`,
-    /// `ValueSchemaIncompatible` if the state was something else before; `InvalidArgument` if a bound is exceeded.
-    pub fn declare(&mut self, state: &StateDeclaration) -> Result<StateId> {
-        if let Some(known) = self.find(&state.name) {
-            fits(&known.state, state)?;
+    /// Every problem: `StateKindChanged`, `KeySchemaIncompatible`, `NamespaceSchemaIncompatible`,
+    /// `MapKeySchemaChanged`, `ValueSchemaIncompatible` (one per difference, with its path) if the state was something
+    /// else before; `InvalidArgument` if a bound is exceeded.
+    pub fn declare(&mut self, state: &StateDeclaration) -> Result<StateId, Vec<Error>> {
+        let living = |entry: &&mut CatalogueEntry| !entry.dropped && entry.state.name == state.name;
+        if let Some(known) = self.entries.iter_mut().find(living) {
+            let problems = problems(&known.state, state);
+            if !problems.is_empty() {
+                return Err(problems);
+            }
+            known.state.value_schema.clone_from(&state.value_schema);
             return Ok(known.id);
         }
         if !bounded(state) || self.entries.len() >= STATES_MAX {
-            return Err(Error::invalid(
-                "the name or schema of a state is out of bounds, or there are too many",
-            )
-            .with("state", state.name.escape_debug()));
+            let message = "the name or schema of a state is out of bounds, or there are too many";
+            return Err(vec![
+                Error::invalid(message).with("state", state.name.escape_debug()),
+            ]);
         }
         let id = StateId(self.entries.len() as u16 + 1); // at most STATES_MAX
         self.entries.push(CatalogueEntry {
@@ -169,18 +179,19 @@ fn bounded(state: &StateDeclaration) -> bool {
         && schemas.iter().all(|s| s.len() <= SCHEMA_BYTES_MAX)
 }
 
-fn fits(old: &StateDeclaration, new: &StateDeclaration) -> Result {
-    let (old_kind, new_kind) = (
-        format!("{:?} {:?}", old.kind, old.order),
-        format!("{:?} {:?}", new.kind, new.order),
-    );
-    let facts = [
-        (
-            Code::StateKindChanged,
-            "the state was of another kind or layout",
-            &old_kind,
-            &new_kind,
-        ),
+/// Everything that keeps `new` from going on where `old` was.
+fn problems(old: &StateDeclaration, new: &StateDeclaration) -> Vec<Error> {
+    let problem = |code, message: &str, old: &str, found: &str| {
+        Error::new(code, message)
+            .with("state", &new.name)
+            .expected_found(old, found)
+    };
+    if (old.kind, old.order) != (new.kind, new.order) {
+        let [old, found] = [old, new].map(|state| format!("{:?} {:?}", state.kind, state.order));
+        let message = "the state was of another kind or layout";
+        return vec![problem(Code::StateKindChanged, message, &old, &found)];
+    }
+    let fixed = [
         (
             Code::KeySchemaIncompatible,
             "the key had another schema",
@@ -199,19 +210,48 @@ fn fits(old: &StateDeclaration, new: &StateDeclaration) -> Result {
             &old.map_key_schema,
             &new.map_key_schema,
         ),
-        (
-            Code::ValueSchemaIncompatible,
-            "the value had another schema",
-            &old.value_schema,
-            &new.value_schema,
-        ),
     ];
-    match facts.into_iter().find(|(_, _, old, new)| old != new) {
-        Some((code, message, old, found)) => Err(Error::new(code, message)
-            .with("state", &new.name)
-            .expected_found(old, found)),
-        None => Ok(()),
+    let changed = fixed.into_iter().filter(|(_, _, old, new)| old != new);
+    let mut problems: Vec<_> = changed
+        .map(|(code, message, old, found)| problem(code, message, old, found))
+        .collect();
+    problems.extend(value_problems(old, new));
+    problems
+}
+
+/// Differences of the values' schemas that change bytes.
+fn value_problems(old: &StateDeclaration, new: &StateDeclaration) -> Vec<Error> {
+    let (old_text, new_text) = (&old.value_schema, &new.value_schema);
+    if old_text == new_text {
+        return Vec::new();
     }
+    let problem =
+        |message: String| Error::new(Code::ValueSchemaIncompatible, message).with("state", &new.name);
+    let (Ok(before), Ok(now)) = (Schema::parse(old_text), Schema::parse(new_text)) else {
+        return vec![problem("the value had another schema".into()).expected_found(old_text, new_text)];
+    };
+    let comparison = compare(&before, &now);
+    let worst = comparison.outcome();
+    if worst < Compatibility::AfterMigration {
+        return Vec::new();
+    }
+    let why = match worst {
+        Compatibility::Incompatible => "the value had another schema",
+        _ => "values would have to be migrated, which is not done yet",
+    };
+    let nothing = |text: &str| {
+        if text.is_empty() {
+            "nothing".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
+    let refused = comparison.of(worst).map(|difference| {
+        problem(format!("{why}: {}", difference.rule))
+            .with("path", &difference.path)
+            .expected_found(nothing(&difference.old), nothing(&difference.new))
+    });
+    refused.collect()
 }
 
 #[cfg(test)]
@@ -251,7 +291,7 @@ mod tests {
         let other = |change: fn(&mut StateDeclaration)| {
             let mut state = value("a");
             change(&mut state);
-            catalogue.clone().declare(&state).unwrap_err().code()
+            catalogue.clone().declare(&state).unwrap_err()[0].code()
         };
         assert_eq!(other(|s| s.kind = StateKind::List), Code::StateKindChanged);
         assert_eq!(
@@ -269,6 +309,70 @@ mod tests {
         assert_eq!(
             other(|s| s.value_schema = "i64".into()),
             Code::ValueSchemaIncompatible
+        );
+    }
+
+    #[test]
+    fn a_schema_of_the_same_bytes_takes_the_place_of_the_one_before() {
+        let with = |text: &str| StateDeclaration {
+            value_schema: text.into(),
+            ..value("a")
+        };
+        let mut catalogue = StateCatalogue::new();
+        let first = with("struct order{1:id:u64,2:side:enum side{0:buy}}");
+        catalogue.declare(&first).unwrap();
+        let newer = with("struct order{1:number:u64,2:side:enum side{0:buy,1:sell}}");
+        assert_eq!(catalogue.declare(&newer).unwrap(), StateId(1));
+        assert_eq!(catalogue.find("a").unwrap().state, newer);
+        // Back to the program that knows nothing of what the newer one may have written.
+        let refused = catalogue.declare(&first).unwrap_err();
+        assert_eq!(refused[0].code(), Code::ValueSchemaIncompatible);
+        assert_eq!(catalogue.find("a").unwrap().state, newer);
+    }
+
+    #[test]
+    fn every_difference_of_a_value_is_a_problem_of_its_own() {
+        let with = |text: &str| StateDeclaration {
+            value_schema: text.into(),
+            ..value("a")
+        };
+        let mut catalogue = StateCatalogue::new();
+        catalogue
+            .declare(&with("struct order{1:id:u64,2:cents:i64}"))
+            .unwrap();
+        let new = StateDeclaration {
+            key_schema: "u32".into(),
+            ..with("struct order{1:id:u32,2:cents:i64,3:sku:string}")
+        };
+        let told: Vec<_> = catalogue
+            .declare(&new)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "KeySchemaIncompatible: the key had another schema [state a, expected u64, found u32]",
+                "ValueSchemaIncompatible: the value had another schema: not all integers fit \
+                 [state a, path $.id, expected u64, found u32]",
+                "ValueSchemaIncompatible: the value had another schema: added without a default \
+                 [state a, path $.sku, expected nothing, found string]",
+            ]
+        );
+        let wider = with("struct order{1:id:u128,2:cents:i64}");
+        let told: Vec<_> = catalogue
+            .declare(&wider)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "ValueSchemaIncompatible: values would have to be migrated, which is not done yet: widened \
+                 [state a, path $.id, expected u64, found u128]"
+            ]
         );
     }
 

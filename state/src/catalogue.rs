@@ -8,7 +8,7 @@
 
 use crate::StateRegistry;
 use keybed_format::{Code, Error, Result};
-use keybed_snapshot::{StateCatalogue, StateDeclaration};
+use keybed_snapshot::{Schema, StateCatalogue, StateDeclaration};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// The catalogue of an operator whose program declares `declared` and whose snapshot held `restored`.
@@ -26,8 +26,8 @@ pub fn merge(restored: &StateCatalogue, declared: &[StateDeclaration]) -> Result
     for state in declared {
         if !seen.insert(state.name.as_str()) {
             problems.push(duplicate(&state.name));
-        } else if let Err(problem) = catalogue.declare(state) {
-            problems.push(problem);
+        } else if let Err(found) = catalogue.declare(state) {
+            problems.extend(found);
         }
     }
     if problems.is_empty() {
@@ -39,13 +39,14 @@ pub fn merge(restored: &StateCatalogue, declared: &[StateDeclaration]) -> Result
 
 /// An operator has one key, also where the program declares none of the states that were restored: they stay, and so do
 /// their timers.
-fn another_key(key_schema: &str, restored: &StateCatalogue) -> Option<Error> {
+fn another_key(key_schema: &Schema, restored: &StateCatalogue) -> Option<Error> {
+    let key_schema = key_schema.to_string();
     let mut living = restored.entries().iter().filter(|entry| !entry.dropped);
     let other = living.find(|entry| entry.state.key_schema != key_schema)?;
     Some(
         Error::new(Code::KeySchemaIncompatible, "the key had another schema")
             .with("state", &other.state.name)
-            .expected_found(&other.state.key_schema, key_schema),
+            .expected_found(&other.state.key_schema, &key_schema),
     )
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn duplicate(name: &str) -> Error {
 /// # Errors
 /// As [`merge`]; errors of `open`.
 pub fn open<T>(
-    key_schema: &str,
+    key_schema: &Schema,
     restored: &StateCatalogue,
     mut open: impl FnMut(&mut StateRegistry) -> Result<T>,
 ) -> Result<(T, Arc<StateCatalogue>), Vec<Error>> {
@@ -87,9 +88,10 @@ pub fn open<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::KeyCodec;
 
     fn declared(open: impl FnOnce(&mut StateRegistry) -> Result) -> Vec<StateDeclaration> {
-        let mut registry = StateRegistry::declare("u64");
+        let mut registry = StateRegistry::declare(&u64::key_schema());
         open(&mut registry).unwrap();
         registry.declarations().to_vec()
     }
@@ -122,19 +124,19 @@ mod tests {
 
     #[test]
     fn the_key_stays_even_if_no_restored_state_is_declared() {
-        let codes = |key: &str, name: &str| {
-            let opened = open(key, &first(), |states| states.value::<u64>(name));
+        let codes = |key: Schema, name: &str| {
+            let opened = open(&key, &first(), |states| states.value::<u64>(name));
             let problems = opened.map(|_| ()).err().unwrap_or_default();
             problems.iter().map(Error::code).collect::<Vec<_>>()
         };
-        assert_eq!(codes("u32", "fresh"), [Code::KeySchemaIncompatible]);
-        assert_eq!(codes("u32", "total"), [Code::KeySchemaIncompatible]);
-        assert_eq!(codes("u64", "fresh"), []);
+        assert_eq!(codes(u32::key_schema(), "fresh"), [Code::KeySchemaIncompatible]);
+        assert_eq!(codes(u32::key_schema(), "total"), [Code::KeySchemaIncompatible]);
+        assert_eq!(codes(u64::key_schema(), "fresh"), []);
     }
 
     #[test]
     fn all_problems_come_at_once() {
-        let mut registry = StateRegistry::declare("u64");
+        let mut registry = StateRegistry::declare(&u64::key_schema());
         registry.list::<u64>("total").unwrap();
         registry.list::<u64>("recent").unwrap();
         registry.map::<u32, u8>("by-sku").unwrap();
@@ -150,7 +152,7 @@ mod tests {
                 Code::DuplicateStateName
             ]
         );
-        let mut registry = StateRegistry::declare("string");
+        let mut registry = StateRegistry::declare(&String::key_schema());
         registry.value::<u64>("total").unwrap();
         registry.window_list::<i64, u32>("recent").unwrap();
         assert_eq!(

@@ -1,8 +1,11 @@
 //! Where an operator declares its states, and where it gets the tokens for them.
 
-use crate::{Codec, KeyCodec, ListState, MapState, ValueState, catalogue::duplicate, current::Slot};
+use crate::{
+    Codec, KeyCodec, ListState, MapState, ValueState, catalogue::duplicate, codec::datum::check_defaults,
+    current::Slot,
+};
 use keybed_format::{Error, Result};
-use keybed_snapshot::{ComponentOrder, StateCatalogue, StateDeclaration, StateId, StateKind};
+use keybed_snapshot::{ComponentOrder, Schema, StateCatalogue, StateDeclaration, StateId, StateKind};
 use std::sync::Arc;
 
 /// Collects an operator's declarations, or hands out the tokens that a catalogue gives them.
@@ -11,25 +14,25 @@ use std::sync::Arc;
 /// the catalogue that came of it, so that all subtasks agree on ids for ever. Tokens from declare mode reach nothing.
 #[derive(Debug)]
 pub struct StateRegistry {
-    key_schema: String,
+    key_schema: Schema,
     catalogue: Option<Arc<StateCatalogue>>,
     declarations: Vec<StateDeclaration>,
 }
 
 impl StateRegistry {
     /// Declare mode; `key_schema` is [`KeyCodec::key_schema`] of the operator's key.
-    pub fn declare(key_schema: &str) -> Self {
+    pub fn declare(key_schema: &Schema) -> Self {
         StateRegistry {
-            key_schema: key_schema.into(),
+            key_schema: key_schema.clone(),
             catalogue: None,
             declarations: Vec::new(),
         }
     }
 
     /// Bind mode: declarations must be in `catalogue`, exactly as made now.
-    pub fn bind(key_schema: &str, catalogue: Arc<StateCatalogue>) -> Self {
+    pub fn bind(key_schema: &Schema, catalogue: Arc<StateCatalogue>) -> Self {
         StateRegistry {
-            key_schema: key_schema.into(),
+            key_schema: key_schema.clone(),
             catalogue: Some(catalogue),
             declarations: Vec::new(),
         }
@@ -43,7 +46,8 @@ impl StateRegistry {
     /// One value per key.
     ///
     /// # Errors
-    /// In bind mode: `DuplicateStateName`, or the code of whatever differs from the catalogue.
+    /// `InvalidArgument` if a schema exceeds a bound (a type that contains itself has none), or a default is not of its
+    /// field. In bind mode: `DuplicateStateName`, or the code of whatever differs from the catalogue.
     pub fn value<T: Codec>(&mut self, name: &str) -> Result<ValueState<T>> {
         let shape = Shape {
             value: T::schema(),
@@ -70,7 +74,7 @@ impl StateRegistry {
     /// As [`StateRegistry::value`].
     pub fn map<K: KeyCodec, V: Codec>(&mut self, name: &str) -> Result<MapState<K, V>> {
         let shape = Shape {
-            map_key: K::key_schema(),
+            map_key: Some(K::key_schema()),
             value: V::schema(),
             ..Shape::key_first(StateKind::Map)
         };
@@ -107,7 +111,7 @@ impl StateRegistry {
     /// As [`StateRegistry::value`].
     pub fn window_map<N: KeyCodec, K: KeyCodec, V: Codec>(&mut self, name: &str) -> Result<MapState<K, V>> {
         let shape = Shape {
-            map_key: K::key_schema(),
+            map_key: Some(K::key_schema()),
             value: V::schema(),
             ..Shape::namespace_first::<N>(StateKind::Map)
         };
@@ -122,14 +126,25 @@ impl StateRegistry {
             map_key,
             value,
         } = shape;
+        let schemas = [
+            Some(&self.key_schema),
+            namespace.as_ref(),
+            map_key.as_ref(),
+            Some(&value),
+        ];
+        for schema in schemas.into_iter().flatten() {
+            let checked = schema.check().and_then(|()| check_defaults(schema));
+            checked.map_err(|e| e.with("state", name.escape_debug()))?;
+        }
+        let text = |schema: &Option<Schema>| schema.as_ref().map(Schema::to_string).unwrap_or_default();
         let state = StateDeclaration {
             name: name.into(),
             kind,
             order,
-            key_schema: self.key_schema.clone(),
-            namespace_schema: namespace,
-            map_key_schema: map_key,
-            value_schema: value,
+            key_schema: self.key_schema.to_string(),
+            namespace_schema: text(&namespace),
+            map_key_schema: text(&map_key),
+            value_schema: value.to_string(),
         };
         let id = match &self.catalogue {
             None => StateId(0),
@@ -146,20 +161,19 @@ impl StateRegistry {
 struct Shape {
     kind: StateKind,
     order: ComponentOrder,
-    namespace: String,
-    map_key: String,
-    value: String,
+    namespace: Option<Schema>,
+    map_key: Option<Schema>,
+    value: Schema,
 }
 
 impl Shape {
     fn key_first(kind: StateKind) -> Self {
-        let (namespace, map_key, value) = Default::default();
         Shape {
             kind,
             order: ComponentOrder::KeyFirst,
-            namespace,
-            map_key,
-            value,
+            namespace: None,
+            map_key: None,
+            value: Schema::VOID,
         }
     }
 
@@ -167,7 +181,7 @@ impl Shape {
         let order = ComponentOrder::NamespaceFirst;
         Shape {
             order,
-            namespace: N::key_schema(),
+            namespace: Some(N::key_schema()),
             ..Shape::key_first(kind)
         }
     }
@@ -181,6 +195,7 @@ fn bound_id(catalogue: &StateCatalogue, state: &StateDeclaration) -> Result<Stat
             .clone()
             .declare(state)
             .err()
+            .and_then(|problems| problems.into_iter().next())
             .unwrap_or_else(|| undeclared(state))),
         None => Err(undeclared(state)),
     }
@@ -199,11 +214,11 @@ mod tests {
 
     #[test]
     fn a_subtask_that_declares_otherwise_is_refused() {
-        let (_, catalogue) = catalogue::open("u64", &StateCatalogue::new(), |states| {
+        let (_, catalogue) = catalogue::open(&u64::key_schema(), &StateCatalogue::new(), |states| {
             states.value::<u64>("total")
         })
         .unwrap();
-        let mut registry = StateRegistry::bind("u64", catalogue.clone());
+        let mut registry = StateRegistry::bind(&u64::key_schema(), catalogue.clone());
         assert_eq!(
             registry.value::<u64>("other").unwrap_err().code(),
             Code::InvalidArgument

@@ -11,7 +11,10 @@ use keybed_runtime::{
     Aggregate, Backend, Context, FileSink, Job, JobEvent, JobOptions, JobReport, KeyedOperator, Pipeline,
     Polled, Source, SourceReader, SplitStart, Tumbling, Window,
 };
-use keybed_snapshot::JobId;
+use keybed_snapshot::{
+    JobId,
+    schema::{Record, Schema},
+};
 use keybed_state::{Codec, MapState, StateRegistry, ValueState};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -216,8 +219,12 @@ impl Codec for Counts {
             cents: input.u64()?,
         })
     }
-    fn schema() -> String {
-        "counts{orders:u64,cents:u64}".into()
+    fn schema() -> Schema {
+        Schema::Struct(Record::new("counts").field(1, "orders", u64::schema()).field(
+            2,
+            "cents",
+            u64::schema(),
+        ))
     }
 }
 

@@ -50,7 +50,7 @@ mod tests {
     use crate::{KeyCodec, codec::encode_key};
 
     fn whole<K: KeyCodec>(keys: &[K]) {
-        let rule = prefix_of(&K::key_schema());
+        let rule = prefix_of(&K::key_schema().to_string());
         for key in keys {
             let prefix = [&[0; PREFIX_BYTES][..], &encode_key(key)].concat();
             let entry = [&prefix[..], b"\0\x01 map key"].concat();

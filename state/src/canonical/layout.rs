@@ -162,7 +162,7 @@ mod tests {
         let mut bytes = encode_key(key);
         let length = bytes.len();
         bytes.extend([0, 1, 0xff, 7]);
-        let shape = Shape::of(&K::key_schema()).expect("it is built in");
+        let shape = Shape::of(&K::key_schema().to_string()).expect("it is built in");
         let mut cursor = Cursor::new(&bytes);
         shape.skip(&mut cursor).unwrap();
         assert_eq!(cursor.position(), length, "{}", K::key_schema());

@@ -5,21 +5,45 @@
 //! Codec      read back exactly, fixed width where possible      values, list elements
 //! KeyCodec   ordered like the values, self-delimiting           keys, namespaces, map keys
 //! ```
-//! Both name their *schema text* (`u64`, `tuple<string,i32>`): a restore compares it with the text that the
-//! snapshot recorded before the first record is processed. Layouts: docs/format/logical-key.md and
-//! docs/format/state-value.md.
+//! Both describe their bytes by a [`Schema`]: a restore compares it with the one that the snapshot recorded before the
+//! first record is processed, and whoever has the schema can read the bytes. Layouts: docs/format/logical-key.md,
+//! docs/format/state-value.md and docs/format/schema.md.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `value`, `map`, `time` | values of the built-in types |
+//! | `ordered` | components of keys of the built-in types |
+//! | `framed` | bytes of the program's own, behind their length |
+//! | `derived` | what derived codecs call |
+//! | [`datum`] | values without types |
+//! | `shape`, [`upgrade`] | bytes of an older schema as bytes of a newer one |
 
+pub mod datum;
+mod framed;
+mod map;
 mod ordered;
+mod shape;
+mod time;
+pub mod upgrade;
 mod value;
 
+pub use datum::Datum;
+pub use framed::{decode_opaque, encode_opaque};
+pub use upgrade::{Upgrade, UpgradeChain};
+
 use keybed_format::{Cursor, Result, Sink};
+use keybed_snapshot::Schema;
+use time::decode_nanos;
+use value::decode_char;
 
 /// A type that can be a state's value or a list's element.
 ///
-/// `decode` reads exactly the bytes that `encode` wrote, whatever follows them. Elements of a `Vec` inside a value
-/// take at least one byte each, so that a count can be checked before anything is allocated by it.
+/// The bytes are described by the schema; bytes that no schema describes are *opaque* ([`encode_opaque`]).
+/// `decode` reads exactly the bytes that `encode` wrote, whatever follows them. Elements of a `Vec` inside a value take
+/// at least one byte each, so that a count can be checked before anything is allocated by it.
 ///
 /// ```
+/// use keybed_snapshot::schema::{Record, Schema};
 /// use keybed_state::codec::{self, Codec};
 ///
 /// struct Order { id: u64, sku: String }
@@ -32,8 +56,8 @@ use keybed_format::{Cursor, Result, Sink};
 ///     fn decode(input: &mut keybed_format::Cursor<'_>) -> keybed_format::Result<Self> {
 ///         Ok(Order { id: u64::decode(input)?, sku: String::decode(input)? })
 ///     }
-///     fn schema() -> String {
-///         "order{id:u64,sku:string}".into()
+///     fn schema() -> Schema {
+///         Schema::Struct(Record::new("order").field(1, "id", u64::schema()).field(2, "sku", String::schema()))
 ///     }
 /// }
 ///
@@ -51,8 +75,8 @@ pub trait Codec: Sized {
     /// `Malformed` if the bytes are none that `encode` writes.
     fn decode(input: &mut Cursor<'_>) -> Result<Self>;
 
-    /// Names the layout; equal texts mean equal bytes. At most 64 KiB.
-    fn schema() -> String;
+    /// Describes the bytes; equal schemas mean equal bytes.
+    fn schema() -> Schema;
 
     /// Appends all values of a slice; overridden where they are contiguous bytes already.
     #[doc(hidden)]
@@ -64,6 +88,32 @@ pub trait Codec: Sized {
     #[doc(hidden)]
     fn decode_many(count: usize, input: &mut Cursor<'_>) -> Result<Vec<Self>> {
         (0..count).map(|_| Self::decode(input)).collect()
+    }
+
+    /// Reads `N` values.
+    #[doc(hidden)]
+    fn decode_array<const N: usize>(input: &mut Cursor<'_>) -> Result<[Self; N]> {
+        let mut refused = None;
+        let values = [(); N].map(|()| match &refused {
+            None => Self::decode(input).map_err(|error| refused = Some(error)).ok(),
+            Some(_) => None,
+        });
+        match refused {
+            None => Ok(values.map(|value| value.expect("every value was read"))),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// The schema of a list of these.
+    #[doc(hidden)]
+    fn list_schema() -> Schema {
+        Self::schema().list()
+    }
+
+    /// The schema of an array of these.
+    #[doc(hidden)]
+    fn array_schema(count: u32) -> Schema {
+        Schema::Array(Box::new(Self::schema()), count)
     }
 }
 
@@ -81,8 +131,8 @@ pub trait KeyCodec: Sized {
     /// `Malformed` if the bytes are none that `encode_key` writes.
     fn decode_key(input: &mut Cursor<'_>) -> Result<Self>;
 
-    /// Names the layout; equal texts mean equal bytes. At most 64 KiB.
-    fn key_schema() -> String;
+    /// Describes the bytes; equal schemas mean equal bytes.
+    fn key_schema() -> Schema;
 }
 
 /// Bytes of one value.
@@ -121,5 +171,7 @@ pub fn decode_key<K: KeyCodec>(bytes: &[u8]) -> Result<K> {
     Ok(key)
 }
 
+#[cfg(test)]
+mod evolution_tests;
 #[cfg(test)]
 mod tests;

@@ -11,9 +11,10 @@
 
 use super::KeyCodec;
 use keybed_format::{Cursor, Result, Sink};
+use keybed_snapshot::schema::{Primitive, Schema};
 
 macro_rules! unsigned {
-    ($($type:ident)*) => {
+    ($($type:ident $primitive:ident)*) => {
         $(impl KeyCodec for $type {
             #[inline]
             fn encode_key(&self, out: &mut Sink) {
@@ -25,15 +26,15 @@ macro_rules! unsigned {
                 Ok(<$type>::from_be_bytes(input.array()?))
             }
 
-            fn key_schema() -> String {
-                stringify!($type).into()
+            fn key_schema() -> Schema {
+                Primitive::$primitive.into()
             }
         })*
     };
 }
 
 macro_rules! signed {
-    ($($type:ident as $unsigned:ident)*) => {
+    ($($type:ident as $unsigned:ident $primitive:ident)*) => {
         $(impl KeyCodec for $type {
             #[inline]
             fn encode_key(&self, out: &mut Sink) {
@@ -45,15 +46,15 @@ macro_rules! signed {
                 Ok($unsigned::decode_key(input)?.cast_signed() ^ $type::MIN)
             }
 
-            fn key_schema() -> String {
-                stringify!($type).into()
+            fn key_schema() -> Schema {
+                Primitive::$primitive.into()
             }
         })*
     };
 }
 
 macro_rules! float {
-    ($($type:ident as $bits:ident)*) => {
+    ($($type:ident as $bits:ident $primitive:ident)*) => {
         $(impl KeyCodec for $type {
             fn encode_key(&self, out: &mut Sink) {
                 let bits = self.to_bits();
@@ -67,16 +68,16 @@ macro_rules! float {
                 Ok($type::from_bits(if bits & sign == 0 { !bits } else { bits ^ sign }))
             }
 
-            fn key_schema() -> String {
-                stringify!($type).into()
+            fn key_schema() -> Schema {
+                Primitive::$primitive.into()
             }
         })*
     };
 }
 
-unsigned!(u8 u16 u32 u64 u128);
-signed!(i8 as u8 i16 as u16 i32 as u32 i64 as u64 i128 as u128);
-float!(f32 as u32 f64 as u64);
+unsigned!(u8 U8 u16 U16 u32 U32 u64 U64 u128 U128);
+signed!(i8 as u8 I8 i16 as u16 I16 i32 as u32 I32 i64 as u64 I64 i128 as u128 I128);
+float!(f32 as u32 F32 f64 as u64 F64);
 
 impl KeyCodec for bool {
     fn encode_key(&self, out: &mut Sink) {
@@ -87,8 +88,8 @@ impl KeyCodec for bool {
         input.bool()
     }
 
-    fn key_schema() -> String {
-        "bool".into()
+    fn key_schema() -> Schema {
+        Primitive::Bool.into()
     }
 }
 
@@ -102,8 +103,8 @@ impl KeyCodec for char {
         char::from_u32(code).ok_or_else(|| input.malformed("a character is not Unicode").with("found", code))
     }
 
-    fn key_schema() -> String {
-        "char".into()
+    fn key_schema() -> Schema {
+        Primitive::Char.into()
     }
 }
 
@@ -144,8 +145,8 @@ impl KeyCodec for String {
         String::from_utf8(unescape(input)?).map_err(|_| input.malformed("a text is not UTF-8"))
     }
 
-    fn key_schema() -> String {
-        "string".into()
+    fn key_schema() -> Schema {
+        Primitive::String.into()
     }
 }
 
@@ -158,8 +159,8 @@ impl KeyCodec for Vec<u8> {
         unescape(input)
     }
 
-    fn key_schema() -> String {
-        "bytes".into()
+    fn key_schema() -> Schema {
+        Primitive::Bytes.into()
     }
 }
 
@@ -172,8 +173,8 @@ impl<const N: usize> KeyCodec for [u8; N] {
         input.array()
     }
 
-    fn key_schema() -> String {
-        format!("bytes[{N}]")
+    fn key_schema() -> Schema {
+        Schema::FixedBytes(u32::try_from(N).unwrap_or(u32::MAX)) // refused by the check of schemas
     }
 }
 
@@ -193,8 +194,8 @@ impl<K: KeyCodec> KeyCodec for Option<K> {
         }
     }
 
-    fn key_schema() -> String {
-        format!("option<{}>", K::key_schema())
+    fn key_schema() -> Schema {
+        K::key_schema().optional()
     }
 }
 
@@ -205,8 +206,8 @@ impl KeyCodec for () {
         Ok(())
     }
 
-    fn key_schema() -> String {
-        "void".into()
+    fn key_schema() -> Schema {
+        Schema::VOID
     }
 }
 
@@ -221,8 +222,8 @@ macro_rules! tuples {
                 Ok(($($type::decode_key(input)?,)+))
             }
 
-            fn key_schema() -> String {
-                format!("tuple<{}>", [$($type::key_schema()),+].join(","))
+            fn key_schema() -> Schema {
+                Schema::Tuple(vec![$($type::key_schema()),+])
             }
         })*
     };
@@ -235,4 +236,10 @@ tuples! {
     (A 0, B 1, C 2, D 3)
     (A 0, B 1, C 2, D 3, E 4)
     (A 0, B 1, C 2, D 3, E 4, F 5)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11)
 }

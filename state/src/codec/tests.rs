@@ -2,7 +2,11 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::cmp::Ordering;
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, HashMap},
+    time::{Duration, SystemTime},
+};
 
 fn ordered<K: KeyCodec + PartialEq + std::fmt::Debug>(a: &K, b: &K, order: Ordering) {
     let (bytes_a, bytes_b) = (encode_key(a), encode_key(b));
@@ -141,9 +145,25 @@ fn golden_values_pin_the_format() {
 
 #[test]
 fn schema_texts_pin_the_format() {
-    assert_eq!(<(u64, Option<String>)>::schema(), "tuple<u64,option<string>>");
-    assert_eq!(<Vec<(f64, [u8; 3])>>::schema(), "list<tuple<f64,bytes[3]>>");
-    assert_eq!(<(i32, Vec<u8>, ())>::key_schema(), "tuple<i32,bytes,void>");
+    let text = |schema: Schema| {
+        schema.check().unwrap();
+        schema.to_string()
+    };
+    assert_eq!(
+        text(<(u64, Option<String>)>::schema()),
+        "tuple<u64,option<string>>"
+    );
+    assert_eq!(text(<Vec<(f64, [u8; 3])>>::schema()), "list<tuple<f64,bytes[3]>>");
+    assert_eq!(text(<(i32, Vec<u8>, ())>::key_schema()), "tuple<i32,bytes,void>");
+    assert_eq!(
+        text(<([u16; 3], Vec<u8>, Box<char>)>::schema()),
+        "tuple<array<u16,3>,bytes,char>"
+    );
+    assert_eq!(
+        text(HashMap::<String, Duration>::schema()),
+        "map<string,duration>"
+    );
+    assert_eq!(text(BTreeMap::<u8, SystemTime>::schema()), "map<u8,timestamp>");
 }
 
 #[test]
@@ -151,4 +171,44 @@ fn a_list_of_nothing_is_no_bomb() {
     let mut out = Sink::new();
     out.varint(u64::MAX);
     assert!(decode_value::<Vec<()>>(out.as_slice()).is_err());
+}
+
+#[test]
+fn golden_maps_arrays_and_times_pin_the_format() {
+    let map = HashMap::<u16, bool>::from_iter([(7, true), (3, false)]);
+    let bytes = [2, 3, 0, 0, 7, 0, 1];
+    assert_eq!(encode_value(&map), bytes);
+    assert_eq!(decode_value::<HashMap<u16, bool>>(&bytes).unwrap(), map);
+    assert_eq!(
+        decode_value::<BTreeMap<u16, bool>>(&bytes).unwrap(),
+        BTreeMap::from_iter(map)
+    );
+    assert!(decode_value::<BTreeMap<u16, bool>>(&[2, 3, 0, 0, 3, 0, 1]).is_err());
+    assert_eq!(encode_value(&[1_u16, 2]), [1, 0, 2, 0]);
+    assert_eq!(decode_value::<[u16; 2]>(&[1, 0, 2, 0]).unwrap(), [1, 2]);
+    assert!(decode_value::<[u16; 2]>(&[1, 0, 2]).is_err());
+    let span = Duration::new(1, 2);
+    assert_eq!(encode_value(&span), [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
+    assert_eq!(encode_key(&span), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
+    assert!(decode_value::<Duration>(&[0xff; 12]).is_err());
+    let point = SystemTime::UNIX_EPOCH - Duration::from_nanos(1);
+    assert_eq!(encode_value(&point)[..8], [0xff; 8]);
+    assert_eq!(encode_value(&point)[8..], 999_999_999_u32.to_le_bytes());
+}
+
+proptest! {
+    #[test]
+    fn order_of_times(a: (u64, u32), b: (u64, u32), c: (i32, u32), d: (i32, u32)) {
+        let span = |(seconds, nanos): (u64, u32)| Duration::new(seconds >> 1, nanos % 1_000_000_000);
+        let (a, b) = (span(a), span(b));
+        ordered(&a, &b, a.cmp(&b));
+        prop_assert_eq!(decode_value::<Duration>(&encode_value(&a)).unwrap(), a);
+        let point = |(seconds, nanos): (i32, u32)| {
+            let span = Duration::new(seconds.unsigned_abs().into(), nanos % 1_000_000_000);
+            if seconds < 0 { SystemTime::UNIX_EPOCH - span } else { SystemTime::UNIX_EPOCH + span }
+        };
+        let (c, d) = (point(c), point(d));
+        ordered(&c, &d, c.cmp(&d));
+        prop_assert_eq!(decode_value::<SystemTime>(&encode_value(&c)).unwrap(), c);
+    }
 }

@@ -6,17 +6,18 @@
 //! u8…u128, i8…i128, f32, f64   little-endian         bool      00 / 01        char   u32
 //! string, list                 varint count, then bytes / elements            ()     no bytes
 //! option                       00, or 01 and the value                        tuples one after the other
-//! [u8; N]                      as they are
+//! [T; N]                       elements
 //! ```
 
 use super::Codec;
 use keybed_format::{Cursor, Result, Sink};
+use keybed_snapshot::schema::{Primitive, Schema};
 
 /// Longest text in a value, in bytes; the store's value limit is below it.
 const TEXT_BYTES_MAX: usize = u32::MAX as usize;
 
 macro_rules! number {
-    ($($type:ident)*) => {
+    ($($type:ident $primitive:ident)*) => {
         $(impl Codec for $type {
             #[inline]
             fn encode(&self, out: &mut Sink) {
@@ -28,14 +29,18 @@ macro_rules! number {
                 Ok(<$type>::from_le_bytes(input.array()?))
             }
 
-            fn schema() -> String {
-                stringify!($type).into()
+            fn schema() -> Schema {
+                Primitive::$primitive.into()
             }
         })*
     };
 }
 
-number!(u16 u32 u64 u128 i8 i16 i32 i64 i128 f32 f64);
+number! {
+    u16 U16 u32 U32 u64 U64 u128 U128
+    i8 I8 i16 I16 i32 I32 i64 I64 i128 I128
+    f32 F32 f64 F64
+}
 
 impl Codec for u8 {
     fn encode(&self, out: &mut Sink) {
@@ -46,8 +51,8 @@ impl Codec for u8 {
         input.u8()
     }
 
-    fn schema() -> String {
-        "u8".into()
+    fn schema() -> Schema {
+        Primitive::U8.into()
     }
 
     fn encode_slice(values: &[Self], out: &mut Sink) {
@@ -56,6 +61,18 @@ impl Codec for u8 {
 
     fn decode_many(count: usize, input: &mut Cursor<'_>) -> Result<Vec<Self>> {
         Ok(input.take(count)?.to_vec())
+    }
+
+    fn decode_array<const N: usize>(input: &mut Cursor<'_>) -> Result<[Self; N]> {
+        input.array()
+    }
+
+    fn list_schema() -> Schema {
+        Primitive::Bytes.into()
+    }
+
+    fn array_schema(count: u32) -> Schema {
+        Schema::FixedBytes(count)
     }
 }
 
@@ -68,9 +85,15 @@ impl Codec for bool {
         input.bool()
     }
 
-    fn schema() -> String {
-        "bool".into()
+    fn schema() -> Schema {
+        Primitive::Bool.into()
     }
+}
+
+/// A character of a value.
+pub(super) fn decode_char(input: &mut Cursor<'_>) -> Result<char> {
+    let code = input.u32()?;
+    char::from_u32(code).ok_or_else(|| input.malformed("a character is not Unicode").with("found", code))
 }
 
 impl Codec for char {
@@ -79,12 +102,11 @@ impl Codec for char {
     }
 
     fn decode(input: &mut Cursor<'_>) -> Result<Self> {
-        let code = u32::decode(input)?;
-        char::from_u32(code).ok_or_else(|| input.malformed("a character is not Unicode").with("found", code))
+        decode_char(input)
     }
 
-    fn schema() -> String {
-        "char".into()
+    fn schema() -> Schema {
+        Primitive::Char.into()
     }
 }
 
@@ -97,22 +119,37 @@ impl Codec for String {
         Ok(input.text(TEXT_BYTES_MAX)?.to_owned())
     }
 
-    fn schema() -> String {
-        "string".into()
+    fn schema() -> Schema {
+        Primitive::String.into()
     }
 }
 
-impl<const N: usize> Codec for [u8; N] {
+impl<T: Codec, const N: usize> Codec for [T; N] {
     fn encode(&self, out: &mut Sink) {
-        out.raw(self);
+        T::encode_slice(self, out);
+    }
+
+    #[inline]
+    fn decode(input: &mut Cursor<'_>) -> Result<Self> {
+        T::decode_array(input)
+    }
+
+    fn schema() -> Schema {
+        T::array_schema(u32::try_from(N).unwrap_or(u32::MAX)) // refused by the check of schemas
+    }
+}
+
+impl<T: Codec> Codec for Box<T> {
+    fn encode(&self, out: &mut Sink) {
+        (**self).encode(out);
     }
 
     fn decode(input: &mut Cursor<'_>) -> Result<Self> {
-        input.array()
+        T::decode(input).map(Box::new)
     }
 
-    fn schema() -> String {
-        format!("bytes[{N}]")
+    fn schema() -> Schema {
+        T::schema()
     }
 }
 
@@ -127,8 +164,8 @@ impl<T: Codec> Codec for Vec<T> {
         T::decode_many(count, input)
     }
 
-    fn schema() -> String {
-        format!("list<{}>", T::schema())
+    fn schema() -> Schema {
+        T::list_schema()
     }
 }
 
@@ -148,8 +185,8 @@ impl<T: Codec> Codec for Option<T> {
         }
     }
 
-    fn schema() -> String {
-        format!("option<{}>", T::schema())
+    fn schema() -> Schema {
+        T::schema().optional()
     }
 }
 
@@ -160,8 +197,8 @@ impl Codec for () {
         Ok(())
     }
 
-    fn schema() -> String {
-        "void".into()
+    fn schema() -> Schema {
+        Schema::VOID
     }
 }
 
@@ -176,8 +213,8 @@ macro_rules! tuples {
                 Ok(($($type::decode(input)?,)+))
             }
 
-            fn schema() -> String {
-                format!("tuple<{}>", [$($type::schema()),+].join(","))
+            fn schema() -> Schema {
+                Schema::Tuple(vec![$($type::schema()),+])
             }
         })*
     };
@@ -190,4 +227,10 @@ tuples! {
     (A 0, B 1, C 2, D 3)
     (A 0, B 1, C 2, D 3, E 4)
     (A 0, B 1, C 2, D 3, E 4, F 5)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11)
 }

@@ -8,7 +8,7 @@ use crate::{
 use keybed_env::{Random, SimFs};
 use keybed_format::{Code, Cursor, Error, Result, Sink};
 use keybed_snapshot::{
-    BackendKind, CheckpointId, FileHandle, KeyGroupRange, KeyedHandle, SnapshotKind, SnapshotRequest,
+    BackendKind, CheckpointId, FileHandle, KeyGroupRange, KeyedHandle, Schema, SnapshotKind, SnapshotRequest,
     StateCatalogue,
 };
 use keybed_state::{
@@ -273,8 +273,8 @@ impl KeyCodec for Backwards {
         u16::decode_key(input).map(|n| Backwards(!n))
     }
 
-    fn key_schema() -> String {
-        "backwards".into()
+    fn key_schema() -> Schema {
+        Schema::opaque("backwards")
     }
 }
 
