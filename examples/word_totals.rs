@@ -54,15 +54,22 @@ impl SourceReader<String> for WordReader {
     }
 }
 
+/// What is kept of a word. Ids stand for the meaning of a field for ever; names may change, and fields may move.
+#[derive(Codec, Default)]
+struct Seen {
+    #[keybed(id = 1)]
+    count: u64,
+}
+
 /// Counts each word, and says so at the end of the input.
 struct Totals {
-    count: ValueState<u64>,
+    seen: ValueState<Seen>,
 }
 
 impl Totals {
     fn open(states: &mut StateRegistry) -> Result<Self> {
         Ok(Totals {
-            count: states.value("count")?,
+            seen: states.value("seen")?,
         })
     }
 }
@@ -73,12 +80,14 @@ impl KeyedOperator for Totals {
     type Out = String;
 
     fn process(&mut self, _word: &String, _: String, ctx: &mut Context<'_, String>) -> Result {
-        self.count.update(ctx, |count| count.unwrap_or(0) + 1)?;
+        self.seen.update(ctx, |seen| Seen {
+            count: seen.unwrap_or_default().count + 1,
+        })?;
         ctx.register_event_timer(i64::MAX)
     }
 
     fn on_timer(&mut self, word: &String, _time: i64, ctx: &mut Context<'_, String>) -> Result {
-        let count = self.count.get(ctx)?.unwrap_or(0);
+        let Seen { count } = self.seen.get(ctx)?.unwrap_or_default();
         ctx.emit(format!("{word},{count}"));
         Ok(())
     }

@@ -79,6 +79,7 @@ pub use backend::{
 };
 pub use codec::{Codec, KeyCodec};
 pub use family::StateFamily;
+pub use keybed_derive::{Codec, KeyCodec};
 pub use keyed::{KeyedState, StateAccess};
 pub use list::{ListIter, ListState};
 pub use map::{MapIter, MapState};

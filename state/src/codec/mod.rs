@@ -19,6 +19,8 @@
 //! | `shape`, [`upgrade`] | bytes of an older schema as bytes of a newer one |
 
 pub mod datum;
+#[doc(hidden)]
+pub mod derived;
 mod framed;
 mod map;
 mod ordered;
@@ -38,10 +40,25 @@ use value::decode_char;
 
 /// A type that can be a state's value or a list's element.
 ///
-/// The bytes are described by the schema; bytes that no schema describes are *opaque* ([`encode_opaque`]).
+/// Derive it, or describe the bytes by hand; bytes that no schema describes are *opaque* ([`encode_opaque`]).
 /// `decode` reads exactly the bytes that `encode` wrote, whatever follows them. Elements of a `Vec` inside a value take
 /// at least one byte each, so that a count can be checked before anything is allocated by it.
 ///
+/// ```
+/// use keybed_state::Codec;
+///
+/// #[derive(Codec)]
+/// #[keybed(crate = keybed_state)] // not needed with the crate `keybed`
+/// struct Order {
+///     #[keybed(id = 1)]
+///     id: u64,
+///     #[keybed(id = 2, default)] // orders of older snapshots have an empty one
+///     sku: String,
+/// }
+///
+/// assert_eq!(Order::schema().to_string(), "struct Order{1:id:u64,2:sku:string=00}");
+/// ```
+/// By hand:
 /// ```
 /// use keybed_snapshot::schema::{Record, Schema};
 /// use keybed_state::codec::{self, Codec};

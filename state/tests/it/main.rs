@@ -3,6 +3,7 @@
 mod canonical;
 mod claim;
 mod convert;
+mod derived;
 mod engine;
 mod faults;
 mod files;
