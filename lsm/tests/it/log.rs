@@ -68,11 +68,11 @@ fn nothing_is_lost_with_the_process() {
 fn the_default_survives_the_process() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path().join("s");
-    let mut store = Store::open(&dir, keybed_lsm::StoreOptions::default()).unwrap();
+    let mut store = Store::open(&dir, StoreOptions::default()).unwrap();
     let family = store.family("f").unwrap();
     store.put(family, b"k", b"v").unwrap();
     drop(store);
-    let mut store = Store::open(&dir, keybed_lsm::StoreOptions::default()).unwrap();
+    let mut store = Store::open(&dir, StoreOptions::default()).unwrap();
     let family = store.family("f").unwrap();
     assert_eq!(store.get(family, b"k").unwrap().unwrap(), b"v");
 }
