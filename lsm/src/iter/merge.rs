@@ -47,6 +47,15 @@ impl Source<'_> {
         }
     }
 
+    /// Whether it stands at a version.
+    #[inline(always)]
+    fn is_valid(&self) -> bool {
+        match self {
+            Source::Memtable(iter) => iter.is_valid(),
+            Source::Run(run) => run.key().is_some(),
+        }
+    }
+
     /// What the version it stands at does.
     #[inline]
     fn kind(&self) -> Option<EntryKind> {
@@ -266,7 +275,7 @@ impl<'a> MergeIter<'a> {
         if let [only] = *self.order.as_slice() {
             self.sources[only].step(self.down)?;
             self.reveal(only)?;
-            if self.sources[only].key().is_none() {
+            if !self.sources[only].is_valid() {
                 self.order.clear();
             }
             return Ok(());

@@ -43,6 +43,8 @@ pub(crate) struct MemtableIter<'a> {
     bounds: Option<Arc<KeyRange>>,
     /// Versions with a smaller seqno are seen, no others.
     below: Seqno,
+    /// These are all.
+    sees_all: bool,
     /// What hides versions here and in older sources.
     range_deletes: Option<Arc<RangeDeletes>>,
     sorted_at: usize,
@@ -62,6 +64,7 @@ impl<'a> MemtableIter<'a> {
             order,
             bounds: None,
             below: Seqno::MAX,
+            sees_all: true,
             sorted_at: 0,
             tree_at: TreeAt::default(),
             is_inside: false,
@@ -76,6 +79,7 @@ impl<'a> MemtableIter<'a> {
     pub(crate) fn within(held: Held<'a>, order: Order, bounds: &Arc<KeyRange>, below: Seqno) -> Self {
         MemtableIter {
             range_deletes: held.range_deletes(),
+            sees_all: held.memtable().seqnos().1 < below,
             held,
             order,
             bounds: (!bounds.is_all()).then(|| bounds.clone()),
@@ -189,7 +193,10 @@ impl<'a> MemtableIter<'a> {
                     return;
                 }
             }
-            self.place = self.memtable().version_below(place, self.below);
+            self.place = match self.sees_all {
+                true => place,
+                false => self.memtable().version_below(place, self.below),
+            };
             if self.place != 0 {
                 return;
             }

@@ -255,12 +255,13 @@ impl Memtable {
         Some(bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0))
     }
 
-    /// Reads the beginnings of records that will be looked at soon, so that their cache misses overlap.
+    /// Reads the first cache lines of records that will be looked at soon, so that the misses overlap.
     #[inline]
     pub(crate) fn touch(&self, places: &[Place]) {
         let mut touched = 0;
         for &place in places {
-            touched ^= self.arena.at(place).first().unwrap_or(&0);
+            let bytes = self.arena.at(place);
+            touched ^= bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0);
         }
         black_box(touched);
     }
