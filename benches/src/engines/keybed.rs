@@ -161,19 +161,15 @@ impl Engine for Keybed {
         }
     }
 
-    /// A floor instead of a tombstone.
-    fn pop(&mut self, queue: &[u8], key: &[u8]) {
+    /// A floor instead of deletes.
+    fn pop_through(&mut self, queue: &[u8], last: &[u8], _keys: &[[u8; 18]]) {
         let mut bound = [0; 64];
-        let rest = key.strip_prefix(queue).expect("the key is of the queue");
+        let rest = last.strip_prefix(queue).expect("the key is of the queue");
         bound[..rest.len()].copy_from_slice(rest);
         let risen = self
             .store
             .raise_floor(self.family, queue, &bound[..rest.len() + 1]);
         assert!(risen.expect("keybed raises a floor"), "keys are taken in order");
-    }
-
-    fn pop_through(&mut self, queue: &[u8], last: &[u8], _keys: &[[u8; 18]]) {
-        self.pop(queue, last);
     }
 
     fn delete_prefix(&mut self, prefix: &[u8]) {
