@@ -6,6 +6,7 @@
 
 use crate::{
     batch::{Op, WriteBatch},
+    expiry::{self, Expiry},
     family::{Family, OwnedFamily},
     floor::Floor,
     key::{self, EntryKind, KEY_BYTES_MAX, KeyRange, Seqno, VALUE_BYTES_MAX, check_sizes},
@@ -14,6 +15,7 @@ use crate::{
     options::FamilyOptions,
     read::Value,
     store::Store,
+    touch::{self, Addition},
     write::{Step, no_operator, too_large},
 };
 use keybed_format::{Code, Error, Result};
@@ -31,6 +33,13 @@ impl Store {
     /// [`Append`](crate::Append), or raises a floor that [`Store::raise_floor`] would refuse; `MergeFailed` if an operand
     /// is refused; as [`Store::get`] and [`Store::put`]. Nothing is written then.
     pub fn write(&mut self, batch: &WriteBatch) -> Result {
+        let stamped;
+        let batch = if self.families.iter().any(|family| family.lifetime.is_some()) || batch.is_stamped() {
+            stamped = self.stamp_batch(batch)?;
+            &stamped
+        } else {
+            batch
+        };
         batch.check()?;
         self.before_write_batch(batch)?;
         let bases = self.check_batch(batch)?;
@@ -57,12 +66,27 @@ impl Store {
         Ok(())
     }
 
+    /// Says of each operation when it touches its key, where entries expire. Looks at the clock once.
+    fn stamp_batch(&self, batch: &WriteBatch) -> Result<WriteBatch> {
+        for op in batch.ops() {
+            self.owned(Family(op.family()))?;
+        }
+        let now = self.shared.wall.now();
+        Ok(batch.restamped(|op| {
+            let lifetime = self.families.get(op.family() as usize)?.lifetime.as_ref();
+            lifetime.map(|_| op.stamp().unwrap_or(now))
+        }))
+    }
+
     /// Refuses a batch of which some part could not be applied.
     fn check_batch(&self, batch: &WriteBatch) -> Result<Bases> {
         let mut bases = Bases::new();
         let mut floors = BTreeSet::new();
         for (at, op) in batch.ops().enumerate() {
             let owned = self.owned(Family(op.family()))?;
+            if op.stamp().is_some() {
+                touch::within_limit(body_bytes(&op))?;
+            }
             match op {
                 Op::Put { key, value, .. } => check_sizes(key, value)?,
                 Op::Delete { key, .. } => check_sizes(key, &[])?,
@@ -86,7 +110,9 @@ impl Store {
                         check_growth(batch, op.family(), key, value_bytes(owned, key))?;
                     }
                 }
-                Op::Append { key, bytes, .. } => {
+                Op::Append {
+                    key, bytes, stamp, ..
+                } => {
                     check_sizes(key, bytes)?;
                     if owned.options.merge.is_some() && !owned.appends {
                         return Err(Error::invalid(
@@ -97,8 +123,10 @@ impl Store {
                     let mut old_bytes = value_bytes(owned, key);
                     let hash = key::hash(key);
                     if !owned.appends && owned.active.memtable.get(key, hash).is_none() {
-                        let base = owned
-                            .below()
+                        let below = owned.below();
+                        let now = stamp.unwrap_or(below.expiry.now);
+                        let base = below
+                            .at(now)
                             .get(key, hash)?
                             .map_or_else(Vec::new, Value::into_vec);
                         old_bytes = base.len();
@@ -156,19 +184,43 @@ impl Store {
         out.clear();
         let (step, more) = match op {
             Op::DeleteRange { .. } | Op::RaiseFloor { .. } => return Ok(()),
+            Op::Put {
+                value,
+                stamp: Some(stamp),
+                ..
+            } => {
+                expiry::start_put(out, stamp);
+                out.extend_from_slice(value);
+                (Step::Replace(EntryKind::PutStamped), value)
+            }
             Op::Put { value, .. } => (Step::Store(EntryKind::Put), value),
             Op::Delete { .. } => (Step::Store(EntryKind::Delete), &[][..]),
+            Op::Merge {
+                operand,
+                stamp: Some(stamp),
+                ..
+            } => {
+                let planned = owned.plan_touch(Addition::Merge, probe, (key, hash), operand, stamp, out);
+                let step = planned.unwrap_or_else(|_| touch::beside(probe, operand, stamp, out));
+                (step, operand)
+            }
             Op::Merge { operand, .. } => {
                 let planned = owned.plan_merge(probe, key, hash, operand, out);
                 (planned.unwrap_or_else(|_| beside(probe)), operand)
             }
-            Op::Append { bytes, .. } => match (probe, base) {
+            Op::Append { bytes, stamp, .. } => match (probe, base) {
                 (Probe::Vacant { .. }, Some((base, first))) => {
-                    if let ControlFlow::Continue(()) = owned.written_since(first, key, hash, out) {
+                    stamp.into_iter().for_each(|stamp| expiry::start_put(out, stamp));
+                    if let ControlFlow::Continue(()) = owned.written_since((first, stamp), key, hash, out) {
                         out.extend_from_slice(base);
                     }
                     out.extend_from_slice(bytes);
-                    (Step::Replace(EntryKind::Put), bytes)
+                    let kind = stamp.map_or(EntryKind::Put, |_| EntryKind::PutStamped);
+                    (Step::Replace(kind), bytes)
+                }
+                _ if let Some(stamp) = stamp => {
+                    let step = owned.plan_touch(Addition::Append, probe, (key, hash), bytes, stamp, out)?;
+                    (step, bytes)
                 }
                 _ => (owned.plan_append(probe, key, hash, bytes, out)?, bytes),
             },
@@ -181,14 +233,21 @@ impl Store {
 impl OwnedFamily {
     /// Appends to `out` what the writes from seqno `first` on made of a key of a family without operator, and breaks; or
     /// leaves it as it was before them. They are in memtables, of which some may be sealed already.
-    fn written_since(&self, first: Seqno, key: &[u8], hash: u64, out: &mut Vec<u8>) -> ControlFlow<()> {
+    fn written_since(
+        &self,
+        (first, stamp): (Seqno, Option<u64>),
+        key: &[u8],
+        hash: u64,
+        out: &mut Vec<u8>,
+    ) -> ControlFlow<()> {
+        let expiry = stamp.map_or(Expiry::OFF, |stamp| self.expiry_at(stamp));
         let sources = self.sources();
         let floor = sources.floor(key);
         let written = sources.memtables().filter(|memtable| !memtable.is_empty());
         for memtable in written.take_while(|memtable| memtable.seqnos().1 >= first) {
             memtable.versions(key, hash, floor, &mut |entry| {
-                if entry.kind == EntryKind::Put {
-                    out.extend_from_slice(entry.value);
+                if !expiry.is_gone(entry.kind, entry.value) {
+                    out.extend_from_slice(expiry::bare(entry.kind, entry.value));
                 }
                 ControlFlow::Break(())
             })?;
@@ -214,6 +273,16 @@ impl Store {
         let grown = memtable.bytes() - before;
         self.after_write(family, grown);
         Ok(())
+    }
+}
+
+/// Bytes of the value that an operation brings.
+fn body_bytes(op: &Op<'_>) -> usize {
+    match op {
+        Op::Put { value: body, .. } | Op::Merge { operand: body, .. } | Op::Append { bytes: body, .. } => {
+            body.len()
+        }
+        Op::Delete { .. } | Op::DeleteRange { .. } | Op::RaiseFloor { .. } => 0,
     }
 }
 

@@ -9,11 +9,13 @@
 //!
 //!   5 delete range   start (varint length, bytes) · flag u8 [end (varint length, bytes)]      instead of a key
 //!   6 raise floor    partition (varint length, bytes) · bound (varint length, bytes)
+//!
+//!   7 put stamped, 8 merge stamped, 9 append stamped     as 1, 3, 4, with stamp u64 behind the key
 //! ```
 //! A frame of the log holds the same bytes behind the first seqno, with the family's number in the manifest in the
 //! place of its token. Page: docs/format/wal.md.
 
-use crate::{family::Family, key::KeyRange};
+use crate::{family::Family, key::KeyRange, touch::STAMP_BYTES_MAX};
 use keybed_format::{Cursor, Error, Result, Sink, frame};
 use std::ops::RangeBounds;
 
@@ -29,6 +31,9 @@ const MERGE: u8 = 3;
 const APPEND: u8 = 4;
 const DELETE_RANGE: u8 = 5;
 const RAISE_FLOOR: u8 = 6;
+const PUT_STAMPED: u8 = 7;
+const MERGE_STAMPED: u8 = 8;
+const APPEND_STAMPED: u8 = 9;
 
 /// Writes to any number of families that [`Store::write`](crate::Store::write) applies all or not at all, in their
 /// order. Building one checks nothing; sizes and families are checked when it is written.
@@ -52,15 +57,19 @@ const RAISE_FLOOR: u8 = 6;
 pub struct WriteBatch {
     bytes: Sink,
     len: usize,
+    /// Some operation says when it touches its key.
+    is_stamped: bool,
 }
 
-/// One operation of a batch; `family` is a token's number in memory and a family's number in a log.
+/// One operation of a batch; `family` is a token's number in memory and a family's number in a log. The stamp, in
+/// milliseconds since 1970, is that of a family whose entries expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op<'a> {
     /// The key gets the value.
     Put {
         family: u32,
         key: &'a [u8],
+        stamp: Option<u64>,
         value: &'a [u8],
     },
     /// The key goes.
@@ -69,12 +78,14 @@ pub(crate) enum Op<'a> {
     Merge {
         family: u32,
         key: &'a [u8],
+        stamp: Option<u64>,
         operand: &'a [u8],
     },
     /// The bytes go behind the value.
     Append {
         family: u32,
         key: &'a [u8],
+        stamp: Option<u64>,
         bytes: &'a [u8],
     },
     /// The keys from `start` to before `end` go; without an end all from `start` on.
@@ -115,17 +126,35 @@ impl<'a> Op<'a> {
         self
     }
 
-    /// Bytes of key and value.
-    pub(crate) fn bytes(&self) -> usize {
+    /// When it touches its key, if that was said.
+    pub(crate) fn stamp(&self) -> Option<u64> {
         match self {
-            Op::Put { key, value: more, .. }
-            | Op::Merge {
-                key, operand: more, ..
-            }
-            | Op::Append { key, bytes: more, .. } => key.len() + more.len(),
-            Op::Delete { key, .. } => key.len(),
-            Op::DeleteRange { .. } | Op::RaiseFloor { .. } => 0,
+            Op::Put { stamp, .. } | Op::Merge { stamp, .. } | Op::Append { stamp, .. } => *stamp,
+            Op::Delete { .. } | Op::DeleteRange { .. } | Op::RaiseFloor { .. } => None,
         }
+    }
+
+    /// The same operation with another stamp, if it is one that has stamps.
+    pub(crate) fn with_stamp(mut self, other: Option<u64>) -> Self {
+        if let Op::Put { stamp, .. } | Op::Merge { stamp, .. } | Op::Append { stamp, .. } = &mut self {
+            *stamp = other;
+        }
+        self
+    }
+
+    /// Bytes of key and value, stamps included.
+    pub(crate) fn bytes(&self) -> usize {
+        let stamps = self.stamp().map_or(0, |_| STAMP_BYTES_MAX);
+        stamps
+            + match self {
+                Op::Put { key, value: more, .. }
+                | Op::Merge {
+                    key, operand: more, ..
+                }
+                | Op::Append { key, bytes: more, .. } => key.len() + more.len(),
+                Op::Delete { key, .. } => key.len(),
+                Op::DeleteRange { .. } | Op::RaiseFloor { .. } => 0,
+            }
     }
 
     /// Writes the operation behind `out`, with `family` in the place of its own.
@@ -148,7 +177,17 @@ impl<'a> Op<'a> {
             }
             Op::RaiseFloor { partition, bound, .. } => (RAISE_FLOOR, *partition, Some(*bound)),
         };
+        let stamp = self.stamp();
+        let tag = match (tag, stamp) {
+            (_, None) => tag,
+            (PUT, _) => PUT_STAMPED,
+            (MERGE, _) => MERGE_STAMPED,
+            _ => APPEND_STAMPED,
+        };
         out.u8(tag).varint(u64::from(family)).bytes(key);
+        if let Some(stamp) = stamp {
+            out.u64(stamp);
+        }
         if let Some(body) = body {
             out.bytes(body);
         }
@@ -162,21 +201,28 @@ impl<'a> Op<'a> {
                 .with("found", family)
         })?;
         let key = c.bytes()?;
+        let stamp = match tag {
+            PUT_STAMPED | MERGE_STAMPED | APPEND_STAMPED => Some(c.u64()?),
+            _ => None,
+        };
         Ok(match tag {
-            PUT => Op::Put {
+            PUT | PUT_STAMPED => Op::Put {
                 family,
                 key,
+                stamp,
                 value: c.bytes()?,
             },
             DELETE => Op::Delete { family, key },
-            MERGE => Op::Merge {
+            MERGE | MERGE_STAMPED => Op::Merge {
                 family,
                 key,
+                stamp,
                 operand: c.bytes()?,
             },
-            APPEND => Op::Append {
+            APPEND | APPEND_STAMPED => Op::Append {
                 family,
                 key,
+                stamp,
                 bytes: c.bytes()?,
             },
             DELETE_RANGE => Op::DeleteRange {
@@ -231,7 +277,22 @@ impl WriteBatch {
         WriteBatch {
             bytes: Sink::with_capacity(bytes),
             len: 0,
+            is_stamped: false,
         }
+    }
+
+    /// Whether some operation says when it touches its key.
+    pub(crate) fn is_stamped(&self) -> bool {
+        self.is_stamped
+    }
+
+    /// The same operations with the stamps that `stamp` gives them.
+    pub(crate) fn restamped(&self, stamp: impl Fn(&Op<'_>) -> Option<u64>) -> WriteBatch {
+        let mut batch = WriteBatch::with_capacity(self.bytes.len() + 8 * self.len);
+        for op in self.ops() {
+            batch.push(op.with_stamp(stamp(&op)));
+        }
+        batch
     }
 
     fn push(&mut self, op: Op<'_>) -> &mut Self {
@@ -245,6 +306,19 @@ impl WriteBatch {
         self.push(Op::Put {
             family: family.0,
             key,
+            stamp: None,
+            value,
+        })
+    }
+
+    /// Gives `key` a value that was touched last at `stamp`, in milliseconds since 1970: for restores. In a family whose
+    /// entries do not expire the stamp says nothing.
+    pub fn put_stamped(&mut self, family: Family, key: &[u8], value: &[u8], stamp: u64) -> &mut Self {
+        self.is_stamped = true;
+        self.push(Op::Put {
+            family: family.0,
+            key,
+            stamp: Some(stamp),
             value,
         })
     }
@@ -262,6 +336,7 @@ impl WriteBatch {
         self.push(Op::Merge {
             family: family.0,
             key,
+            stamp: None,
             operand,
         })
     }
@@ -272,6 +347,7 @@ impl WriteBatch {
         self.push(Op::Append {
             family: family.0,
             key,
+            stamp: None,
             bytes,
         })
     }
@@ -326,7 +402,7 @@ impl WriteBatch {
     /// Removes all operations and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.len = 0;
+        (self.len, self.is_stamped) = (0, false);
     }
 
     /// The operations in their order.
@@ -363,6 +439,7 @@ mod tests {
                 Op::Put {
                     family: 0,
                     key: b"k",
+                    stamp: None,
                     value: b"v"
                 },
                 Op::Delete {

@@ -8,6 +8,7 @@
 //! first batch after a seek is small; each further one larger.
 
 use crate::{
+    expiry::Expiry,
     family::Family,
     floor::Floors,
     iter::{MergeIter, RunIter, Source, VisibleIter},
@@ -61,6 +62,8 @@ pub struct Cursor {
     sealed: Vec<(Arc<Sealed>, Order)>,
     version: Arc<Version>,
     operator: Option<Arc<dyn MergeOperator>>,
+    /// What had expired then.
+    expiry: Expiry,
     batch: Batch,
     at: At,
 }
@@ -176,6 +179,7 @@ impl Store {
             floors: owned.active.memtable.floors().cloned(),
             version: owned.version.clone(),
             operator: owned.options.merge.clone(),
+            expiry: owned.expiry(),
             batch: Batch::default(),
             at: At::Before,
         })
@@ -393,7 +397,7 @@ impl Cursor {
             Direction::Up => merge.seek(&[])?,
             Direction::Down => merge.seek_before(None)?,
         }
-        let mut visible = VisibleIter::new(merge, self.operator.as_deref());
+        let mut visible = VisibleIter::new(merge, self.operator.as_deref(), self.expiry);
         while visible.advance()? {
             if batch.is_full() {
                 batch.is_last = false;

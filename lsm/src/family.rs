@@ -2,20 +2,22 @@
 
 use crate::{
     budget::WriteMemory,
-    compaction::picker::Wishes,
+    compaction::{picker::Wishes, work},
+    expiry::{Expiry, Lifetime, TtlRecord, WallTime, ttl_millis},
     key::{EntryKind, Seqno},
     memtable::{Active, Memtable, Probe, Sealed},
     merge_operator::{APPEND, Append, MergeOperator, SumI64, SumU64},
     options::FamilyOptions,
     read::Sources,
     shared::SharedFamily,
-    store::Store,
+    store::{LONG, Store},
     version::{
         Version,
         edit::{Change, Edit, FamilyRecord, NAME_BYTES_MAX},
         may_hold,
     },
 };
+use keybed_env::Priority;
 use keybed_format::{Code, Error, Result};
 use std::sync::Arc;
 
@@ -41,6 +43,8 @@ pub(crate) struct OwnedFamily {
     pub(crate) dropped: bool,
     /// How often it was cleared.
     pub(crate) epoch: u64,
+    /// For how long its entries live; none = they do not expire.
+    pub(crate) lifetime: Option<Box<Lifetime>>,
 }
 
 impl OwnedFamily {
@@ -58,6 +62,7 @@ impl OwnedFamily {
             version: shared.version.clone(),
             dropped: shared.dropped,
             epoch: shared.epoch,
+            lifetime: shared.lifetime.clone(),
         };
         family.set_options(shared.options.clone());
         family
@@ -89,7 +94,22 @@ impl OwnedFamily {
             version: &self.version,
             floors: self.active.memtable.floors().map(Arc::as_ref),
             operator: self.options.merge.as_deref(),
+            expiry: self.expiry(),
         }
+    }
+
+    /// What has expired now.
+    #[inline]
+    pub(crate) fn expiry(&self) -> Expiry {
+        match &self.lifetime {
+            Some(lifetime) => lifetime.expiry(),
+            None => Expiry::OFF,
+        }
+    }
+
+    /// Everything a read looks at, at a moment.
+    pub(crate) fn sources_at(&self, now: u64) -> Sources<'_> {
+        self.sources().at(now)
     }
 
     /// Whether there is nothing below the active memtable.
@@ -120,6 +140,20 @@ impl OwnedFamily {
                 .all(|sealed| is_vacant(sealed.memtable.find(key, hash)))
             && !may_hold(&self.version.runs, key, hash)
     }
+}
+
+/// What options say about the life of entries, once it is known when it began.
+pub(crate) fn ttl_record(options: &FamilyOptions) -> Option<TtlRecord> {
+    Some(TtlRecord {
+        ttl_millis: ttl_millis(options.ttl?),
+        since_millis: options.ttl_since?,
+    })
+}
+
+/// For how long entries live, by options that know when that began.
+pub(crate) fn lifetime(options: &FamilyOptions, wall: &Arc<WallTime>) -> Option<Box<Lifetime>> {
+    let record = ttl_record(options)?;
+    Some(Box::new(Lifetime::new(record, wall, options.expired_age_max)))
 }
 
 /// The built-in operator of a name.
@@ -170,16 +204,26 @@ impl Store {
         let Some(number) = self.find_family(name) else {
             return self.create_family(name, options);
         };
+        let given = options.merge.as_ref().map(|operator| operator.name());
+        {
+            let state = self.shared.state.lock();
+            let recorded = state
+                .families
+                .get(number)
+                .map(|slot| slot.operator_name.as_deref());
+            if recorded != Some(given) {
+                return Err(other_operator(name, recorded.flatten(), given));
+            }
+        }
+        let options = self.settle_ttl(number, options)?;
         let mut state = self.shared.state.lock();
         let (Some(slot), Some(family)) = (state.families.get_mut(number), self.families.get_mut(number))
         else {
             return Err(Error::invalid("there is no such family"));
         };
-        let given = options.merge.as_ref().map(|operator| operator.name());
-        if slot.operator_name.as_deref() != given {
-            return Err(other_operator(name, slot.operator_name.as_deref(), given));
-        }
         slot.operator_missing = false;
+        slot.lifetime = lifetime(&options, &self.shared.wall);
+        family.lifetime = slot.lifetime.clone();
         slot.options = options.clone();
         family.set_options(options);
         if family.active.memtable.is_empty() {
@@ -187,7 +231,46 @@ impl Store {
             let fresh = family.active.memtable.successor(family.options.memtable, seed);
             family.active = Active::new(fresh);
         }
+        drop(state);
+        if self.families[number].lifetime.is_some() && !self.is_read_only {
+            work::schedule(&self.shared);
+        }
         Ok(Family(number as u32))
+    }
+
+    /// Records what `options` say about the life of the entries of an existing family, if that is new; returns them with
+    /// the moment when its entries began to expire.
+    fn settle_ttl(&mut self, number: usize, mut options: FamilyOptions) -> Result<FamilyOptions> {
+        let known = self.families[number]
+            .lifetime
+            .as_ref()
+            .map(|lifetime| lifetime.record);
+        let wanted = options.ttl.map(|ttl| TtlRecord {
+            ttl_millis: ttl_millis(ttl),
+            since_millis: match known {
+                Some(known) => known.since_millis,
+                None => options.ttl_since.unwrap_or_else(|| self.shared.wall.now()),
+            },
+        });
+        if wanted != known && !self.is_read_only {
+            // What had expired so far goes before readers see it again, or it would go under their eyes.
+            let _pause = match known {
+                Some(_) => {
+                    self.flush()?;
+                    let pause = self.pause_compaction();
+                    self.shared
+                        .wait(Priority::Bottom, LONG, |state| !state.compacting);
+                    Some(pause)
+                }
+                None => None,
+            };
+            let id = self.families[number].id;
+            self.shared.alter(|_| Edit {
+                changes: vec![Change::Expire(id, wanted)],
+            })?;
+        }
+        options.ttl_since = wanted.map(|wanted| wanted.since_millis);
+        Ok(options)
     }
 
     /// Names of the families, in the order of their creation.
@@ -241,7 +324,7 @@ impl Store {
             .position(|family| !family.dropped && &*family.name == name)
     }
 
-    fn create_family(&mut self, name: &str, options: FamilyOptions) -> Result<Family> {
+    fn create_family(&mut self, name: &str, mut options: FamilyOptions) -> Result<Family> {
         let operator_name = options.merge.as_ref().map(|operator| operator.name().to_owned());
         let too_long = |text: &str| text.is_empty() || text.len() > NAME_BYTES_MAX;
         if too_long(name) || operator_name.as_deref().is_some_and(too_long) {
@@ -249,25 +332,31 @@ impl Store {
                 Error::invalid("the name of a family or operator has 1 to 255 bytes").with("family", name),
             );
         }
+        let now = self.shared.wall.now();
+        options.ttl_since = options.ttl.map(|_| options.ttl_since.unwrap_or(now));
         let mut id = 0;
         self.shared.alter(|set| {
             id = set.next_family();
+            let create = Change::CreateFamily(FamilyRecord {
+                id,
+                name: name.to_owned(),
+                merge: operator_name.clone(),
+                memtable: options.memtable,
+                partition_prefix: options.partition_prefix,
+                cut_prefix: options.cut_prefix,
+                prefix_bytes: options.prefix_bytes,
+                bottom_filter: options.bottom_filter,
+            });
+            let expire = ttl_record(&options).map(|record| Change::Expire(id, Some(record)));
             Edit {
-                changes: vec![Change::CreateFamily(FamilyRecord {
-                    id,
-                    name: name.to_owned(),
-                    merge: operator_name.clone(),
-                    memtable: options.memtable,
-                    partition_prefix: options.partition_prefix,
-                    cut_prefix: options.cut_prefix,
-                    prefix_bytes: options.prefix_bytes,
-                    bottom_filter: options.bottom_filter,
-                })],
+                changes: [create].into_iter().chain(expire).collect(),
             }
         })?;
         let shared = SharedFamily {
             id,
             name: name.to_owned(),
+            lifetime: lifetime(&options, &self.shared.wall),
+            active_since: now,
             options,
             operator_missing: false,
             operator_name,

@@ -22,7 +22,10 @@ use crate::{
 };
 use keybed_env::Priority;
 use keybed_format::{Code, Result};
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::{
+    cell::Cell,
+    sync::{Arc, Weak, atomic::Ordering},
+};
 
 /// Attempts of one job before it gives up until somebody asks again.
 const ATTEMPTS: u32 = 3;
@@ -180,6 +183,8 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
     let resolver = Resolver {
         operator: options.merge.as_deref(),
         older: &older,
+        expiry: sealed.expiry,
+        expired: Cell::default(),
         // Views and pinned files of the moment of the seal read this table, too: they keep what they saw. The first
         // merge asks the filter.
         filter: None,
@@ -191,6 +196,7 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
     if resolver.run(&mut merge, None, &mut output)? == Outcome::Stopped {
         return Ok(Outcome::Stopped);
     }
+    let expired = resolver.expired.get();
     let tables = output.finish()?;
     let table = tables.first().cloned();
     let mut edit = Edit {
@@ -199,6 +205,9 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
             Change::Flushed(id, sealed.memtable.seqnos().1),
         ],
     };
+    if !sealed.expiry.is_off() {
+        edit.changes.push(Change::Time(sealed.expiry.now));
+    }
     if shared.is_durable() && sealed.needs_log {
         shared.sync_whole_log()?;
         edit.changes.push(Change::LogSynced(sealed.memtable.seqnos().1));
@@ -244,6 +253,10 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
     shared.rebase_views(family);
     shared.note_lingering(sealed);
     shared.counters.flushes.fetch_add(1, Ordering::Relaxed);
+    shared
+        .counters
+        .expired_entries
+        .fetch_add(expired, Ordering::Relaxed);
     shared.counters.flush_bytes.fetch_add(bytes, Ordering::Relaxed);
     shared
         .counters

@@ -104,7 +104,8 @@ impl Shared {
         let edit = edit(catalogue.manifest.set());
         self.append(&mut catalogue, &edit)?;
         let drops = |change: &Change| matches!(change, Change::DropFamily(_));
-        if edit.changes.iter().any(drops) {
+        let expires = |change: &Change| matches!(change, Change::Expire(..));
+        if edit.changes.iter().any(|change| drops(change) || expires(change)) {
             self.sync_edit(&mut catalogue)?;
         }
         if edit.changes.iter().any(drops) {

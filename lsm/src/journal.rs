@@ -8,6 +8,7 @@
 
 use crate::{
     batch::Op,
+    expiry,
     family::{Family, OwnedFamily},
     flush,
     key::{EntryKind, Seqno},
@@ -148,22 +149,51 @@ impl Store {
     pub(crate) fn log_write(&mut self, family: Family, key: &[u8], kind: EntryKind, value: &[u8]) -> Result {
         self.owned(family)?;
         let family = family.0;
+        let stamp = (kind.stamp_bytes() > 0).then(|| expiry::stamps(kind, value, 0).touched);
+        let value = expiry::bare(kind, value);
         let op = match kind {
-            EntryKind::Put => Op::Put { family, key, value },
-            EntryKind::Delete => Op::Delete { family, key },
-            EntryKind::Merge => Op::Merge {
+            EntryKind::Put | EntryKind::PutStamped => Op::Put {
                 family,
                 key,
+                stamp,
+                value,
+            },
+            EntryKind::Delete => Op::Delete { family, key },
+            EntryKind::Merge | EntryKind::MergeStamped => Op::Merge {
+                family,
+                key,
+                stamp,
                 operand: value,
             },
         };
         self.log_all(std::iter::once(op))
     }
 
+    /// Logs an operand that was merged at `stamp`.
+    pub(crate) fn log_merge(&mut self, family: Family, key: &[u8], stamp: u64, operand: &[u8]) -> Result {
+        self.log_all(std::iter::once(Op::Merge {
+            family: family.0,
+            key,
+            stamp: Some(stamp),
+            operand,
+        }))
+    }
+
     /// Logs bytes that are added to a value.
-    pub(crate) fn log_append(&mut self, family: Family, key: &[u8], bytes: &[u8]) -> Result {
+    pub(crate) fn log_append(
+        &mut self,
+        family: Family,
+        key: &[u8],
+        stamp: Option<u64>,
+        bytes: &[u8],
+    ) -> Result {
         let family = family.0;
-        self.log_all(std::iter::once(Op::Append { family, key, bytes }))
+        self.log_all(std::iter::once(Op::Append {
+            family,
+            key,
+            stamp,
+            bytes,
+        }))
     }
 
     /// Logs operations as one frame. Nothing of them is applied if that fails.

@@ -53,6 +53,10 @@ pub enum EntryKind {
     Delete = 1,
     /// The value is an operand for the merge operator, to be applied to the older versions.
     Merge = 2,
+    /// As `Put`; before the value stands when it was touched last ([`expiry`](crate::expiry)).
+    PutStamped = 3,
+    /// As `Merge`; before the operand stands when it was touched last and first ([`expiry`](crate::expiry)).
+    MergeStamped = 4,
 }
 
 impl EntryKind {
@@ -63,7 +67,25 @@ impl EntryKind {
             0 => Some(EntryKind::Put),
             1 => Some(EntryKind::Delete),
             2 => Some(EntryKind::Merge),
+            3 => Some(EntryKind::PutStamped),
+            4 => Some(EntryKind::MergeStamped),
             _ => None,
+        }
+    }
+
+    /// Whether it is an operand, stamped or not.
+    #[inline]
+    pub fn is_merge(self) -> bool {
+        matches!(self, EntryKind::Merge | EntryKind::MergeStamped)
+    }
+
+    /// Bytes of stamps before the value.
+    #[inline]
+    pub fn stamp_bytes(self) -> usize {
+        match self {
+            EntryKind::Put | EntryKind::Delete | EntryKind::Merge => 0,
+            EntryKind::PutStamped => 8,
+            EntryKind::MergeStamped => 16,
         }
     }
 }
@@ -77,8 +99,22 @@ pub struct Entry<'a> {
     pub seqno: Seqno,
     /// What it does.
     pub kind: EntryKind,
-    /// The value or operand; empty for a delete.
+    /// The value or operand, behind its stamps if the kind has any; empty for a delete.
     pub value: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// When the key was touched by this version, in milliseconds since 1970; `None` if it does not say. The value must
+    /// have the stamps of its kind, as that of every version in a store or table has.
+    pub fn touched(&self) -> Option<u64> {
+        let stamped = self.value.get(..self.kind.stamp_bytes().min(8))?;
+        stamped.try_into().ok().map(u64::from_le_bytes)
+    }
+
+    /// The value or operand without stamps.
+    pub fn bare_value(&self) -> &'a [u8] {
+        self.value.get(self.kind.stamp_bytes()..).unwrap_or_default()
+    }
 }
 
 impl Entry<'_> {

@@ -8,7 +8,7 @@
 //! | `ingest`, `link`, `size` | tables from outside; an openable copy; how much there is |
 //! | `open`, [`mount`] | a store from its manifest; a store around tables that are there already |
 //! | `family`, [`options`] | key spaces of a store and what can be chosen |
-//! | `write`, `read`, `scan` | the owner's paths |
+//! | `write`, `touch`, `read`, `scan` | the owner's paths |
 //! | `warm`, `pinned_value` | many reads at a time; values that outlive writes |
 //! | `batch`, `apply` | writes that take effect together |
 //! | `read_only` | looking at a store without disturbing its owner |
@@ -21,6 +21,7 @@
 //! | `version/` | which tables hold a family's content: edits, manifest, version set |
 //! | `iter/` | merging sorted sources |
 //! | [`range_delete`], [`floor`] | many keys that are gone at once |
+//! | [`expiry`] | entries that expire: stamps, and what they mean at one moment |
 //! | `overlay`, `indexed_batch` | writes that are not in the store yet; a batch that is read with what lies below it |
 //! | `cursor` | an iterator that borrows nothing and sees one moment |
 //! | `view`, `pin` | the content of one moment, to read or to copy |
@@ -45,6 +46,7 @@ mod cursor;
 mod delete;
 #[doc(hidden)]
 pub mod differential;
+pub mod expiry;
 mod family;
 pub mod floor;
 mod flush;
@@ -81,6 +83,7 @@ mod stats;
 mod store;
 mod sync;
 pub mod table;
+mod touch;
 mod transaction;
 pub mod verify;
 pub mod version;

@@ -3,6 +3,7 @@
 
 use crate::{
     cache::BlockCache,
+    family::ttl_record,
     floor::Floor,
     key::{KeyRange, SEQNO_MAX, Seqno, TableId},
     open::{self, Locked},
@@ -125,6 +126,11 @@ fn settle(fs: &dyn Fs, dir: &Path, options: &StoreOptions, mount: &Mount) -> Res
             prefix_bytes: family.options.prefix_bytes,
             bottom_filter: family.options.bottom_filter,
         }));
+        let now = options.clock.wall_millis();
+        let mut began = family.options.clone();
+        began.ttl_since = began.ttl.map(|_| began.ttl_since.unwrap_or(now));
+        let record = ttl_record(&began).map(|record| Change::Expire(id, Some(record)));
+        edit.changes.extend(record);
         for floor in &family.floors {
             floor.check(family.options.partition_prefix)?;
             next_seqno = next_seqno.max(floor.seqno + 1);

@@ -8,8 +8,9 @@
 
 use crate::{
     budget::MemoryBudget,
-    compaction::picker::Wishes,
-    family::built_in,
+    compaction::{picker::Wishes, work},
+    expiry::WallTime,
+    family::{built_in, lifetime},
     install::{Catalogue, floors_of, version_of},
     journal::{self, Journal},
     key::TableId,
@@ -35,6 +36,7 @@ use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     path::Path,
     sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
 };
 
 const LOCK: &str = "LOCK";
@@ -215,25 +217,31 @@ pub(crate) fn assemble(
     for name in strays.filter(|name| is_stray(name, number, set.log.floor, &named)) {
         fs.remove_file(&dir.join(name))?;
     }
+    let wall = Arc::new(WallTime::new(options.clock.clone(), set.time));
     let mut families = Vec::new();
     for family in manifest.set().families() {
         let version = version_of(&manifest, &tables, family.record.id)?;
         let record = &family.record;
         let merge = record.merge.as_deref().and_then(built_in);
+        let options = FamilyOptions {
+            merge: merge.clone(),
+            memtable: record.memtable,
+            partition_prefix: record.partition_prefix,
+            cut_prefix: record.cut_prefix,
+            prefix_bytes: record.prefix_bytes,
+            bottom_filter: record.bottom_filter,
+            ttl: family.ttl.map(|ttl| Duration::from_millis(ttl.ttl_millis)),
+            ttl_since: family.ttl.map(|ttl| ttl.since_millis),
+            ..FamilyOptions::default()
+        };
         families.push(SharedFamily {
             id: record.id,
             name: record.name.clone(),
             operator_missing: record.merge.is_some() && merge.is_none(),
             operator_name: record.merge.clone(),
-            options: FamilyOptions {
-                merge,
-                memtable: record.memtable,
-                partition_prefix: record.partition_prefix,
-                cut_prefix: record.cut_prefix,
-                prefix_bytes: record.prefix_bytes,
-                bottom_filter: record.bottom_filter,
-                ..FamilyOptions::default()
-            },
+            lifetime: lifetime(&options, &wall),
+            active_since: if log.good.is_empty() { wall.now() } else { 0 },
+            options,
             version: Arc::new(version),
             sealed: Vec::new(),
             wishes: Wishes::default(),
@@ -258,7 +266,7 @@ pub(crate) fn assemble(
         locked.lock,
         catalogue,
         graveyard,
-        (opener, write_memory),
+        (opener, write_memory, wall),
         state,
     );
     let tenant: Weak<Shared> = Arc::downgrade(&shared);
@@ -286,6 +294,9 @@ pub(crate) fn assemble(
     store.journal = Journal::new(writer, recover::kept(log));
     store.retire_log_files();
     journal::start_interval(&store.shared);
+    if store.families.iter().any(|family| family.lifetime.is_some()) {
+        work::schedule(&store.shared);
+    }
     Ok(store)
 }
 

@@ -184,6 +184,19 @@ pub struct FamilyOptions {
     /// Runs of one tier that are merged together, 2 to 16; default 0 = [`StoreOptions::fan_in`]. 2 or 3 suit families
     /// that are scanned by prefix, where every run costs a look.
     pub fan_in: u8,
+    /// How long an entry lives after it was touched last, at least a millisecond; default none = for ever. An expired
+    /// entry is seen by no reader. Every write is a touch ([`Store::touch`](crate::Store::touch) is nothing else), reads
+    /// are not. Values are 8 bytes longer, and at most 64 MiB − 16. It may change whenever the family is opened: longer or
+    /// shorter, the entries that are there follow; none, and they stay for ever; from none, and those written before
+    /// count from that moment. Recorded in the manifest.
+    pub ttl: Option<Duration>,
+    /// Since when entries expire, in milliseconds since 1970; default none = since the family was first opened with
+    /// [`ttl`](Self::ttl). Only for a family that is just beginning: for restores of content that expired elsewhere.
+    pub ttl_since: Option<u64>,
+    /// How long bytes of expired entries may stay in files that nobody writes or merges; default none = as long as
+    /// entries live, at most a day. Files of which everything has expired go at once, without being read; others are
+    /// rewritten when this time is over. Shorter: less space, more bytes rewritten. Not recorded.
+    pub expired_age_max: Option<Duration>,
 }
 
 impl Default for FamilyOptions {
@@ -197,6 +210,9 @@ impl Default for FamilyOptions {
             bottom_filter: true,
             filter: None,
             fan_in: 0,
+            ttl: None,
+            ttl_since: None,
+            expired_age_max: None,
         }
     }
 }
@@ -206,6 +222,14 @@ impl FamilyOptions {
         if self.fan_in == 1 || self.fan_in > 16 {
             return Err(Error::invalid("the option fan_in is out of its bounds")
                 .expected_found("0, or 2 to 16", self.fan_in));
+        }
+        if self.ttl.is_some_and(|ttl| ttl < Duration::from_millis(1)) {
+            return Err(
+                Error::invalid("the option ttl is out of its bounds").expected_found(
+                    "at least 1 ms",
+                    format_args!("{:?}", self.ttl.unwrap_or_default()),
+                ),
+            );
         }
         if self.partition_prefix > PREFIX_BYTES_MAX || self.cut_prefix > PREFIX_BYTES_MAX {
             return Err(Error::invalid("a prefix is longer than 8 bytes")

@@ -1,11 +1,12 @@
 //! The read path: active memtable → sealed memtables → runs, newest first.
 
 use crate::{
-    family::Family,
+    expiry::{self, Expiry, Fold},
+    family::{Family, OwnedFamily},
     floor::Floors,
     key::{self, Entry, EntryKind, SEQNO_MAX, Seqno},
     memtable::{Active, Memtable, Sealed},
-    merge_operator::{MergeOperator, fold},
+    merge_operator::MergeOperator,
     stats::{ReadCounters, count, count_and_sample},
     store::Store,
     table::Slice,
@@ -56,6 +57,15 @@ impl<'a> Value<'a> {
 }
 
 impl Value<'_> {
+    /// Without its first `bytes`.
+    fn skip(self, bytes: usize) -> Self {
+        Value(match self.0 {
+            Repr::Borrowed(all) => Repr::Borrowed(all.get(bytes..).unwrap_or_default()),
+            Repr::Table(slice) => Repr::Table(slice.skip(bytes)),
+            Repr::Owned(all) => Repr::Owned(all.get(bytes..).unwrap_or_default().to_vec()),
+        })
+    }
+
     /// The value, borrowing nothing.
     pub(crate) fn into_owned(self) -> Value<'static> {
         Value::owned(self.into_vec())
@@ -110,35 +120,79 @@ pub(crate) struct Sources<'a> {
     /// The floors that hold for this reader.
     pub(crate) floors: Option<&'a Floors>,
     pub(crate) operator: Option<&'a dyn MergeOperator>,
+    /// What has expired for this reader.
+    pub(crate) expiry: Expiry,
 }
 
 impl<'a> Sources<'a> {
     /// The value of a key, looked up with its hash.
     pub(crate) fn get(&self, key: &[u8], hash: u64) -> Result<Option<Value<'a>>> {
+        match self.newest(key, hash)? {
+            Some((kind, value)) => self.seen(kind, value, key, hash),
+            None => Ok(None),
+        }
+    }
+
+    /// The newest version of a key as it lies there; where a range delete or a floor hides everything, a deleted one or
+    /// none.
+    #[inline(always)]
+    pub(crate) fn newest(&self, key: &[u8], hash: u64) -> Result<Option<(EntryKind, Value<'a>)>> {
         if self.is_covered() {
-            return self.get_covered(key, hash);
+            return self.newest_covered(key, hash);
         }
         for memtable in self.memtables() {
             if let Some((_, kind, value)) = memtable.get(key, hash) {
-                return match kind {
-                    EntryKind::Put => Ok(Some(Value(Repr::Borrowed(value)))),
-                    EntryKind::Delete => Ok(None),
-                    EntryKind::Merge => self.get_merged(key, hash),
-                };
+                return Ok(Some((kind, Value(Repr::Borrowed(value)))));
             }
         }
         for run in &self.version.runs {
             let Some(table) = run.find(key) else { continue };
             // `find` has looked at the visible range already.
             if let Some(found) = table.view()?.reader.get(key, hash, SEQNO_MAX)? {
-                return match found.kind {
-                    EntryKind::Put => Ok(Some(Value(Repr::Table(found.value)))),
-                    EntryKind::Delete => Ok(None),
-                    EntryKind::Merge => self.get_merged(key, hash),
-                };
+                return Ok(Some((found.kind, Value(Repr::Table(found.value)))));
             }
         }
         Ok(None)
+    }
+
+    /// What a reader sees of a key with this newest version.
+    #[inline(always)]
+    pub(crate) fn seen(
+        &self,
+        kind: EntryKind,
+        value: Value<'a>,
+        key: &[u8],
+        hash: u64,
+    ) -> Result<Option<Value<'a>>> {
+        match kind {
+            EntryKind::Put if self.expiry.is_off() => Ok(Some(value)),
+            EntryKind::Delete => Ok(None),
+            EntryKind::Put | EntryKind::PutStamped => {
+                let is_gone = self.expiry.is_gone(kind, &value);
+                Ok((!is_gone).then(|| value.skip(kind.stamp_bytes())))
+            }
+            EntryKind::Merge | EntryKind::MergeStamped => {
+                Ok(self.get_folded(key, hash)?.map(|(value, _)| value))
+            }
+        }
+    }
+
+    /// The value of a key, and when it was touched last.
+    pub(crate) fn get_stamped(&self, key: &[u8], hash: u64) -> Result<Option<(Value<'a>, u64)>> {
+        let Some((kind, value)) = self.newest(key, hash)? else {
+            return Ok(None);
+        };
+        if kind.is_merge() {
+            return self.get_folded(key, hash);
+        }
+        let stamp = expiry::stamps(kind, &value, self.expiry.since).touched;
+        Ok(self.seen(kind, value, key, hash)?.map(|value| (value, stamp)))
+    }
+
+    /// The same, for a reader at another moment.
+    pub(crate) fn at(self, now: u64) -> Self {
+        let expiry = Expiry { now, ..self.expiry };
+        Sources { expiry, ..self }
     }
 
     /// Whether tables hold range deletes, or there are floors. Memtables look for their own range deletes.
@@ -152,18 +206,14 @@ impl<'a> Sources<'a> {
         self.is_covered() || self.memtables().any(|memtable| memtable.covers().is_some())
     }
 
-    /// [`Sources::get`] beside range deletes or floors: what covers a key in a source ends the search there.
+    /// [`Sources::newest`] beside range deletes or floors: what covers a key in a source ends the search there.
     #[inline(never)]
-    fn get_covered(&self, key: &[u8], hash: u64) -> Result<Option<Value<'a>>> {
+    fn newest_covered(&self, key: &[u8], hash: u64) -> Result<Option<(EntryKind, Value<'a>)>> {
         let floor = self.floor(key);
         for memtable in self.memtables() {
             if let Some((place, kind, value)) = memtable.get(key, hash) {
-                return match kind {
-                    EntryKind::Delete => Ok(None),
-                    _ if memtable.entry(place).seqno < floor => Ok(None),
-                    EntryKind::Put => Ok(Some(Value(Repr::Borrowed(value)))),
-                    EntryKind::Merge => self.get_merged(key, hash),
-                };
+                let is_hidden = kind != EntryKind::Delete && memtable.entry(place).seqno < floor;
+                return Ok((!is_hidden).then_some((kind, Value(Repr::Borrowed(value)))));
             }
         }
         for run in &self.version.runs {
@@ -172,13 +222,7 @@ impl<'a> Sources<'a> {
             let below = covering.unwrap_or(0).max(floor);
             match table.view()?.reader.get(key, hash, SEQNO_MAX)? {
                 Some(found) if found.seqno < below => return Ok(None),
-                Some(found) => {
-                    return match found.kind {
-                        EntryKind::Put => Ok(Some(Value(Repr::Table(found.value)))),
-                        EntryKind::Delete => Ok(None),
-                        EntryKind::Merge => self.get_merged(key, hash),
-                    };
-                }
+                Some(found) => return Ok(Some((found.kind, Value(Repr::Table(found.value))))),
                 None if covering.is_some() => return Ok(None),
                 None => {}
             }
@@ -200,16 +244,13 @@ impl<'a> Sources<'a> {
             .chain(sealed)
     }
 
-    /// Folds the versions of a key whose newest one is an operand.
+    /// Folds the versions of a key whose newest one is an operand; says when it was touched last.
     #[cold]
-    fn get_merged(&self, key: &[u8], hash: u64) -> Result<Option<Value<'a>>> {
-        let mut fold_up = FoldUp {
-            operands: Vec::new(),
-            base: None,
-        };
-        let _ = self.versions(key, hash, &mut |entry| fold_up.see(&entry))?;
-        let value = fold(self.operator, fold_up.base.as_deref(), &fold_up.operands)?;
-        Ok(Some(Value(Repr::Owned(value))))
+    fn get_folded(&self, key: &[u8], hash: u64) -> Result<Option<(Value<'a>, u64)>> {
+        let mut fold = Fold::new(self.expiry);
+        let _ = self.versions(key, hash, &mut |entry| fold.see(&entry))?;
+        let folded = fold.value(self.operator)?;
+        Ok(folded.map(|(value, stamp)| (Value(Repr::Owned(value)), stamp)))
     }
 
     /// Shows all versions of a key, newest first, until `each` has seen enough. Where a range delete or a floor hides
@@ -246,23 +287,25 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// Operands, newest first, and what they stand on.
-struct FoldUp {
-    operands: Vec<Vec<u8>>,
-    base: Option<Vec<u8>>,
-}
-
-impl FoldUp {
-    fn see(&mut self, entry: &Entry<'_>) -> ControlFlow<()> {
-        match entry.kind {
-            EntryKind::Merge => {
-                self.operands.push(entry.value.to_vec());
-                return ControlFlow::Continue(());
+impl OwnedFamily {
+    /// The value of a key in a family whose entries expire.
+    #[inline(never)]
+    fn get_living(&self, key: &[u8], hash: u64, counters: &ReadCounters) -> Result<Option<Value<'_>>> {
+        let sources = self.sources();
+        match self.active.memtable.get(key, hash) {
+            Some((_, kind, value)) => {
+                count(&counters.memtable_hits);
+                sources.seen(kind, Value(Repr::Borrowed(value)), key, hash)
             }
-            EntryKind::Put => self.base = Some(entry.value.to_vec()),
-            EntryKind::Delete => {}
+            None => {
+                count(&counters.table_gets);
+                let below = Sources {
+                    active: None,
+                    ..sources
+                };
+                below.get(key, hash)
+            }
         }
-        ControlFlow::Break(())
     }
 }
 
@@ -297,6 +340,9 @@ impl Store {
     ) -> Result<Option<Value<'_>>> {
         let family = self.owned(family)?;
         let hash = key::hash(key);
+        if family.lifetime.is_some() {
+            return family.get_living(key, hash, counters);
+        }
         match family.active.memtable.get(key, hash) {
             Some((_, EntryKind::Put, value)) => {
                 count(&counters.memtable_hits);
@@ -306,7 +352,10 @@ impl Store {
                 count(&counters.memtable_hits);
                 Ok(None)
             }
-            Some((_, EntryKind::Merge, _)) => family.sources().get_merged(key, hash),
+            Some((_, kind, value)) => {
+                let sources = family.sources();
+                sources.seen(kind, Value(Repr::Borrowed(value)), key, hash)
+            }
             None => {
                 if count_and_sample(&counters.table_gets) {
                     return self.shared.get_sampled(&family.below(), key, hash);
@@ -314,6 +363,32 @@ impl Store {
                 family.below().get(key, hash)
             }
         }
+    }
+
+    /// As [`Store::get`], and when the value was touched last, in milliseconds since 1970: by a write, or by
+    /// [`Store::touch`]. A value without a stamp counts from the moment when the entries of its family began to expire;
+    /// in a family whose entries do not, from 0.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    ///
+    /// ```
+    /// # fn main() -> keybed_format::Result {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # use keybed_lsm::{FamilyOptions, Store, StoreOptions};
+    /// # use std::time::Duration;
+    /// let mut store = Store::open(dir.path().join("s"), StoreOptions::default())?;
+    /// let hour = Some(Duration::from_secs(3600));
+    /// let sessions = store.family_with("sessions", FamilyOptions { ttl: hour, ..FamilyOptions::default() })?;
+    /// store.put(sessions, b"ann", b"42")?;
+    /// let (value, touched) = store.get_stamped(sessions, b"ann")?.unwrap();
+    /// assert_eq!(value, b"42");
+    /// assert!(touched > 0);
+    /// # Ok(()) }
+    /// ```
+    pub fn get_stamped(&self, family: Family, key: &[u8]) -> Result<Option<(Value<'_>, u64)>> {
+        count(&self.shared.owner_counters.reads.table_gets);
+        self.owned(family)?.sources().get_stamped(key, key::hash(key))
     }
 
     /// Shows the value of `key` to `see`; `None` if it is absent.

@@ -1,6 +1,7 @@
 //! Scans: keys in order with their values, up or down.
 
 use crate::{
+    expiry::Expiry,
     family::Family,
     floor::Floors,
     iter::{MergeIter, RunIter, Source, VisibleIter},
@@ -108,6 +109,7 @@ impl<'a> Sources<'a> {
             floors: self.floors,
             hides: self.hides(),
             operator: self.operator,
+            expiry: self.expiry,
         }
     }
 
@@ -131,6 +133,8 @@ pub(crate) struct Below<'a> {
     /// There are range deletes or floors, in a memtable or below.
     pub(crate) hides: bool,
     pub(crate) operator: Option<&'a dyn MergeOperator>,
+    /// What has expired for whoever reads: as of the beginning of the scan, or of the view.
+    pub(crate) expiry: Expiry,
 }
 
 /// Scans memtables, newest first, and what lies below them. A prefix rules out runs by their filters.
@@ -170,7 +174,7 @@ pub(crate) fn open<'a>(
         Direction::Down => merge.seek_before(None)?,
     }
     Ok(Range {
-        iter: VisibleIter::new(merge, below.operator),
+        iter: VisibleIter::new(merge, below.operator, below.expiry),
     })
 }
 

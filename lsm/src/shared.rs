@@ -13,6 +13,7 @@ use crate::{
     budget::{MemoryBudget, WriteMemory},
     cache::BlockCache,
     compaction::picker::Wishes,
+    expiry::{Lifetime, WallTime},
     floor::Floors,
     install::Catalogue,
     key::TableId,
@@ -66,6 +67,10 @@ pub(crate) struct SharedFamily {
     pub(crate) covers_changed: bool,
     /// How often it was cleared. What was sealed or picked in an earlier epoch is not installed.
     pub(crate) epoch: u64,
+    /// For how long its entries live; none = they do not expire.
+    pub(crate) lifetime: Option<Box<Lifetime>>,
+    /// No write to the active memtable touched a key before this moment, if entries expire.
+    pub(crate) active_since: u64,
 }
 
 /// What changes under the `state` lock.
@@ -97,6 +102,8 @@ pub(crate) struct State {
     pub(crate) settling: bool,
     /// The value of `next_run` at which it was at rest.
     pub(crate) settled_at: Option<u64>,
+    /// When a look for files that have expired is to come, by the wall's time.
+    pub(crate) look_at: Option<u64>,
     /// Jobs that free memory and files for the owner.
     pub(crate) tidying: usize,
     /// Why the last compaction failed; none is started until its pause is over or somebody asks.
@@ -120,6 +127,8 @@ pub(crate) struct Shared {
     pub(crate) options: StoreOptions,
     /// How tables are opened.
     pub(crate) opener: Arc<Opener>,
+    /// The time by which entries expire.
+    pub(crate) wall: Arc<WallTime>,
     /// Bounds the memory of this store and of others.
     pub(crate) budget: MemoryBudget,
     /// What memtables are paid from.
@@ -169,7 +178,7 @@ impl Shared {
         lock: Arc<dyn FileLock>,
         catalogue: Catalogue,
         graveyard: Arc<Graveyard>,
-        (opener, write_memory): (Arc<Opener>, WriteMemory),
+        (opener, write_memory, wall): (Arc<Opener>, WriteMemory, Arc<WallTime>),
         state: State,
     ) -> Arc<Shared> {
         Arc::new(Shared {
@@ -179,6 +188,7 @@ impl Shared {
             dir: dir.to_path_buf(),
             ids: Mutex::new(options.ids.clone()),
             options,
+            wall,
             budget: opener.cache.budget().clone(),
             opener,
             write_memory,

@@ -74,6 +74,8 @@ pub struct Store {
     pub(crate) merge_debt: Debt,
     pub(crate) random: Random,
     pub(crate) scratch: Vec<u8>,
+    /// A value behind its stamp, on its way to a memtable.
+    pub(crate) stamped: Vec<u8>,
     /// The log's end that writes go through.
     pub(crate) journal: Journal,
     /// Opened to be read.
@@ -114,6 +116,7 @@ impl Store {
             shared,
             random,
             scratch: Vec::new(),
+            stamped: Vec::new(),
             journal: Journal::default(),
             is_read_only: false,
             closed: false,
@@ -305,6 +308,14 @@ impl Store {
         let memtable = std::mem::replace(&mut family.active, Active::new(fresh)).memtable;
         let mut sealed = Sealed::new(memtable, family.epoch, family.version.clone(), &family.sealed);
         sealed.needs_log = needs_log;
+        sealed.expiry = family.expiry();
+        sealed.active_since = {
+            let mut state = self.shared.state.lock();
+            let slot = state.families.get_mut(number);
+            slot.map_or(0, |slot| {
+                std::mem::replace(&mut slot.active_since, sealed.expiry.now)
+            })
+        };
         let sealed = Arc::new(sealed);
         sealed.hand_over();
         family.sealed.insert(0, sealed.clone());

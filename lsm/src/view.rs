@@ -8,6 +8,7 @@
 //! memtables they read by themselves.
 
 use crate::{
+    expiry::Expiry,
     family::Family,
     floor::Floors,
     key::{self, KeyRange, Seqno, TableId},
@@ -30,7 +31,8 @@ use std::{
 };
 
 /// The content of a store at the moment the view was taken. It holds the tables it saw, and the memtables until they
-/// are flushed, so old versions need not be kept in new tables; drop it soon, it keeps files. It should not outlive
+/// are flushed, so old versions need not be kept in new tables; drop it soon, it keeps files. Time stands still in it: it
+/// shows what had not expired when it was taken. It should not outlive
 /// the store: the next owner of the directory may remove files of it that were not opened yet, which are then
 /// `TableMissing`.
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ struct ViewFamily {
     /// The version with the tables of the memtables, or as it was if there were none. Set before the list is emptied.
     settled: OnceLock<Arc<Version>>,
     operator: Option<Arc<dyn MergeOperator>>,
+    /// What had expired when the view was taken.
+    expiry: Expiry,
     dropped: bool,
 }
 
@@ -82,6 +86,7 @@ impl ViewFamily {
             version,
             floors: self.floors.as_deref(),
             operator: self.operator.as_deref(),
+            expiry: self.expiry,
         }
     }
 }
@@ -116,6 +121,7 @@ impl Store {
             floors: family.active.memtable.floors().cloned(),
             settled: OnceLock::new(),
             operator: family.options.merge.clone(),
+            expiry: family.expiry(),
             dropped: family.dropped,
         });
         let view = Arc::new(Inner {
@@ -231,6 +237,7 @@ impl View {
             floors,
             hides,
             operator: family.operator.as_deref(),
+            expiry: family.expiry,
         };
         scan::open(held.collect(), below, (range, prefix), direction)
     }

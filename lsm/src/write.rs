@@ -3,12 +3,14 @@
 
 use crate::{
     arena::Place,
+    expiry,
     family::{Family, OwnedFamily},
     key::{self, EntryKind, Seqno, VALUE_BYTES_MAX, check_sizes},
     memtable::{CHAIN_MAX, Probe},
     merge_operator,
     stats::count,
     store::Store,
+    touch::{self, Addition},
     write_memory::UPDATE_BYTES,
 };
 use keybed_format::{Code, Error, Result};
@@ -42,6 +44,9 @@ impl Store {
     /// `BackendReadOnly` if they cannot be written; `Poisoned`. Nothing is written then.
     #[inline]
     pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result {
+        if let Some(stamp) = self.stamp_of(family) {
+            return self.put_at(family, key, value, stamp);
+        }
         self.write_one(family, key, EntryKind::Put, value)
     }
 
@@ -55,7 +60,7 @@ impl Store {
     }
 
     #[inline(always)]
-    fn write_one(&mut self, family: Family, key: &[u8], kind: EntryKind, value: &[u8]) -> Result {
+    pub(crate) fn write_one(&mut self, family: Family, key: &[u8], kind: EntryKind, value: &[u8]) -> Result {
         check_sizes(key, value)?;
         self.before_write_of(family, key, value.len())?;
         if self.journal.is_on() {
@@ -117,9 +122,15 @@ impl Store {
                 count(&self.shared.owner_counters.reads.memtable_hits);
                 let entry = owned.active.memtable.newest(place);
                 match entry.kind {
-                    EntryKind::Put => change(Some(entry.value)),
+                    EntryKind::Put if owned.lifetime.is_none() => change(Some(entry.value)),
                     EntryKind::Delete => change(None),
-                    EntryKind::Merge => change(owned.sources().get(key, hash)?.as_deref()),
+                    EntryKind::Put | EntryKind::PutStamped => {
+                        let is_gone = owned.expiry().is_gone(entry.kind, entry.value);
+                        change((!is_gone).then(|| expiry::bare(entry.kind, entry.value)))
+                    }
+                    EntryKind::Merge | EntryKind::MergeStamped => {
+                        change(owned.sources().get(key, hash)?.as_deref())
+                    }
                 }
             }
             Probe::Vacant { .. } if owned.active.memtable.hides_older(key) => change(None),
@@ -130,9 +141,25 @@ impl Store {
         };
         match update {
             Update::Keep => Ok(()),
-            Update::Put(value) => self.write_at(family, probe, key, seqno, EntryKind::Put, value.as_ref()),
+            Update::Put(value) => self.put_found(family, probe, key, seqno, value.as_ref()),
             Update::Delete => self.write_at(family, probe, key, seqno, EntryKind::Delete, &[]),
         }
+    }
+
+    /// Writes the value of a key that was looked for.
+    #[inline]
+    fn put_found(&mut self, family: Family, probe: Probe, key: &[u8], seqno: Seqno, value: &[u8]) -> Result {
+        let Some(stamp) = self.stamp_of(family) else {
+            return self.write_at(family, probe, key, seqno, EntryKind::Put, value);
+        };
+        touch::within_limit(value.len())?;
+        let mut raw = std::mem::take(&mut self.stamped);
+        raw.clear();
+        expiry::start_put(&mut raw, stamp);
+        raw.extend_from_slice(value);
+        let result = self.write_at(family, probe, key, seqno, EntryKind::PutStamped, &raw);
+        self.stamped = raw;
+        result
     }
 
     #[inline]
@@ -182,20 +209,39 @@ impl Store {
         let hash = key::hash(key);
         let seqno = self.next_seqno;
         let logs = self.journal.is_on();
+        let stamp = self.stamp_of(family);
         let owned = self.owned_mut(family)?;
         let probe = owned.active.memtable.find(key, hash);
         if let Probe::Found { place, .. } = probe {
-            match owned.active.memtable.newest(place).kind {
+            let entry = owned.active.memtable.newest(place);
+            match entry.kind {
                 // What is logged must be there before the memtable changes.
-                EntryKind::Put if logs => {}
-                EntryKind::Put if !owned.active.memtable.keeps(place) => {
+                EntryKind::Put | EntryKind::PutStamped if logs => {}
+                EntryKind::Put if stamp.is_none() && !owned.active.memtable.keeps(place) => {
                     change(owned.active.memtable.value_mut(place, seqno));
                     count(&self.shared.owner_counters.reads.memtable_hits);
                     self.after_write(family, 0);
                     return Ok(true);
                 }
                 EntryKind::Delete => return Ok(false),
-                EntryKind::Put | EntryKind::Merge => {}
+                EntryKind::PutStamped => {
+                    let value = entry.value;
+                    if let (Some(lifetime), Some(stamp)) = (&owned.lifetime, stamp) {
+                        if lifetime.expiry_at(stamp).is_gone(EntryKind::PutStamped, value) {
+                            return Ok(false);
+                        }
+                        if !owned.active.memtable.keeps(place) {
+                            let raw = owned.active.memtable.value_mut(place, seqno);
+                            let (touched, value) = raw.split_at_mut(8);
+                            touched.copy_from_slice(&stamp.to_le_bytes());
+                            change(value);
+                            count(&self.shared.owner_counters.reads.memtable_hits);
+                            self.after_write(family, 0);
+                            return Ok(true);
+                        }
+                    }
+                }
+                EntryKind::Put | EntryKind::Merge | EntryKind::MergeStamped => {}
             }
         }
         self.update_promoted(family, probe, key, hash, change)
@@ -222,7 +268,7 @@ impl Store {
         };
         if found {
             change(&mut value);
-            self.write_at(family, probe, key, self.next_seqno, EntryKind::Put, &value)?;
+            self.put_found(family, probe, key, self.next_seqno, &value)?;
         }
         self.scratch = value;
         Ok(found)
@@ -234,6 +280,9 @@ impl Store {
     /// # Errors
     /// As [`Store::get`] and [`Store::put`].
     pub fn append(&mut self, family: Family, key: &[u8], bytes: &[u8]) -> Result {
+        if let Some(stamp) = self.stamp_of(family) {
+            return self.add_at(family, key, bytes, Addition::Append, stamp);
+        }
         self.add(family, key, bytes, false, OwnedFamily::plan_append)
     }
 
@@ -242,6 +291,9 @@ impl Store {
     /// # Errors
     /// `MergeFailed` if the family has no operator or the operator refuses; as [`Store::put`].
     pub fn merge(&mut self, family: Family, key: &[u8], operand: &[u8]) -> Result {
+        if let Some(stamp) = self.stamp_of(family) {
+            return self.add_at(family, key, operand, Addition::Merge, stamp);
+        }
         self.add(family, key, operand, true, OwnedFamily::plan_merge)
     }
 
@@ -276,13 +328,16 @@ impl Store {
                                 let whole = [owned.active.memtable.newest(place).value, more].concat();
                                 self.log_write(family, key, EntryKind::Put, &whole)?;
                             }
-                            _ => self.log_append(family, key, more)?,
+                            _ => self.log_append(family, key, None, more)?,
                         }
                         self.add_by(family, probe, key, step, more, &out);
                         return Ok(());
                     }
                     Step::Store(kind) => (kind, more),
                     Step::Replace(kind) => (kind, out.as_slice()),
+                    Step::ExtendStamped { .. } | Step::ChainStamped { .. } => {
+                        unreachable!("a write without a stamp is not planned so")
+                    }
                 };
                 self.log_write(family, key, kind, value)?;
             }
@@ -315,7 +370,19 @@ impl Store {
         let memtable = &mut owned.active.memtable;
         match step {
             Step::Extend { slot, place } => memtable.extend(slot, place, key, seqno, more),
-            Step::Chain { slot, place } => memtable.chain(slot, place, key, seqno, more),
+            Step::Chain { slot, place } => {
+                memtable.chain((slot, place), key, seqno, EntryKind::Merge, more);
+            }
+            Step::ExtendStamped { slot, place, stamp } => {
+                memtable.extend(slot, place, key, seqno, more);
+                // The record may have moved. It was written just now, so no cursor sees it.
+                if let Probe::Found { place, .. } = memtable.find(key, key::hash(key)) {
+                    memtable.value_mut(place, seqno)[..8].copy_from_slice(&stamp.to_le_bytes());
+                }
+            }
+            Step::ChainStamped { slot, place } => {
+                memtable.chain((slot, place), key, seqno, EntryKind::MergeStamped, out);
+            }
             Step::Store(kind) => memtable.write(probe, key, seqno, kind, more),
             Step::Replace(kind) => memtable.write(probe, key, seqno, kind, out),
         }
@@ -334,6 +401,10 @@ pub(crate) enum Step {
     Extend { slot: usize, place: Place },
     /// In front of the versions of the key.
     Chain { slot: usize, place: Place },
+    /// Behind the bytes of the record, which was touched now.
+    ExtendStamped { slot: usize, place: Place, stamp: u64 },
+    /// What the plan made of it, in front of the versions of the key.
+    ChainStamped { slot: usize, place: Place },
     /// As they are, as the current version.
     Store(EntryKind),
     /// What the plan made of them is the current version.
@@ -357,7 +428,14 @@ impl OwnedFamily {
                     EntryKind::Put => return extend(slot, place, entry.value, bytes),
                     EntryKind::Merge if self.appends => return extend(slot, place, entry.value, bytes),
                     EntryKind::Delete => return Ok(Step::Store(EntryKind::Put)),
-                    EntryKind::Merge => {}
+                    // Of a time when entries of the family expired.
+                    EntryKind::MergeStamped if self.appends && self.active.memtable.older(place) == 0 => {
+                        out.extend_from_slice(expiry::bare(entry.kind, entry.value));
+                        out.extend_from_slice(bytes);
+                        within_limit(out.len())?;
+                        return Ok(Step::Replace(EntryKind::Merge));
+                    }
+                    EntryKind::Merge | EntryKind::MergeStamped | EntryKind::PutStamped => {}
                 }
             }
             Probe::Vacant { .. } if self.appends && !self.is_bare() => {
@@ -399,11 +477,15 @@ impl OwnedFamily {
             EntryKind::Put | EntryKind::Merge if self.appends => {
                 return extend(slot, place, entry.value, operand);
             }
-            EntryKind::Put => operator.merge(Some(entry.value), operand, out).map_err(named)?,
+            EntryKind::Put | EntryKind::PutStamped => {
+                let value = expiry::bare(entry.kind, entry.value);
+                operator.merge(Some(value), operand, out).map_err(named)?;
+            }
             EntryKind::Delete => operator.merge(None, operand, out).map_err(named)?,
-            EntryKind::Merge => {
+            EntryKind::Merge | EntryKind::MergeStamped => {
                 let chained = memtable.older(place) != 0;
-                if !chained && operator.combine(entry.value, operand, out).map_err(named)? {
+                let value = expiry::bare(entry.kind, entry.value);
+                if !chained && operator.combine(value, operand, out).map_err(named)? {
                     within_limit(out.len())?;
                     return Ok(Step::Replace(EntryKind::Merge));
                 }

@@ -26,5 +26,6 @@ gallery! {
     families_and_batches = "../../examples/02_families_and_batches.rs";
     counters_with_merge = "../../examples/03_counters_with_merge.rs";
     range_scans_and_deletes = "../../examples/04_range_scans_and_deletes.rs";
+    entries_that_expire = "../../examples/05_entries_that_expire.rs";
     shared_store_under_threads = "../../examples/06_shared_store_under_threads.rs";
 }

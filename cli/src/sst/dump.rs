@@ -68,13 +68,19 @@ fn each(reader: &Arc<TableReader>, limit: u64, mut see: impl FnMut(Value)) -> Re
             EntryKind::Put => "put",
             EntryKind::Delete => "delete",
             EntryKind::Merge => "merge",
+            EntryKind::PutStamped => "put",
+            EntryKind::MergeStamped => "merge",
         };
-        see(json!({
+        let mut line = json!({
             "key": text(entry.key),
             "seqno": entry.seqno,
             "kind": kind,
-            "value": text(entry.value),
-        }));
+            "value": text(entry.bare_value()),
+        });
+        if let (Some(stamp), Some(line)) = (entry.touched(), line.as_object_mut()) {
+            line.insert("touched".to_owned(), json!(stamp));
+        }
+        see(line);
         iter.next()?;
     }
     Ok(!iter.valid())

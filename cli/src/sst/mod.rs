@@ -50,7 +50,7 @@ fn facts(reader: &TableReader) -> Value {
         .sections()
         .map(|(name, offset, bytes)| json!({ "name": name, "offset": offset, "bytes": bytes }))
         .collect();
-    json!({
+    let mut all = json!({
         "file": reader.path().display().to_string(),
         "id": facts.id.to_string(),
         "bytes": facts.bytes,
@@ -70,5 +70,11 @@ fn facts(reader: &TableReader) -> Value {
         "partition_prefix": facts.partition_prefix,
         "filter_prefix": facts.filter_prefix,
         "sections": sections,
-    })
+    });
+    if let (Some((oldest, newest)), Some(all)) = (facts.touched, all.as_object_mut()) {
+        all.insert("touched_oldest".to_owned(), json!(oldest));
+        all.insert("touched_newest".to_owned(), json!(newest));
+        all.insert("unstamped".to_owned(), json!(facts.unstamped));
+    }
+    all
 }

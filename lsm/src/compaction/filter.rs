@@ -56,4 +56,12 @@ pub trait CompactionFilter: Send + Sync + Debug + 'static {
     /// Decides about an entry. `now_millis` is the time of the store's clock when the merge began, in milliseconds
     /// since 1970. A panic fails the merge.
     fn filter(&self, key: &[u8], value: &[u8], now_millis: u64) -> Verdict;
+
+    /// As [`filter`](Self::filter), which it calls unless it is written anew, with the time at which the entry was
+    /// touched last, in milliseconds since 1970; none in a family whose entries do not expire. What has expired is not
+    /// shown. A changed value keeps its stamp.
+    fn filter_stamped(&self, key: &[u8], value: &[u8], stamp: Option<u64>, now_millis: u64) -> Verdict {
+        let _ = stamp;
+        self.filter(key, value, now_millis)
+    }
 }

@@ -32,7 +32,7 @@ use crate::{
 };
 use keybed_env::Priority;
 use keybed_format::Result;
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{cell::Cell, sync::atomic::Ordering, time::Duration};
 
 /// Jobs that a merge lets pass at a time.
 const PASSING_MAX: usize = 8;
@@ -48,7 +48,18 @@ pub(crate) fn run(shared: &Shared, work: &Work, priority: Priority) -> Result<Ou
     match &work.plan {
         Plan::Merge(plan) => merge(shared, work, plan, priority),
         Plan::Move(parts) => move_parts(shared, work, parts),
-        Plan::Drop(parts) => drop_parts(shared, work, parts),
+        Plan::Drop(parts) => {
+            let outcome = drop_parts(shared, work, parts)?;
+            let (mut files, mut entries) = (0, 0);
+            for (_, live) in find(work, parts) {
+                let facts = &live.table.record.facts;
+                (files, entries) = (files + 1, entries + facts.keys - facts.tombstones.min(facts.keys));
+            }
+            let counters = &shared.counters;
+            counters.expired_files.fetch_add(files, Ordering::Relaxed);
+            counters.expired_entries.fetch_add(entries, Ordering::Relaxed);
+            Ok(outcome)
+        }
         Plan::DropCovered => {
             let parts = covered::parts(&work.version, work.floors.as_deref())?;
             if parts.is_empty() {
@@ -144,6 +155,8 @@ fn merge(shared: &Shared, work: &Work, plan: &Merge, priority: Priority) -> Resu
     let resolver = Resolver {
         operator: work.options.merge.as_deref(),
         older: &[older],
+        expiry: work.expiry_within(plan, &inputs),
+        expired: Cell::default(),
         filter: filter(shared, &work.options),
         stops: &stops,
     };
@@ -163,6 +176,7 @@ fn merge(shared: &Shared, work: &Work, plan: &Merge, priority: Priority) -> Resu
         .map(|live| live.table.record.facts.bytes)
         .sum();
     drop(merge);
+    let expired = resolver.expired.get();
     let tables = output.finish()?;
     let written_bytes: u64 = tables.iter().map(|table| table.record.facts.bytes).sum();
     let mut edit = removals(work.id, plan, &slice, &inputs, &bottom);
@@ -171,11 +185,13 @@ fn merge(shared: &Shared, work: &Work, plan: &Merge, priority: Priority) -> Resu
             .iter()
             .map(|table| Change::AddTable(work.id, table.record.clone())),
     );
+    edit.changes.extend(work.time());
     if !shared.install((work.id, work.epoch), &edit, tables, |_| {})? {
         return Ok(outcome);
     }
     let counters = &shared.counters;
     counters.compactions.fetch_add(1, Ordering::Relaxed);
+    counters.expired_entries.fetch_add(expired, Ordering::Relaxed);
     counters
         .bottom_compactions
         .fetch_add(u64::from(is_bottom), Ordering::Relaxed);
@@ -237,10 +253,9 @@ fn move_parts(shared: &Shared, work: &Work, parts: &[Part]) -> Result<Outcome> {
 
 /// Lets go of parts of which everything is gone.
 fn drop_parts(shared: &Shared, work: &Work, parts: &[Part]) -> Result<Outcome> {
+    let removed = find(work, parts).map(|(run, live)| remove(work.id, run, live));
     let edit = Edit {
-        changes: find(work, parts)
-            .map(|(run, live)| remove(work.id, run, live))
-            .collect(),
+        changes: removed.chain(work.time()).collect(),
     };
     shared.install((work.id, work.epoch), &edit, Vec::new(), |_| {})?;
     let dropped = parts.len() as u64;

@@ -8,9 +8,10 @@
 //! ```
 //! [`picker`] decides from facts, without I/O; `work` finds what is due and gives it to the scheduler; `job` does it;
 //! `resolve` says which versions of a key are written (a flush asks it, too). `request` is what the owner can ask
-//! for, `filter` what a program may decide about entries, `rate` bounds the merges of all stores.
+//! for, `expire` when expired files are due, `filter` what a program may decide about entries, `rate` bounds the merges of all stores.
 
 pub(crate) mod covered;
+mod expire;
 mod filter;
 pub(crate) mod job;
 pub(crate) mod output;

@@ -50,6 +50,8 @@ pub struct PartFacts {
     pub movable: bool,
     /// Oldest and newest stamp, in a family whose entries expire.
     pub stamps: Option<(u64, u64)>,
+    /// Operands in it stand on entries of older runs with later stamps than this.
+    pub stands_on: Option<u64>,
 }
 
 impl PartFacts {
@@ -301,12 +303,18 @@ fn full_tier(mut tiers: Vec<u8>, runs: usize, options: &PickOptions) -> Option<u
     })
 }
 
-/// Files whose newest entry has expired, unless they hide one in an older run that has not.
+/// Files whose newest entry has expired, unless they hide one in an older run that has not, or one in a newer run
+/// stands on it.
 fn drop_expired(facts: &LevelFacts) -> Option<Plan> {
     let expired = facts.wishes.expired?;
     let mut stay: Vec<&PartFacts> = Vec::new();
     let mut dropped = Vec::new();
-    for run in facts.runs.iter().rev() {
+    for (at, run) in facts.runs.iter().enumerate().rev() {
+        let newer = facts.runs.get(..at).unwrap_or_default().iter();
+        let needed = newer
+            .flat_map(|run| &run.tables)
+            .filter_map(|part| part.stands_on);
+        let expired = needed.min().map_or(expired, |needed| needed.min(expired));
         let older = stay.len();
         for part in &run.tables {
             let is_over = part.stamps.is_some_and(|(_, newest)| newest <= expired);

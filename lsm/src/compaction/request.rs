@@ -2,11 +2,13 @@
 
 use super::work;
 use crate::{
+    expiry::Expiry,
     family::Family,
     key::KeyRange,
     shared::{Shared, State},
     stats::WaitReason,
     store::{LONG, Store},
+    version::LiveView,
 };
 use keybed_env::Priority;
 use keybed_format::{Code, Error, Result};
@@ -78,13 +80,20 @@ impl Store {
         }
         state.compaction_error = None;
         if let Some(slot) = state.families.get_mut(family.0 as usize) {
-            if slot.options.filter.is_some() {
-                let bottom = slot.version.runs.iter().filter(|run| run.is_bottom());
-                let inside = bottom
-                    .flat_map(|run| &run.tables)
-                    .filter(|live| range.touches(&live.first, &live.last));
-                slot.wishes.rewritten = inside.map(|live| live.table.id()).collect();
-            }
+            let expiry = slot
+                .lifetime
+                .as_ref()
+                .map_or(Expiry::OFF, |lifetime| lifetime.expiry());
+            let is_filtered = slot.options.filter.is_some();
+            let has_expired = |live: &LiveView| {
+                let touched = live.table.record.facts.touched_since(expiry.since);
+                touched.is_some_and(|(oldest, _)| expiry.is_over(oldest))
+            };
+            let bottom = slot.version.runs.iter().filter(|run| run.is_bottom());
+            let inside = bottom
+                .flat_map(|run| &run.tables)
+                .filter(|live| range.touches(&live.first, &live.last) && (is_filtered || has_expired(live)));
+            slot.wishes.rewritten = inside.map(|live| live.table.id()).collect();
             slot.wishes.requested = Some(range);
         }
         Ok(())

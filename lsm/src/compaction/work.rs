@@ -4,16 +4,20 @@
 //! hundreds of stores in turn, and a long merge is many short jobs.
 
 use super::{
-    job,
-    picker::{self, LevelFacts, PartFacts, PickOptions, Plan, RunFacts, Wishes},
+    expire, job,
+    picker::{self, LevelFacts, Merge, PartFacts, PickOptions, Plan, RunFacts, Wishes},
     resolve::Outcome,
 };
 use crate::{
+    expiry::Expiry,
     floor::Floors,
     options::FamilyOptions,
     planted,
     shared::{Shared, SharedFamily, State},
-    version::{LiveView, Run, Version, edit::BOTTOM},
+    version::{
+        LiveView, Run, Version,
+        edit::{BOTTOM, Change},
+    },
 };
 use keybed_env::Priority;
 use keybed_format::{Error, ErrorKind, Result};
@@ -41,12 +45,15 @@ pub(crate) struct Work {
     pub(crate) floors: Option<Arc<Floors>>,
     /// Of the family; what was picked before a clear is not installed after it.
     pub(crate) epoch: u64,
+    /// What has expired and may be forgotten.
+    expiry: Expiry,
     pub(crate) plan: Plan,
 }
 
 impl Work {
-    fn new(family: &SharedFamily, plan: Plan) -> Work {
+    fn new(family: &SharedFamily, expiry: Expiry, plan: Plan) -> Work {
         Work {
+            expiry,
             id: family.id,
             options: family.options.clone(),
             version: family.version.clone(),
@@ -55,10 +62,38 @@ impl Work {
             plan,
         }
     }
+
+    /// What may be forgotten where these runs are merged: what operands above them stand on may not.
+    pub(crate) fn expiry_within(&self, plan: &Merge, inputs: &[&Run]) -> Expiry {
+        let mut expiry = self.expiry;
+        if expiry.is_off() {
+            return expiry;
+        }
+        let runs = &self.version.runs;
+        let is_input = |run: &Run| inputs.iter().any(|input| input.number == run.number);
+        let is_lowest = |run: &Run| match plan.output_tier {
+            BOTTOM => run.is_bottom(),
+            _ => is_input(run),
+        };
+        let below = runs.iter().rposition(is_lowest).unwrap_or(runs.len());
+        let newer = runs.iter().take(below).filter(|run| !is_input(run));
+        for live in newer.flat_map(|run| &run.tables) {
+            if plan.slice.touches(&live.first, &live.last) {
+                let first = live.table.record.facts.first_touched_since(expiry.since);
+                expiry.now = first.map_or(expiry.now, |first| expiry.now.min(first));
+            }
+        }
+        expiry
+    }
+
+    /// What the manifest is told of the time when entries were forgotten.
+    pub(crate) fn time(&self) -> Option<Change> {
+        (!self.expiry.is_off()).then_some(Change::Time(self.expiry.now))
+    }
 }
 
 /// Facts about a version, for the picker.
-fn facts(version: &Version, wishes: Wishes, can_move: bool) -> LevelFacts {
+fn facts(version: &Version, expiry: &Expiry, wishes: Wishes, can_move: bool) -> LevelFacts {
     let part = |live: &LiveView| {
         let facts = &live.table.record.facts;
         let is_whole = live.bytes().saturating_mul(2) >= live.table.record.facts.bytes;
@@ -76,7 +111,11 @@ fn facts(version: &Version, wishes: Wishes, can_move: bool) -> LevelFacts {
                 && facts.tombstones == 0
                 && facts.merges == 0
                 && !live.has_range_deletes,
-            stamps: None,
+            stamps: facts.touched_since(expiry.since).filter(|_| !expiry.is_off()),
+            stands_on: facts
+                .first_touched_since(expiry.since)
+                .filter(|_| !expiry.is_off())
+                .map(|first| first.saturating_sub(expiry.ttl)),
         }
     };
     let run = |run: &Run| RunFacts {
@@ -118,9 +157,11 @@ fn next_of(shared: &Shared, family: &mut SharedFamily) -> Option<Work> {
     if family.dropped || family.operator_missing || !is_wanted {
         return None;
     }
+    let expiry = expire::forgettable(shared, family);
     if family.covers_changed {
-        return Some(Work::new(family, Plan::DropCovered));
+        return Some(Work::new(family, expiry, Plan::DropCovered));
     }
+    expire::wish(family, &expiry);
     let fan_in = match family.options.fan_in {
         0 => shared.options.fan_in,
         own => usize::from(own),
@@ -138,12 +179,15 @@ fn next_of(shared: &Shared, family: &mut SharedFamily) -> Option<Work> {
     let can_move = shared.options.bottom_compression == shared.options.upper_compression
         && family.options.bottom_filter
         && family.options.filter.is_none();
-    let plan = is_due.then(|| picker::pick(&facts(version, family.wishes.clone(), can_move), &options));
+    let plan = is_due.then(|| {
+        let facts = facts(version, &expiry, family.wishes.clone(), can_move);
+        picker::pick(&facts, &options)
+    });
     let Some(plan) = plan.flatten() else {
         family.wishes = Wishes::default();
         return None;
     };
-    Some(Work::new(family, plan))
+    Some(Work::new(family, expiry, plan))
 }
 
 /// Starts a job if work is due and none is under way.
@@ -160,6 +204,7 @@ pub(crate) fn schedule(shared: &Arc<Shared>) {
                 shared.announce_quietly();
             }
             settle_later(shared);
+            expire::look_later(shared);
             return;
         };
         state.compacting = true;

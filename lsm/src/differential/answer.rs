@@ -29,6 +29,8 @@ pub struct Reached {
     pub crashes: u64,
     /// Writes that a crash took.
     pub lost_writes: u64,
+    /// Keys left out of new tables because they had expired.
+    pub expired: u64,
 }
 
 impl Reached {
@@ -36,6 +38,7 @@ impl Reached {
     pub(super) fn count(&mut self, stats: &StoreStats) {
         self.flushes += stats.counts.flushes;
         self.compactions += stats.counts.compactions;
+        self.expired += stats.counts.expired_entries;
     }
 
     /// Sums of both.
@@ -49,6 +52,7 @@ impl Reached {
             reopened: self.reopened + other.reopened,
             crashes: self.crashes + other.crashes,
             lost_writes: self.lost_writes + other.lost_writes,
+            expired: self.expired + other.expired,
         }
     }
 }

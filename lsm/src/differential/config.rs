@@ -12,6 +12,8 @@ use std::{sync::Arc, time::Duration};
 /// How many configurations there are.
 pub const CONFIGS: u64 = 50;
 
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+
 /// An operator that cannot combine its operands.
 #[derive(Debug)]
 struct Chain;
@@ -55,6 +57,9 @@ pub struct Config {
     bottom_filter: bool,
     prefix_bytes: u16,
     seed: u64,
+    /// Hours that the entries of a family live; half an hour more, to be exact.
+    pub(super) ttl: [Option<i64>; FAMILIES],
+    expired_age_max: Option<Duration>,
 }
 
 /// One of `all`.
@@ -113,7 +118,13 @@ impl Config {
             bottom_filter: random.below(4) != 0,
             prefix_bytes: one(random, &[0, 1, 2, 3]),
             seed: random.u64(),
+            ttl: [None; FAMILIES],
+            expired_age_max: one(random, &[None, Some(Duration::ZERO)]),
         };
+        // On a real disk time cannot be made to pass.
+        if !config.is_real && !number.is_multiple_of(3) {
+            config.ttl = std::array::from_fn(|_| one(random, &[None, Some(0), Some(1), Some(4)]));
+        }
         match number {
             // Real syncs take their time.
             _ if config.is_real => config.durability = Durability::Buffered,
@@ -143,7 +154,7 @@ impl Config {
     }
 
     /// Options of a store on `fs`. `opened` tells the openings apart, for they name tables.
-    pub fn store(&self, fs: Option<Arc<dyn Fs>>, opened: u64) -> StoreOptions {
+    pub fn store(&self, fs: Option<Arc<dyn Fs>>, opened: u64, clock: &Arc<ManualClock>) -> StoreOptions {
         let options = StoreOptions {
             memtable_bytes: self.memtable_bytes,
             sealed_max: self.sealed_max,
@@ -161,7 +172,7 @@ impl Config {
             ..StoreOptions::default()
         };
         let Some(fs) = fs else { return options };
-        let clock = Arc::new(ManualClock::new());
+        let clock = clock.clone();
         StoreOptions {
             fs,
             scheduler: Arc::new(SimScheduler::new(self.seed ^ opened, clock.clone())),
@@ -187,6 +198,8 @@ impl Config {
             cut_prefix: self.cut_prefix,
             prefix_bytes: if number > CHAINS { 2 } else { self.prefix_bytes },
             bottom_filter: self.bottom_filter,
+            ttl: self.ttl[number].map(|hours| HOUR * hours as u32 + HOUR / 2),
+            expired_age_max: self.expired_age_max,
             ..FamilyOptions::default()
         };
         (name.to_owned(), options)

@@ -20,7 +20,12 @@ impl World<'_> {
 
     pub(super) fn open_again(&mut self) -> Result {
         self.opened += 1;
-        (self.store, self.families) = open(self.config, self.disk.as_ref(), &self.dir, self.opened)?;
+        (self.store, self.families) = open(
+            self.config,
+            self.disk.as_ref(),
+            &self.dir,
+            (self.opened, &self.clock),
+        )?;
         Ok(())
     }
 

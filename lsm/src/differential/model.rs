@@ -17,18 +17,28 @@ pub(super) const SUMS: usize = 2;
 /// Operands that cannot be combined.
 pub(super) const CHAINS: usize = 3;
 
-/// What changed together: family, key, new value.
-type Change = Vec<(usize, Vec<u8>, Option<Vec<u8>>)>;
+/// Values, and when they were touched last, in hours since the program began.
+type Touched = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
+
+/// What changed together: family, key, new value and when it was touched.
+type Change = Vec<(usize, Vec<u8>, Option<(Vec<u8>, i64)>)>;
 
 /// The expected content.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// Now.
+    /// What readers see now.
     pub families: [Map; FAMILIES],
+    /// The same with its stamps.
+    touched: [Touched; FAMILIES],
     /// When everything was last known to be durable.
-    base: [Map; FAMILIES],
+    base: [Touched; FAMILIES],
     /// Since then, oldest first.
     log: Vec<Change>,
+    /// Hours that entries live after they were touched; more than half an hour longer, really, so that what a store
+    /// itself takes of the time does not matter.
+    ttl: [Option<i64>; FAMILIES],
+    /// It is this late.
+    hour: i64,
 }
 
 /// What merging an operand does, said a second time.
@@ -45,19 +55,30 @@ pub(super) fn merged(family: usize, old: Option<&Vec<u8>>, operand: &[u8]) -> Ve
 }
 
 impl Model {
+    /// Empty; says for how many hours the entries of each family live.
+    pub(super) fn new(ttl: [Option<i64>; FAMILIES]) -> Self {
+        Model {
+            ttl,
+            ..Model::default()
+        }
+    }
+
     /// What `write` changes.
     fn change(&self, write: &Write) -> Change {
         let family = &self.families[write.family()];
-        let one = |key: &Vec<u8>, value| vec![(write.family(), key.clone(), value)];
+        let one = |key: &Vec<u8>, value: Vec<u8>, ago: i64| {
+            vec![(write.family(), key.clone(), Some((value, self.hour - ago)))]
+        };
         let gone = |keys: Vec<&Vec<u8>>| {
             keys.into_iter()
                 .map(|key| (write.family(), key.clone(), None))
                 .collect()
         };
         match write {
-            Write::Put(_, key, value) => one(key, Some(value.clone())),
-            Write::Delete(_, key) => one(key, None),
-            Write::Merge(number, key, operand) => one(key, Some(merged(*number, family.get(key), operand))),
+            Write::Put(_, key, value) => one(key, value.clone(), 0),
+            Write::PutStamped(_, key, value, hours_ago) => one(key, value.clone(), *hours_ago),
+            Write::Delete(_, key) => gone(vec![key]),
+            Write::Merge(number, key, operand) => one(key, merged(*number, family.get(key), operand), 0),
             Write::DeleteRange(_, start, end) => gone(
                 family
                     .range(start.clone()..end.clone())
@@ -77,7 +98,7 @@ impl Model {
             }
             Write::Append(_, key, more) => {
                 let old = family.get(key).map(Vec::as_slice).unwrap_or_default();
-                one(key, Some([old, more].concat()))
+                one(key, [old, more].concat(), 0)
             }
         }
     }
@@ -87,22 +108,63 @@ impl Model {
         let mut all = Change::new();
         for write in writes {
             let change = self.change(write);
-            redo(&mut self.families, &change);
+            self.redo_now(&change);
             all.extend(change);
         }
         self.log.push(all);
     }
 
+    fn redo_now(&mut self, change: &Change) {
+        redo(&mut self.touched, change);
+        for (family, key, _) in change {
+            match self.touched[*family].get(key) {
+                Some((value, stamp)) if self.lives(*family, *stamp) => {
+                    self.families[*family].insert(key.clone(), value.clone())
+                }
+                _ => self.families[*family].remove(key),
+            };
+        }
+    }
+
+    fn lives(&self, family: usize, stamp: i64) -> bool {
+        self.ttl[family].is_none_or(|ttl| self.hour - stamp <= ttl)
+    }
+
+    /// What readers see of a content now.
+    fn living(&self, number: usize, content: &Touched) -> Map {
+        let entries = content
+            .iter()
+            .filter(|(_, (_, stamp))| self.lives(number, *stamp));
+        entries
+            .map(|(key, (value, _))| (key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Time passes.
+    pub(super) fn pass(&mut self, hours: i64) {
+        self.hour += hours;
+        for number in 0..FAMILIES {
+            self.families[number] = self.living(number, &self.touched[number]);
+        }
+    }
+
+    /// How many hours ago a key that is there was touched last.
+    pub(super) fn hours_ago(&self, family: usize, key: &[u8]) -> Option<i64> {
+        self.families[family].get(key)?;
+        self.touched[family].get(key).map(|(_, stamp)| self.hour - stamp)
+    }
+
     /// Replaces one value.
     pub(super) fn set(&mut self, family: usize, key: &[u8], value: Option<Vec<u8>>) {
-        let change = vec![(family, key.to_vec(), value)];
-        redo(&mut self.families, &change);
+        let change = vec![(family, key.to_vec(), value.map(|value| (value, self.hour)))];
+        self.redo_now(&change);
         self.log.push(change);
     }
 
     /// Empties a family for good: a crash does not bring it back.
     pub(super) fn clear(&mut self, family: usize) {
         self.families[family].clear();
+        self.touched[family].clear();
         self.base[family].clear();
         for change in &mut self.log {
             change.retain(|(number, ..)| *number != family);
@@ -111,7 +173,7 @@ impl Model {
 
     /// Everything is durable now.
     pub(super) fn settle(&mut self) {
-        self.base = self.families.clone();
+        self.base = self.touched.clone();
         self.log.clear();
     }
 
@@ -125,11 +187,15 @@ impl Model {
     pub(super) fn rewind_to(&mut self, found: &[Map; FAMILIES]) -> Option<usize> {
         let mut content = self.base.clone();
         let mut kept = 0;
-        while content != *found {
+        let is_it = |content: &[Touched; FAMILIES]| {
+            let mut all = content.iter().zip(found).enumerate();
+            all.all(|(number, (content, found))| self.living(number, content) == *found)
+        };
+        while !is_it(&content) {
             redo(&mut content, self.log.get(kept)?);
             kept += 1;
         }
-        self.families = content;
+        (self.touched, self.families) = (content, found.clone());
         self.settle();
         Some(kept)
     }
@@ -140,11 +206,12 @@ impl Model {
         for (number, found) in found.iter().enumerate() {
             let mut content = self.base.clone();
             let mut at = 0;
-            while content[number] != *found {
+            while self.living(number, &content[number]) != *found {
                 redo(&mut content, self.log.get(at)?);
                 at += 1;
             }
             self.families[number] = found.clone();
+            self.touched[number] = std::mem::take(&mut content[number]);
             kept = kept.max(at);
         }
         self.settle();
@@ -152,7 +219,7 @@ impl Model {
     }
 }
 
-fn redo(families: &mut [Map; FAMILIES], change: &Change) {
+fn redo(families: &mut [Touched; FAMILIES], change: &Change) {
     for (family, key, value) in change {
         match value {
             Some(value) => families[*family].insert(key.clone(), value.clone()),

@@ -10,6 +10,8 @@ use super::{
 #[allow(missing_docs, reason = "the names are those of the store's calls")]
 pub enum Write {
     Put(usize, Vec<u8>, Vec<u8>),
+    /// Touched so many hours ago.
+    PutStamped(usize, Vec<u8>, Vec<u8>, i64),
     Delete(usize, Vec<u8>),
     Merge(usize, Vec<u8>, Vec<u8>),
     Append(usize, Vec<u8>, Vec<u8>),
@@ -24,6 +26,7 @@ impl Write {
     pub fn family(&self) -> usize {
         match self {
             Write::Put(family, ..)
+            | Write::PutStamped(family, ..)
             | Write::Delete(family, _)
             | Write::Merge(family, ..)
             | Write::Append(family, ..)
@@ -42,6 +45,10 @@ pub enum Op {
     Batch(Vec<Write>),
     Update(usize, Vec<u8>, Option<Vec<u8>>),
     UpdateInPlace(usize, Vec<u8>),
+    Touch(usize, Vec<u8>),
+    GetStamped(usize, Vec<u8>),
+    /// Hours pass.
+    Advance(i64),
     Clear(usize),
     Get(usize, Vec<u8>),
     MultiGet(usize, Vec<Vec<u8>>),
@@ -164,6 +171,10 @@ impl Write {
                 let (start, end) = if key <= other { (key, other) } else { (other, key) };
                 Write::DeleteRange(family, start, end)
             }
+            97..98 => {
+                let value = value(choices, family);
+                Write::PutStamped(family, key, value, choices.below(6) as i64)
+            }
             _ => Write::Put(family, key, value(choices, family)),
         }
     }
@@ -222,7 +233,10 @@ impl Op {
                 let new = (choices.below(4) != 0).then(|| value(choices, family));
                 Op::Update(family, key(choices), new)
             }
-            500..540 => Op::UpdateInPlace(family, key(choices)),
+            500..524 => Op::UpdateInPlace(family, key(choices)),
+            524..530 => Op::Touch(family, key(choices)),
+            530..536 => Op::GetStamped(family, key(choices)),
+            536..540 => Op::Advance(1 + choices.below(2) as i64),
             540..542 => Op::Clear(family),
             542..552 => Op::Write(Write::choose_floor(choices, family)),
             552..660 => Op::Get(family, key(choices)),

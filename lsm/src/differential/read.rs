@@ -2,6 +2,7 @@
 
 use super::{
     answer::{Done, Stop, collect, listed, same, same_list},
+    config::HOUR,
     op::Step,
     run::{OpenCursor, World, open},
 };
@@ -17,6 +18,22 @@ impl World<'_> {
             same(value.as_ref(), self.model.families[family].get(key), "multi_get")?;
         }
         Ok(())
+    }
+
+    pub(super) fn get_stamped(&mut self, family: usize, key: &[u8]) -> Done {
+        let found = self.store.get_stamped(self.families[family], key)?;
+        let found = found.map(|(value, stamp)| (value.to_vec(), stamp));
+        self.reached.answers += 1;
+        let expected = self.model.families[family].get(key);
+        same(found.as_ref().map(|(value, _)| value), expected, "get_stamped")?;
+        let Some((_, stamp)) = found.filter(|_| self.config.ttl[family].is_some()) else {
+            return Ok(());
+        };
+        // What the store itself took of the time is less than half an hour.
+        let half = HOUR.as_millis() as u64 / 2;
+        let expected = self.model.hours_ago(family, key).map(|ago| self.stamp(ago));
+        let is_near = expected.is_some_and(|expected| expected.abs_diff(stamp) < half);
+        same(is_near, true, "when a key was touched")
     }
 
     pub(super) fn range(&mut self, family: usize, start: &[u8], end: Option<&[u8]>, down: bool) -> Done {
@@ -82,7 +99,7 @@ impl World<'_> {
         let copy = self.dir.with_extension(format!("copy-{}", self.opened));
         pinned.link_to(&copy)?;
         drop(pinned);
-        let (mut store, families) = open(self.config, self.disk.as_ref(), &copy, self.opened)?;
+        let (mut store, families) = open(self.config, self.disk.as_ref(), &copy, (self.opened, &self.clock))?;
         for (number, model) in self.model.families.iter().enumerate() {
             let found = collect(store.range(families[number], ..)?)?;
             same_list(&found, &listed(model.iter(), false), "a copy by links")?;

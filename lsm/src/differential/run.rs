@@ -2,12 +2,12 @@
 
 use super::{
     answer::{Disagreement, Done, Reached, Stop, same},
-    config::Config,
+    config::{Config, HOUR},
     model::{FAMILIES, Map, Model},
     op::{Op, Write, text},
 };
 use crate::{Cursor, Family, Store, Transaction, Update, View, WriteBatch};
-use keybed_env::{Fs, SimFs};
+use keybed_env::{Clock, Fs, ManualClock, SimFs};
 use keybed_format::{Error, Result};
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -28,6 +28,8 @@ pub(super) struct World<'c> {
     pub(super) config: &'c Config,
     pub(super) disk: Option<Arc<SimFs>>,
     pub(super) dir: PathBuf,
+    /// What a simulated store looks at.
+    pub(super) clock: Arc<ManualClock>,
     pub(super) opened: u64,
     pub(super) store: Store,
     pub(super) families: [Family; FAMILIES],
@@ -100,15 +102,17 @@ impl Drop for Place {
 
 impl<'c> World<'c> {
     fn open(config: &'c Config, disk: Option<Arc<SimFs>>, dir: PathBuf) -> Result<World<'c>> {
-        let (store, families) = open(config, disk.as_ref(), &dir, 1)?;
+        let clock = Arc::new(ManualClock::new());
+        let (store, families) = open(config, disk.as_ref(), &dir, (1, &clock))?;
         Ok(World {
+            clock,
             config,
             disk,
             dir,
             opened: 1,
             store,
             families,
-            model: Model::default(),
+            model: Model::new(config.ttl),
             views: Vec::new(),
             cursors: Vec::new(),
             reached: Reached::default(),
@@ -121,6 +125,23 @@ impl<'c> World<'c> {
             Op::Batch(writes) => self.batch(writes),
             Op::Update(family, key, new) => self.update(*family, key, new.as_ref()),
             Op::UpdateInPlace(family, key) => self.update_in_place(*family, key),
+            Op::Touch(family, key) => {
+                let found = self.store.touch(self.families[*family], key)?;
+                let value = self.model.families[*family].get(key).cloned();
+                same(found, value.is_some(), "whether a touched key was there")?;
+                if let Some(value) = value.filter(|_| self.config.ttl[*family].is_some()) {
+                    self.model.set(*family, key, Some(value));
+                }
+                Ok(())
+            }
+            Op::GetStamped(family, key) => self.get_stamped(*family, key),
+            Op::Advance(hours) => {
+                if !self.config.is_real {
+                    self.clock.advance(HOUR * *hours as u32);
+                    self.model.pass(*hours);
+                }
+                Ok(())
+            }
             Op::Clear(family) => {
                 self.store.clear(self.families[*family])?;
                 self.model.clear(*family);
@@ -188,6 +209,10 @@ impl<'c> World<'c> {
         let family = self.families[write.family()];
         match write {
             Write::Put(_, key, value) => self.store.put(family, key, value)?,
+            Write::PutStamped(_, key, value, hours_ago) => {
+                let stamp = self.stamp(*hours_ago);
+                self.store.put_stamped(family, key, value, stamp)?;
+            }
             Write::Delete(_, key) => self.store.delete(family, key)?,
             Write::Merge(_, key, operand) => self.store.merge(family, key, operand)?,
             Write::Append(_, key, more) => self.store.append(family, key, more)?,
@@ -202,6 +227,11 @@ impl<'c> World<'c> {
         }
         self.model.apply(std::slice::from_ref(write));
         Ok(())
+    }
+
+    /// The time so many hours ago.
+    pub(super) fn stamp(&self, hours_ago: i64) -> u64 {
+        self.clock.wall_millis() - (HOUR * hours_ago as u32).as_millis() as u64
     }
 
     fn batch(&mut self, writes: &[Write]) -> Done {
@@ -225,6 +255,9 @@ impl<'c> World<'c> {
             let family = self.families[write.family()];
             match write {
                 Write::Put(_, key, value) => batch.put(family, key, value),
+                Write::PutStamped(_, key, value, hours_ago) => {
+                    batch.put_stamped(family, key, value, self.stamp(*hours_ago))
+                }
                 Write::Delete(_, key) => batch.delete(family, key),
                 Write::Merge(_, key, operand) => batch.merge(family, key, operand),
                 Write::Append(_, key, more) => batch.append(family, key, more),
@@ -327,10 +360,10 @@ pub(super) fn open(
     config: &Config,
     disk: Option<&Arc<SimFs>>,
     dir: &Path,
-    opened: u64,
+    (opened, clock): (u64, &Arc<ManualClock>),
 ) -> Result<(Store, [Family; FAMILIES])> {
     let fs = disk.map(|disk| disk.clone() as Arc<dyn Fs>);
-    let mut store = Store::open(dir, config.store(fs, opened))?;
+    let mut store = Store::open(dir, config.store(fs, opened, clock))?;
     let mut families = Vec::new();
     for number in 0..FAMILIES {
         let (name, options) = config.family(number);

@@ -2,19 +2,23 @@
 
 use super::MergeIter;
 use crate::{
+    expiry::{Expiry, Fold},
     key::EntryKind,
-    merge_operator::{MergeOperator, fold},
+    merge_operator::MergeOperator,
 };
 use keybed_format::Result;
-use std::ops::ControlFlow;
 
 /// Keys with their values, deleted ones left out, operands folded; up or down, as the merge goes.
 pub(crate) struct VisibleIter<'a> {
     /// Inside of the bounds by itself. Stands at the key that was returned.
     merge: MergeIter<'a>,
     operator: Option<&'a dyn MergeOperator>,
+    /// What has expired for whoever reads.
+    expiry: Expiry,
     /// The folded value; without one the merge stands at the version that holds it.
     folded: Option<Vec<u8>>,
+    /// Bytes of stamps before that value.
+    stamp_bytes: usize,
     state: State,
 }
 
@@ -30,11 +34,13 @@ enum State {
 
 impl<'a> VisibleIter<'a> {
     /// `merge` stands at the start of the range, seen in the direction it goes.
-    pub(crate) fn new(merge: MergeIter<'a>, operator: Option<&'a dyn MergeOperator>) -> Self {
+    pub(crate) fn new(merge: MergeIter<'a>, operator: Option<&'a dyn MergeOperator>, expiry: Expiry) -> Self {
         VisibleIter {
             merge,
             operator,
+            expiry,
             folded: None,
+            stamp_bytes: 0,
             state: State::Fresh,
         }
     }
@@ -60,36 +66,36 @@ impl<'a> VisibleIter<'a> {
             let Some(kind) = self.merge.top_kind() else {
                 return Ok(false);
             };
-            match kind {
-                EntryKind::Put => self.folded = None,
-                EntryKind::Delete => {
-                    self.merge.step_key()?;
-                    continue;
+            let is_there = match kind {
+                EntryKind::Put if self.expiry.is_off() => {
+                    (self.folded, self.stamp_bytes) = (None, 0);
+                    true
                 }
-                EntryKind::Merge => self.folded = Some(self.fold()?),
+                EntryKind::Delete => false,
+                EntryKind::Put | EntryKind::PutStamped => {
+                    (self.folded, self.stamp_bytes) = (None, kind.stamp_bytes());
+                    let top = self.merge.top();
+                    top.is_some_and(|entry| !self.expiry.is_gone(kind, entry.value))
+                }
+                EntryKind::Merge | EntryKind::MergeStamped => {
+                    self.folded = self.fold()?;
+                    self.folded.is_some()
+                }
+            };
+            if is_there {
+                self.state = State::AtKey;
+                return Ok(true);
             }
-            self.state = State::AtKey;
-            return Ok(true);
+            self.merge.step_key()?;
         }
     }
 
     /// Folds the versions of the key it stands at.
     #[cold]
-    fn fold(&mut self) -> Result<Vec<u8>> {
-        let mut operands = Vec::new();
-        let mut base = None;
-        self.merge.versions(|entry| {
-            match entry.kind {
-                EntryKind::Merge => {
-                    operands.push(entry.value.to_vec());
-                    return ControlFlow::Continue(());
-                }
-                EntryKind::Put => base = Some(entry.value.to_vec()),
-                EntryKind::Delete => {}
-            }
-            ControlFlow::Break(())
-        })?;
-        fold(self.operator, base.as_deref(), &operands)
+    fn fold(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut fold = Fold::new(self.expiry);
+        self.merge.versions(|entry| fold.see(&entry))?;
+        Ok(fold.value(self.operator)?.map(|(value, _)| value))
     }
 
     /// Key and value it stands at.
@@ -99,6 +105,10 @@ impl<'a> VisibleIter<'a> {
             return None;
         }
         let entry = self.merge.top()?;
-        Some((entry.key, self.folded.as_deref().unwrap_or(entry.value)))
+        let value = match &self.folded {
+            Some(folded) => folded,
+            None => entry.value.get(self.stamp_bytes..)?,
+        };
+        Some((entry.key, value))
     }
 }

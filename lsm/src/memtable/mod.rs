@@ -417,12 +417,19 @@ impl Memtable {
     }
 
     /// Puts an operand in front of the merge chain at `place`, which stays reachable behind it.
-    pub(crate) fn chain(&mut self, slot: usize, place: Place, key: &[u8], seqno: Seqno, operand: &[u8]) {
+    pub(crate) fn chain(
+        &mut self,
+        (slot, place): (usize, Place),
+        key: &[u8],
+        seqno: Seqno,
+        kind: EntryKind,
+        operand: &[u8],
+    ) {
         self.note(key, seqno);
         let depth = Record::at(&self.arena, place).depth().saturating_add(1);
         let head = Head {
             seqno,
-            kind: EntryKind::Merge,
+            kind,
             prev: place,
             replaces: false,
             depth,

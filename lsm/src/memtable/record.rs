@@ -91,7 +91,9 @@ impl<'a> Record<'a> {
         match self.header()[0] {
             0 => EntryKind::Put,
             1 => EntryKind::Delete,
-            _ => EntryKind::Merge,
+            2 => EntryKind::Merge,
+            3 => EntryKind::PutStamped,
+            _ => EntryKind::MergeStamped,
         }
     }
 
@@ -231,7 +233,8 @@ pub(super) fn value_mut(arena: &mut Arena, place: Place, seqno: Seqno) -> &mut [
     let start =
         HEADER_BYTES + usize::from(u16::from_le_bytes([bytes[KEY_BYTES_AT], bytes[KEY_BYTES_AT + 1]]));
     let value_bytes = u32_at(bytes, VALUE_BYTES_AT) as usize;
-    bytes[..8].copy_from_slice(&stamp(seqno, EntryKind::Put).to_le_bytes());
+    let kind = u64::from(bytes[0]);
+    bytes[..8].copy_from_slice(&((seqno << 8) | kind).to_le_bytes());
     &mut bytes[start..start + value_bytes]
 }
 

@@ -3,6 +3,7 @@
 use super::{Held, Memtable, MemtableIter, Order};
 use crate::{
     budget::{Lease, SealedBytes},
+    expiry::Expiry,
     key::KeyRange,
     sync::{Mutex, OnceLock},
     version::{LiveTable, LiveView, Run, Version},
@@ -24,6 +25,10 @@ pub(crate) struct Sealed {
     /// Other families had writes in memory alone when this one was sealed: the log must be durable before its table is
     /// visible, or a power loss could keep these writes and lose older ones of theirs.
     pub(crate) needs_log: bool,
+    /// What had expired when it was sealed. Who reads it later sees no less expired, so its flush leaves that out.
+    pub(crate) expiry: Expiry,
+    /// No write to it touched a key before this moment.
+    pub(crate) active_since: u64,
     /// The order of its keys, and what that takes of the budget.
     order: OnceLock<(Order, Option<Lease>)>,
     /// Set once, before the version that holds the table is published.
@@ -99,6 +104,8 @@ impl Sealed {
             _promise: memtable.promise(),
             memtable,
             needs_log: false,
+            expiry: Expiry::OFF,
+            active_since: 0,
             order: OnceLock::new(),
             flushed: Arc::default(),
             epoch,

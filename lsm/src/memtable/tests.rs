@@ -95,7 +95,7 @@ fn a_chain_is_walked_newest_first_and_cut_by_a_put() {
             let Probe::Found { slot, place } = memtable.find(b"k", hash) else {
                 panic!("it is there")
             };
-            memtable.chain(slot, place, b"k", seqno, operand);
+            memtable.chain((slot, place), b"k", seqno, EntryKind::Merge, operand);
         }
         let active = Active::new(memtable);
         let mut iter = MemtableIter::new(

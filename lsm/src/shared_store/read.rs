@@ -31,6 +31,18 @@ impl SharedStore {
         })
     }
 
+    /// A copy of the value of `key`, and when it was touched last; as
+    /// [`Store::get_stamped`](crate::Store::get_stamped).
+    ///
+    /// # Errors
+    /// As [`SharedStore::get`].
+    pub fn get_stamped(&self, family: Family, key: &[u8]) -> Result<Option<(Vec<u8>, u64)>> {
+        self.beside(|store| {
+            let found = store.get_stamped(family, key)?;
+            Ok(found.map(|(value, stamp)| (value.into_vec(), stamp)))
+        })
+    }
+
     /// Whether `key` has a value.
     ///
     /// # Errors

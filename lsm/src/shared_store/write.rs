@@ -15,6 +15,22 @@ impl SharedStore {
         self.write_alone(|store| store.put(family, key, value))
     }
 
+    /// As [`Store::put_stamped`](crate::Store::put_stamped).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_stamped(&self, family: Family, key: &[u8], value: &[u8], stamp: u64) -> Result {
+        self.write_alone(|store| store.put_stamped(family, key, value, stamp))
+    }
+
+    /// As [`Store::touch`](crate::Store::touch).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn touch(&self, family: Family, key: &[u8]) -> Result<bool> {
+        self.write_alone(|store| store.touch(family, key))
+    }
+
     /// Removes `key`, whether it is there or not.
     ///
     /// # Errors

@@ -147,6 +147,8 @@ pub(crate) struct BackgroundCounters {
     pub(crate) moved_files: AtomicU64,
     /// Files let go unread because everything in them had expired.
     pub(crate) dropped_files: AtomicU64,
+    pub(crate) expired_entries: AtomicU64,
+    pub(crate) expired_files: AtomicU64,
     pub(crate) files_removed: AtomicU64,
     pub(crate) torn_bytes: AtomicU64,
     pub(crate) log_syncs: AtomicU64,

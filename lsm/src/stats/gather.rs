@@ -82,6 +82,8 @@ impl Shared {
             compaction_bytes: load(&background.compaction_bytes),
             moved_files: load(&background.moved_files),
             dropped_files: load(&background.dropped_files),
+            expired_entries: load(&background.expired_entries),
+            expired_files: load(&background.expired_files),
             compaction_read_bytes: load(&background.compaction_read_bytes),
             stalls: owner.stalls.get(),
             files_removed: load(&background.files_removed),

@@ -54,8 +54,12 @@ pub struct StoreCounts {
     pub compaction_read_bytes: u64,
     /// Files put into the bottom run without a rewrite.
     pub moved_files: u64,
-    /// Files let go unread because everything in them had expired.
+    /// Files let go unread because nothing in them was seen any more.
     pub dropped_files: u64,
+    /// Keys that flushes and merges left out because they had expired, those of files that were let go included.
+    pub expired_entries: u64,
+    /// Files let go unread because everything in them had expired.
+    pub expired_files: u64,
     /// Writes that had to wait for the background.
     pub stalls: u64,
     /// Table files removed because nobody needed them any more.

@@ -264,6 +264,9 @@ impl<'a> BlockView<'a> {
             };
             (start, self.heap_end(start, field, g.value_end_width)?)
         };
+        if ((value_end - value_start) as usize) < kind.stamp_bytes() {
+            return None;
+        }
         Some(Version {
             seqno: meta >> 8,
             kind,

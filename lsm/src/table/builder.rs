@@ -126,10 +126,14 @@ impl TableBuilder {
     /// Adds the next version.
     ///
     /// # Errors
-    /// `InvalidArgument` if it does not lie behind the last one or its seqno is out of bounds; `KeyTooLarge`,
+    /// `InvalidArgument` if it does not lie behind the last one or its seqno is out of bounds, or if its stamps are missing; `KeyTooLarge`,
     /// `ValueTooLarge`; `IoFailed`: the builder must be dropped.
     pub fn add(&mut self, entry: Entry<'_>) -> Result {
         key::check_sizes(entry.key, entry.value)?;
+        if entry.value.len() < entry.kind.stamp_bytes() {
+            return Err(Error::invalid("the value of an entry has no room for its stamps")
+                .expected_found(entry.kind.stamp_bytes(), entry.value.len()));
+        }
         let first = self.facts.entries == 0;
         let new_key = first || !key::equal(entry.key, &self.last_key);
         let in_order = if new_key {
@@ -149,7 +153,7 @@ impl TableBuilder {
         }
         self.block.add(entry, self.last_hash, new_key)?;
         self.last_seqno = entry.seqno;
-        self.facts.count(entry);
+        self.facts.count(entry, new_key);
         Ok(())
     }
 
@@ -304,6 +308,7 @@ impl TableBuilder {
             return Err(Error::invalid("a table must hold at least one entry"));
         }
         self.end_block()?;
+        self.facts.end_count();
         self.facts.largest = std::mem::take(&mut self.last_key);
         self.facts.blocks = self.fence.blocks() as u64;
         if self.options.filter {

@@ -45,6 +45,9 @@ impl fmt::Display for TableDump<'_> {
             facts.smallest.escape_ascii(),
             facts.largest.escape_ascii()
         )?;
+        if let Some((oldest, newest)) = facts.touched {
+            writeln!(f, "touched {oldest}..={newest} · unstamped {}", facts.unstamped)?;
+        }
         for fragment in table.range_deletes().iter().flat_map(|deletes| deletes.iter()) {
             write!(
                 f,

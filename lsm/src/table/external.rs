@@ -2,6 +2,7 @@
 
 use super::{TableBuilder, TableFacts, TableOptions, footer, reader::damage_of_table};
 use crate::{
+    expiry,
     key::{Entry, EntryKind, TableId},
     options::{FamilyOptions, StoreOptions},
 };
@@ -64,6 +65,18 @@ impl ExternalTable {
     /// `InvalidArgument` unless `key` lies behind the last one; `KeyTooLarge`, `ValueTooLarge`; `IoFailed`.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result {
         self.add(key, EntryKind::Put, value)
+    }
+
+    /// Adds a key whose value was touched last at `stamp`, in milliseconds since 1970, for a family whose entries
+    /// expire. Values without a stamp count there from the moment when its entries began to expire.
+    ///
+    /// # Errors
+    /// As [`ExternalTable::put`].
+    pub fn put_stamped(&mut self, key: &[u8], value: &[u8], stamp: u64) -> Result {
+        let mut stamped = Vec::with_capacity(8 + value.len());
+        expiry::start_put(&mut stamped, stamp);
+        stamped.extend_from_slice(value);
+        self.add(key, EntryKind::PutStamped, &stamped)
     }
 
     /// Adds a key that is deleted in the store that takes the table.

@@ -1,6 +1,7 @@
 //! What a table is built with, and what is known about it once it is built.
 
 use crate::{
+    expiry,
     key::{Entry, EntryKind, KeyRange, SEQNO_MAX, Seqno, TableId},
     range_delete::RangeDeletes,
 };
@@ -82,6 +83,14 @@ pub struct TableFacts {
     pub partition_prefix: u8,
     /// First bytes of a key under which the prefix filter files it; 0 without a prefix filter.
     pub filter_prefix: u16,
+    /// When the keys were touched last, oldest and newest; of stamped ones alone, `None` without any. The newest
+    /// version of a key tells, and deleted ones do not count.
+    pub touched: Option<(u64, u64)>,
+    /// Versions without a stamp that are operands, or values and the newest of their key; counted only if some other
+    /// version is stamped.
+    pub unstamped: u64,
+    /// The oldest first touch of a stamped operand; `None` without any.
+    pub first_touched: Option<u64>,
     /// Fragments of range deletes.
     pub range_deletes: u64,
     /// The least range that these lie in; `None` without.
@@ -108,6 +117,9 @@ impl TableFacts {
             blocks: 0,
             partition_prefix: 0,
             filter_prefix: 0,
+            touched: None,
+            unstamped: 0,
+            first_touched: None,
             range_deletes: 0,
             deleted: None,
         }
@@ -139,18 +151,73 @@ impl TableFacts {
         }
     }
 
-    /// Takes note of one more version; keys come in order.
-    pub(super) fn count(&mut self, entry: Entry<'_>) {
+    /// Takes note of one more version, the newest of its key or an older one; keys come in order.
+    pub(super) fn count(&mut self, entry: Entry<'_>, is_newest: bool) {
+        self.count_stamps(entry, is_newest);
         if self.entries == 0 {
             self.smallest = entry.key.to_vec();
         }
         self.entries += 1;
         self.tombstones += u64::from(entry.kind == EntryKind::Delete);
-        self.merges += u64::from(entry.kind == EntryKind::Merge);
+        self.merges += u64::from(entry.kind.is_merge());
         self.seqno_min = self.seqno_min.min(entry.seqno);
         self.seqno_max = self.seqno_max.max(entry.seqno);
         self.key_bytes += entry.key.len() as u64;
         self.value_bytes += entry.value.len() as u64;
+    }
+
+    fn count_stamps(&mut self, entry: Entry<'_>, is_newest: bool) {
+        if entry.kind.stamp_bytes() == 0 {
+            let counts = is_newest || entry.kind.is_merge();
+            self.unstamped += u64::from(counts && entry.kind != EntryKind::Delete);
+            return;
+        }
+        let stamps = expiry::stamps(entry.kind, entry.value, 0);
+        if is_newest {
+            let (oldest, newest) = self.touched.unwrap_or((u64::MAX, 0));
+            self.touched = Some((oldest.min(stamps.touched), newest.max(stamps.touched)));
+        }
+        if entry.kind.is_merge() {
+            self.first_touched = Some(
+                self.first_touched
+                    .map_or(stamps.first, |first| first.min(stamps.first)),
+            );
+        }
+    }
+
+    /// Whether some version is stamped.
+    pub(crate) fn has_stamps(&self) -> bool {
+        self.touched.is_some() || self.first_touched.is_some()
+    }
+
+    /// All versions were counted.
+    pub(super) fn end_count(&mut self) {
+        if !self.has_stamps() {
+            self.unstamped = 0;
+        }
+    }
+
+    /// Whether some key that is not deleted may have no stamp.
+    pub(crate) fn has_unstamped(&self) -> bool {
+        self.unstamped > 0 || (!self.has_stamps() && self.keys > self.tombstones)
+    }
+
+    /// When the keys were touched last, oldest and newest, if those without a stamp were at `since`; `None` if there
+    /// are only deleted ones.
+    pub(crate) fn touched_since(&self, since: u64) -> Option<(u64, u64)> {
+        match self.touched {
+            Some((oldest, newest)) if self.has_unstamped() => Some((oldest.min(since), newest.max(since))),
+            None if self.has_unstamped() => Some((since, since)),
+            touched => touched,
+        }
+    }
+
+    /// When the operands were first touched, at the earliest, if those without a stamp were at `since`; `None` without
+    /// any.
+    pub(crate) fn first_touched_since(&self, since: u64) -> Option<u64> {
+        let since = self.has_unstamped().then_some(since);
+        let first = self.first_touched.into_iter().chain(since).min();
+        first.filter(|_| self.merges > 0)
     }
 
     /// First and last partition of the table; `None` without partitions. A key shorter than the prefix is its own

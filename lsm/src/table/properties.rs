@@ -32,6 +32,12 @@ const REQUIRED_TAGS: u64 = 12;
 const RANGE_DELETES: u64 = 13;
 /// The range that they lie in: start (bytes) · end flag u8 \[bytes\]; absent without any.
 const DELETED: u64 = 14;
+/// Oldest and newest touch of stamped keys (two varints); absent without any.
+const TOUCHED: u64 = 15;
+/// Versions without a stamp that count; absent unless some are stamped.
+const UNSTAMPED: u64 = 16;
+/// Oldest first touch of a stamped operand; absent without any.
+const FIRST_TOUCHED: u64 = 17;
 /// Bytes of a key under which the prefix filter files it; absent without a prefix filter.
 const FILTER_PREFIX: u64 = 18;
 
@@ -65,6 +71,17 @@ pub(crate) fn encode(facts: &TableFacts) -> Vec<u8> {
         });
         all.push((RANGE_DELETES, number(facts.range_deletes)));
         all.push((DELETED, out.into_vec()));
+    }
+    if let Some((oldest, newest)) = facts.touched {
+        let mut out = Sink::new();
+        out.varint(oldest).varint(newest);
+        all.push((TOUCHED, out.into_vec()));
+    }
+    if facts.has_stamps() {
+        all.push((UNSTAMPED, number(facts.unstamped)));
+    }
+    if let Some(first) = facts.first_touched {
+        all.push((FIRST_TOUCHED, number(first)));
     }
     if facts.filter_prefix > 0 {
         all.push((FILTER_PREFIX, number(u64::from(facts.filter_prefix))));
@@ -143,6 +160,16 @@ fn set(facts: &mut TableFacts, tag: u64, value: &[u8], at: u64) -> Result<bool> 
             facts.deleted = Some(KeyRange { start, end });
             return Ok(true);
         }
+        TOUCHED => {
+            let mut c = Cursor::with_base(value, at);
+            facts.touched = Some((c.varint()?, c.varint()?));
+            c.finish()?;
+            return Ok(true);
+        }
+        FIRST_TOUCHED => {
+            facts.first_touched = Some(number()?);
+            return Ok(true);
+        }
         FILTER_PREFIX => {
             facts.filter_prefix = u16::try_from(number()?).unwrap_or(u16::MAX);
             return Ok(true);
@@ -161,6 +188,7 @@ fn set(facts: &mut TableFacts, tag: u64, value: &[u8], at: u64) -> Result<bool> 
         VALUE_BYTES => &mut facts.value_bytes,
         BLOCKS => &mut facts.blocks,
         RANGE_DELETES => &mut facts.range_deletes,
+        UNSTAMPED => &mut facts.unstamped,
         _ => return Ok(false),
     };
     *to = number()?;
@@ -179,6 +207,9 @@ fn contradiction(facts: &TableFacts) -> Option<&'static str> {
         Some("the seqnos of a table contradict each other")
     } else if (facts.range_deletes > 0) != facts.deleted.as_ref().is_some_and(|range| !range.is_empty()) {
         Some("the range deletes of a table contradict each other")
+    } else if facts.touched.is_some_and(|(oldest, newest)| oldest > newest) || facts.unstamped > facts.entries
+    {
+        Some("the stamps of a table contradict each other")
     } else if facts.partition_prefix > PARTITION_PREFIX_MAX {
         Some("the partition prefix is too wide")
     } else {

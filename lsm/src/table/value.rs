@@ -38,6 +38,17 @@ impl<'t> Slice<'t> {
         }
     }
 
+    /// Without its first `bytes`.
+    pub(crate) fn skip(self, bytes: usize) -> Self {
+        match self.0 {
+            Repr::Borrowed(all) => Slice(Repr::Borrowed(all.get(bytes..).unwrap_or_default())),
+            Repr::Cached { block, start, end } => {
+                let start = start.saturating_add(bytes as u32).min(end);
+                Slice(Repr::Cached { block, start, end })
+            }
+        }
+    }
+
     /// Without its borrow, if it keeps its block.
     pub(crate) fn detach(self) -> Result<Slice<'static>, Self> {
         match self.0 {
@@ -81,6 +92,6 @@ pub struct Found<'t> {
     pub seqno: Seqno,
     /// What it does to the key.
     pub kind: EntryKind,
-    /// Its value or operand; empty for a delete.
+    /// Its value or operand, behind the stamps of its kind; empty for a delete.
     pub value: Slice<'t>,
 }

@@ -78,6 +78,7 @@ impl TableReader {
         if let Some(deletes) = self.range_deletes() {
             seen.facts.count_range_deletes(deletes);
         }
+        seen.facts.end_count();
         seen.facts.blocks = self.fence.blocks() as u64;
         seen.facts.largest = seen.last_key;
         let properties_at = self.footer.need(SectionId::PROPERTIES)?.0;
@@ -116,7 +117,7 @@ impl TableReader {
             )
             .at(block_at));
         }
-        facts.count(entry);
+        facts.count(entry, new_key);
         Ok(())
     }
 }

@@ -18,10 +18,13 @@
 //!  11 clear family    family u32 · seqno u64
 //!  12 next family     u32
 //!  13 not durable     flag u8
+//!  14 expire          family u32 · flag u8 [time to live u64 · since u64], milliseconds
+//!  15 time            milliseconds since 1970 u64
 //! ```
 //! Page: docs/format/manifest.md.
 
 use crate::{
+    expiry::TtlRecord,
     floor::Floor,
     key::{KEY_BYTES_MAX, KeyRange, SEQNO_MAX, Seqno, TableId},
     memtable::{MemtableKind, PrefixRule},
@@ -129,6 +132,10 @@ pub enum Change {
     NextFamily(u32),
     /// Whether tables may not be durable, because whoever wrote them promised nothing.
     NotDurable(bool),
+    /// The entries of a family expire, or do so no longer.
+    Expire(u32, Option<TtlRecord>),
+    /// It was this late already, in milliseconds since 1970: what had expired by then has expired.
+    Time(u64),
     /// Log files below this number are not needed any more.
     LogFloor(u64),
     /// The names of log files up to this number are durable.
@@ -147,10 +154,12 @@ impl Change {
             | Change::RemoveTable { family, .. }
             | Change::RaiseFloor(family, _)
             | Change::ClearFamily(family, _)
+            | Change::Expire(family, _)
             | Change::Flushed(family, _) => Some(*family),
             Change::NextSeqno(_)
             | Change::NextFamily(_)
             | Change::NotDurable(_)
+            | Change::Time(_)
             | Change::LogFloor(_)
             | Change::LogDurable(_)
             | Change::LogSynced(_) => None,
@@ -265,6 +274,15 @@ fn encode_change(out: &mut Sink, change: &Change) {
         Change::NotDurable(flag) => {
             out.u8(13).bool(*flag);
         }
+        Change::Expire(family, record) => {
+            out.u8(14).u32(*family).bool(record.is_some());
+            if let Some(record) = record {
+                out.u64(record.ttl_millis).u64(record.since_millis);
+            }
+        }
+        Change::Time(millis) => {
+            out.u8(15).u64(*millis);
+        }
     }
 }
 
@@ -319,6 +337,8 @@ fn decode_change(c: &mut Cursor<'_>) -> Result<Change> {
         11 => Change::ClearFamily(c.u32()?, seqno(c)?),
         12 => Change::NextFamily(c.u32()?),
         13 => Change::NotDurable(c.bool()?),
+        14 => Change::Expire(c.u32()?, if c.bool()? { Some(ttl_record(c)?) } else { None }),
+        15 => Change::Time(c.u64()?),
         other => {
             return Err(c
                 .malformed("a change of an edit is not known")
@@ -349,6 +369,16 @@ fn decode_table(c: &mut Cursor<'_>) -> Result<TableRecord> {
             end: if c.bool()? { Some(key_bytes(c)?) } else { None },
         },
     })
+}
+
+fn ttl_record(c: &mut Cursor<'_>) -> Result<TtlRecord> {
+    match (c.u64()?, c.u64()?) {
+        (0, _) => Err(c.malformed("a time to live is 0")),
+        (ttl_millis, since_millis) => Ok(TtlRecord {
+            ttl_millis,
+            since_millis,
+        }),
+    }
 }
 
 fn prefix(c: &mut Cursor<'_>) -> Result<u8> {

@@ -394,6 +394,34 @@ pub(crate) struct Version {
     pub(crate) shape: Shape,
     /// Whether some table holds range deletes: else no reader looks for any.
     pub(crate) has_range_deletes: bool,
+    /// When keys were touched last.
+    pub(crate) touches: Touches,
+}
+
+/// When the keys of tables were touched last: what tells whether some may have expired.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Touches {
+    /// The oldest of all.
+    pub(crate) oldest: Option<u64>,
+    /// Of the newest of each table, the oldest.
+    pub(crate) newest: Option<u64>,
+    /// Some keys have no stamp.
+    pub(crate) has_unstamped: bool,
+}
+
+impl Touches {
+    fn of(runs: &[Run]) -> Self {
+        let mut touches = Touches::default();
+        for live in runs.iter().flat_map(|run| &run.tables) {
+            let facts = &live.table.record.facts;
+            touches.has_unstamped |= facts.has_unstamped();
+            if let Some((oldest, newest)) = facts.touched {
+                touches.oldest = Some(touches.oldest.map_or(oldest, |other| other.min(oldest)));
+                touches.newest = Some(touches.newest.map_or(newest, |other| other.min(newest)));
+            }
+        }
+        touches
+    }
 }
 
 impl Version {
@@ -418,6 +446,7 @@ impl Version {
         }
         Version {
             has_range_deletes: runs.iter().any(Run::has_range_deletes),
+            touches: Touches::of(&runs),
             runs,
             shape,
         }

@@ -6,6 +6,7 @@
 
 use super::edit::{BOTTOM, Change, Edit, FamilyRecord, TableRecord};
 use crate::{
+    expiry::TtlRecord,
     floor::Floors,
     key::{Seqno, TableId},
 };
@@ -26,6 +27,8 @@ pub struct FamilySet {
     tables: BTreeMap<(u64, Vec<u8>, TableId), TableRecord>,
     /// Its floors.
     pub floors: Arc<Floors>,
+    /// For how long its entries live; `None` = for ever.
+    pub ttl: Option<TtlRecord>,
 }
 
 impl FamilySet {
@@ -54,6 +57,8 @@ pub struct VersionSet {
     pub log: LogSet,
     /// Tables may not be durable: an owner who promised nothing wrote them.
     pub is_volatile: bool,
+    /// It was this late already, in milliseconds since 1970.
+    pub time: u64,
 }
 
 /// What a manifest knows about the store's log.
@@ -114,7 +119,13 @@ impl VersionSet {
     /// `Malformed` if a change contradicts the set.
     pub fn apply(&mut self, edit: &Edit) -> Result {
         // Only what the edit touches is put aside: a set may hold thousands of families.
-        let numbers = (self.next_seqno, self.next_family, self.log, self.is_volatile);
+        let numbers = (
+            self.next_seqno,
+            self.next_family,
+            self.log,
+            self.is_volatile,
+            self.time,
+        );
         let touched: BTreeMap<u32, Option<FamilySet>> = edit
             .changes
             .iter()
@@ -123,7 +134,13 @@ impl VersionSet {
             .collect();
         let result = self.apply_all(edit);
         if result.is_err() {
-            (self.next_seqno, self.next_family, self.log, self.is_volatile) = numbers;
+            (
+                self.next_seqno,
+                self.next_family,
+                self.log,
+                self.is_volatile,
+                self.time,
+            ) = numbers;
             for (id, family) in touched {
                 match family {
                     Some(family) => self.families.insert(id, family),
@@ -173,6 +190,7 @@ impl VersionSet {
                         flushed: 0,
                         tables: BTreeMap::new(),
                         floors: Arc::new(Floors::new(record.partition_prefix)),
+                        ttl: None,
                     },
                 );
             }
@@ -216,6 +234,8 @@ impl VersionSet {
                 family.flushed = family.flushed.max(*seqno);
             }
             Change::NextFamily(number) => self.next_family = self.next_family.max(*number),
+            Change::Expire(id, record) => self.family_mut(*id)?.ttl = *record,
+            Change::Time(millis) => self.time = self.time.max(*millis),
             Change::NotDurable(flag) => self.is_volatile = *flag,
             Change::LogFloor(number) => self.log.floor = self.log.floor.max(*number),
             Change::LogDurable(number) => self.log.durable = self.log.durable.max(*number),
@@ -273,6 +293,9 @@ impl VersionSet {
         if self.is_volatile {
             changes.push(Change::NotDurable(true));
         }
+        if self.time > 0 {
+            changes.push(Change::Time(self.time));
+        }
         // Those of families that are gone must not come again: the log may hold writes to them.
         if self.families.keys().next_back().map_or(0, |last| last + 1) < self.next_family {
             changes.push(Change::NextFamily(self.next_family));
@@ -281,6 +304,7 @@ impl VersionSet {
             changes.push(Change::CreateFamily(family.record.clone()));
             let id = family.record.id;
             changes.extend(family.floors.iter().map(|floor| Change::RaiseFloor(id, floor)));
+            changes.extend(family.ttl.map(|record| Change::Expire(id, Some(record))));
             if family.flushed > 0 {
                 changes.push(Change::Flushed(id, family.flushed));
             }

@@ -122,6 +122,7 @@ fn changes(bytes: &[u8]) {
         let put = Op::Put {
             family: seqno as u32 % 4,
             key: &key,
+            stamp: None,
             value: &bytes[..bytes.len().min(seqno as usize * 9)],
         };
         put.encode(put.family(), &mut payload);

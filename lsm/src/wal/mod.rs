@@ -144,16 +144,19 @@ mod tests {
         let put = Op::Put {
             family: 0,
             key: b"key",
+            stamp: None,
             value: b"value",
         };
         let append = Op::Append {
             family: 0,
             key: b"k",
+            stamp: None,
             bytes: b"more",
         };
         let merge = Op::Merge {
             family: 1,
             key: b"n",
+            stamp: None,
             operand: &[5; 8],
         };
         let delete = Op::Delete {

@@ -45,4 +45,5 @@ fn all_configurations_agree_on_every_operation() {
         "{reached:?}"
     );
     assert!(reached.crashes > 500 && reached.lost_writes > 500, "{reached:?}");
+    assert!(reached.expired > 2_000, "{reached:?}");
 }

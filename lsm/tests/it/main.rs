@@ -50,4 +50,5 @@ mod table_format;
 mod table_model;
 mod tables;
 mod transactions;
+mod ttl;
 mod views;

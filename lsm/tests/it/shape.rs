@@ -29,6 +29,7 @@ fn part(id: u128, first: u16, last: u16, bytes: u64) -> PartFacts {
         is_open: false,
         movable: false,
         stamps: None,
+        stands_on: None,
     }
 }
 

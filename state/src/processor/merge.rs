@@ -93,6 +93,13 @@ impl RunMerge {
             match self.runs.get(newest).map(RunCursor::kind) {
                 Some(EntryKind::Put) => return Ok(true),
                 Some(EntryKind::Delete) | None => {}
+                Some(EntryKind::PutStamped | EntryKind::MergeStamped) => {
+                    return Err(Error::new(
+                        Code::TableCorrupt,
+                        "a table of keyed state holds a stamp of the engine",
+                    )
+                    .with("key", self.entry().0.escape_ascii()));
+                }
                 Some(EntryKind::Merge) => {
                     return Err(Error::new(
                         Code::TableCorrupt,
