@@ -4,6 +4,9 @@
 //! evicts. Frames are dealt by hash to shards, each behind its own lock, so threads rarely meet; no lock is held
 //! while a block is read or decoded. Blocks count against a [`MemoryBudget`] from their decoding to their end, cached
 //! or not; whatever else needs memory of the budget makes the cache give way.
+//!
+//! Of what a shard evicts it keeps one block aside: the next one that is read takes its memory, so in a full cache a
+//! miss neither allocates, nor clears memory, nor touches the budget.
 
 use crate::{
     budget::MemoryBudget,
@@ -95,8 +98,18 @@ struct Shard {
     frames: Vec<Frame>,
     hand: usize,
     bytes: usize,
+    /// Was evicted, and nobody else has it.
+    spare: Option<Arc<Block>>,
     hits: u64,
     misses: u64,
+}
+
+/// What a look into the cache found.
+pub(crate) enum Looked {
+    /// The block.
+    Hit(Arc<Block>),
+    /// Perhaps memory to read it into; nobody else has it.
+    Miss(Option<Arc<Block>>),
 }
 
 /// Counts since the cache was made.
@@ -162,18 +175,19 @@ impl BlockCache {
         &self.shards[at % self.shards.len()]
     }
 
-    /// The block at `offset` of a table, if it is here.
-    pub(crate) fn get(&self, reader: ReaderId, offset: u64) -> Option<Arc<Block>> {
+    /// The block at `offset` of a table. If it is not here, whoever is going to [`BlockCache::insert`] it may take what
+    /// was evicted before.
+    pub(crate) fn get(&self, reader: ReaderId, offset: u64, is_kept: bool) -> Looked {
         let place = Place { reader, offset };
         let shard = &mut *self.shard(place).lock();
         let found = shard.index.get(&place).and_then(|&at| shard.frames.get_mut(at));
         if let Some(frame) = found {
             frame.referenced = true;
             shard.hits += 1;
-            Some(frame.block.clone())
+            Looked::Hit(frame.block.clone())
         } else {
             shard.misses += 1;
-            None
+            Looked::Miss(if is_kept { shard.spare.take() } else { None })
         }
     }
 
@@ -192,7 +206,12 @@ impl BlockCache {
                 return;
             }
             while shard.bytes + bytes > share {
-                evicted.push(shard.evict());
+                let mut block = shard.evict();
+                if shard.spare.is_none() && Arc::get_mut(&mut block).is_some() {
+                    shard.spare = Some(block);
+                } else {
+                    evicted.push(block);
+                }
             }
             shard.index.insert(place, shard.frames.len());
             shard.frames.push(Frame {
@@ -218,10 +237,13 @@ impl BlockCache {
             {
                 let shard = &mut *self.shards[(first + turn) % self.shards.len()].lock();
                 let before = shard.bytes;
-                while before - shard.bytes < share && !shard.frames.is_empty() {
+                let spare = shard.spare.take();
+                let spared = spare.as_ref().map_or(0, |block| block.memory_bytes());
+                evicted.extend(spare);
+                while before - shard.bytes + spared < share && !shard.frames.is_empty() {
                     evicted.push(shard.evict());
                 }
-                freed += before - shard.bytes;
+                freed += before - shard.bytes + spared;
             }
             // Freed outside the lock.
             drop(evicted);
@@ -279,6 +301,40 @@ mod tests {
         Arc::new(Block::of_bytes(bytes))
     }
 
+    fn get(cache: &BlockCache, reader: ReaderId, offset: u64) -> Option<Arc<Block>> {
+        match cache.get(reader, offset, false) {
+            Looked::Hit(block) => Some(block),
+            Looked::Miss(_) => None,
+        }
+    }
+
+    #[test]
+    fn what_was_evicted_is_handed_out_once_unless_somebody_has_it() {
+        let cache = BlockCache::new(1 << 20);
+        let pinned = block(400_000);
+        cache.insert(TABLE, 0, &pinned);
+        cache.insert(TABLE, 1, &block(400_000));
+        let spare = || match cache.get(TABLE, 99, true) {
+            Looked::Miss(spare) => spare,
+            Looked::Hit(_) => panic!("nobody inserted it"),
+        };
+        assert!(spare().is_none(), "nothing was evicted yet");
+        cache.insert(TABLE, 2, &block(400_000));
+        assert!(spare().is_none(), "somebody reads the evicted block");
+        cache.insert(TABLE, 3, &block(400_000));
+        assert!(
+            matches!(cache.get(TABLE, 98, false), Looked::Miss(None)),
+            "not for those who keep nothing"
+        );
+        let mut taken = spare().expect("the second block was evicted");
+        assert!(Arc::get_mut(&mut taken).is_some() && spare().is_none());
+        cache.insert(TABLE, 4, &block(400_000));
+        assert!(cache.shrink(1) > 400_000, "it is the first to go");
+        assert!(spare().is_none());
+        assert_eq!(cache.stats().blocks, 2);
+        drop(pinned);
+    }
+
     #[test]
     fn the_budget_holds_and_the_newest_block_is_there() {
         for capacity in [0, 1_000, 100_000, 40 << 20] {
@@ -287,11 +343,11 @@ mod tests {
                 let kept = block(20_000 + i as usize * 7 % 10_000);
                 cache.insert(TABLE, i * 20_000, &kept);
                 assert!(cache.stats().bytes <= capacity);
-                let found = cache.get(TABLE, i * 20_000);
+                let found = get(&cache, TABLE, i * 20_000);
                 assert_eq!(found.is_some(), capacity >= 100_000, "capacity {capacity}");
                 assert!(found.is_none_or(|found| Arc::ptr_eq(&found, &kept)));
             }
-            assert!(cache.get(ReaderId(8), 0).is_none(), "a block of another table");
+            assert!(get(&cache, ReaderId(8), 0).is_none(), "a block of another table");
         }
     }
 
@@ -300,7 +356,7 @@ mod tests {
         let cache = BlockCache::new(1 << 20);
         cache.insert(TABLE, 0, &block(10_000));
         for i in 1..1_000 {
-            assert!(cache.get(TABLE, 0).is_some(), "lost after {i} others");
+            assert!(get(&cache, TABLE, 0).is_some(), "lost after {i} others");
             cache.insert(TABLE, i, &block(10_000));
         }
         let stats = cache.stats();
@@ -317,7 +373,7 @@ mod tests {
                 scope.spawn(move || {
                     for i in 0..2_000 {
                         let offset = i * (thread + 1) % 500;
-                        if cache.get(TABLE, offset).is_none() {
+                        if get(cache, TABLE, offset).is_none() {
                             cache.insert(TABLE, offset, &block(16_384));
                         }
                     }

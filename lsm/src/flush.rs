@@ -153,7 +153,7 @@ fn flush(shared: &Shared, family: usize, sealed: &Arc<Sealed>) -> Result<Outcome
         shared,
         OutputOptions {
             table: TableOptions {
-                block_bytes: shared.options.block_bytes,
+                block_bytes: shared.options.table_block_bytes(),
                 compression: shared.options.upper_compression,
                 filter: true,
                 partition_prefix: options.partition_prefix,

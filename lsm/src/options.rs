@@ -14,6 +14,11 @@ use std::{sync::Arc, time::Duration};
 /// Longest partition or cut prefix in bytes.
 pub const PREFIX_BYTES_MAX: u8 = 8;
 
+/// A block of a mapped table costs nothing to read, and little to check once.
+const MAPPED_BLOCK_BYTES: usize = 16 << 10;
+/// A block that is read and checked for one entry.
+const READ_BLOCK_BYTES: usize = 4 << 10;
+
 /// What survives a crash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -71,7 +76,8 @@ pub struct StoreOptions {
     /// memtables that need the oldest file are sealed and flushed, however small they are. Less: smaller tables where
     /// few keys are overwritten often, and a shorter recovery.
     pub wal_bytes_max: u64,
-    /// Target of a table's block, 512 B to 1 MiB; default 16 KiB.
+    /// Target of a table's block, 512 B to 1 MiB; default 0 = 16 KiB where tables are mapped, 4 KiB where every block
+    /// that the cache has not is read. Recorded nowhere: tables keep the blocks they were written with.
     pub block_bytes: usize,
     /// Compression of flushed and upper tables; default none.
     pub upper_compression: Compression,
@@ -116,7 +122,7 @@ impl Default for StoreOptions {
             write_wait_max: Duration::from_secs(30),
             durability: Durability::Buffered,
             wal_bytes_max: 512 << 20,
-            block_bytes: 16 << 10,
+            block_bytes: 0,
             upper_compression: Compression::None,
             bottom_compression: Compression::None,
             fan_in: 4,
@@ -134,13 +140,22 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
+    /// Target of the blocks of tables that are written.
+    pub(crate) fn table_block_bytes(&self) -> usize {
+        match (self.block_bytes, self.access) {
+            (0, Access::Map) => MAPPED_BLOCK_BYTES,
+            (0, Access::Cache) => READ_BLOCK_BYTES,
+            (bytes, _) => bytes,
+        }
+    }
+
     /// Refuses values outside of their bounds.
     pub(crate) fn check(&self) -> Result {
         let bounds = [
             ("memtable_bytes", self.memtable_bytes as u64, 4 << 10, 4 << 30),
             ("sealed_max", self.sealed_max as u64, 1, 16),
             ("wal_bytes_max", self.wal_bytes_max, 64 << 10, 1 << 40),
-            ("block_bytes", self.block_bytes as u64, 512, 1 << 20),
+            ("block_bytes", self.table_block_bytes() as u64, 512, 1 << 20),
             ("fan_in", self.fan_in as u64, 2, 16),
             ("open_files_max", self.open_files_max as u64, 1, 1 << 20),
             ("runs_max", self.runs_max as u64, 2, 1000),

@@ -270,7 +270,7 @@ fn output_options(shared: &Shared, work: &Work, plan: &Merge) -> OutputOptions {
     let is_bottom = plan.output_tier == BOTTOM;
     OutputOptions {
         table: TableOptions {
-            block_bytes: shared.options.block_bytes,
+            block_bytes: shared.options.table_block_bytes(),
             compression: if is_bottom {
                 shared.options.bottom_compression
             } else {

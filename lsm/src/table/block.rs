@@ -75,6 +75,24 @@ pub(crate) fn first_slot(hash: u64, slots: u32) -> u32 {
 }
 
 impl Geometry {
+    /// That of no bytes.
+    const EMPTY: Geometry = Geometry {
+        base: 0,
+        entries: 0,
+        slots: 0,
+        key_width: 0,
+        value_width: 0,
+        stride: 0,
+        heap_at: 0,
+        slots_at: 0,
+        value_field: 0,
+        slot_width: 2,
+        meta_width: 0,
+        key_end_width: 0,
+        value_end_width: 0,
+        index_bits: 8,
+    };
+
     /// Reads the header of a block at `offset` of its file and checks that its parts tile the block exactly.
     pub(crate) fn parse(bytes: &[u8], offset: u64) -> Result<Geometry> {
         let mut c = Cursor::with_base(bytes, offset);
@@ -445,7 +463,7 @@ pub struct Block {
     bytes: Vec<u8>,
     geometry: Geometry,
     /// What it takes of a memory budget, given back with the last holder.
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 impl Block {
@@ -455,14 +473,31 @@ impl Block {
         Ok(Block {
             bytes,
             geometry,
-            _lease: None,
+            lease: None,
         })
     }
 
     /// Counts against a budget from now on.
     pub(crate) fn charge(mut self, budget: &MemoryBudget, pool: Pool) -> Block {
-        self._lease = Some(budget.overdraw(pool, self.memory_bytes()));
+        self.lease = Some(budget.overdraw(pool, self.memory_bytes()));
         self
+    }
+
+    /// Takes the memory out, for other bytes; what is left is to be given to [`Block::refill`] or dropped.
+    pub(crate) fn take_memory(&mut self) -> Vec<u8> {
+        self.geometry = Geometry::EMPTY;
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// As [`Block::new`], in the place of a block whose content nobody needs; counts against the same budget.
+    pub(crate) fn refill(&mut self, bytes: Vec<u8>, offset: u64) -> Result {
+        self.geometry = Geometry::parse(&bytes, offset)?;
+        self.bytes = bytes;
+        let memory = self.memory_bytes();
+        if let Some(lease) = &mut self.lease {
+            lease.set(memory);
+        }
+        Ok(())
     }
 
     pub(crate) fn view(&self) -> BlockView<'_> {

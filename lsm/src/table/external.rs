@@ -46,7 +46,7 @@ impl ExternalTable {
         family: &FamilyOptions,
     ) -> Result<ExternalTable> {
         let table = TableOptions {
-            block_bytes: store.block_bytes,
+            block_bytes: store.table_block_bytes(),
             compression: store.bottom_compression,
             filter: true,
             partition_prefix: family.partition_prefix,

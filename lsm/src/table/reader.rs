@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     budget::{Lease, Pool},
-    cache::{BlockCache, ReaderId},
+    cache::{BlockCache, Looked, ReaderId},
     key::{Entry, KeyRange, Seqno, TableId},
     range_delete::RangeDeletes,
 };
@@ -335,11 +335,12 @@ impl TableReader {
     #[inline(never)]
     fn load(&self, block: usize, keep: bool) -> Result<BlockRef<'_>> {
         let (start, _) = self.fence.place(block);
-        if let Some(block) = self.cache.get(self.cached_as, start) {
-            return Ok(BlockRef::Cached(block));
-        }
+        let spare = match self.cache.get(self.cached_as, start, keep) {
+            Looked::Hit(block) => return Ok(BlockRef::Cached(block)),
+            Looked::Miss(spare) => spare,
+        };
         let loaded = self
-            .read_block(block, keep)
+            .read_block(block, keep, spare)
             .map_err(|e| damage_of_table(e, &self.path))?;
         if let BlockRef::Cached(block) = &loaded
             && keep
@@ -349,12 +350,18 @@ impl TableReader {
         Ok(loaded)
     }
 
-    /// Reads, verifies and decodes a block from the file.
-    fn read_block(&self, block: usize, keep: bool) -> Result<BlockRef<'_>> {
+    /// Reads, verifies and decodes a block from the file; into the memory of `spare`, if there is one.
+    fn read_block(&self, block: usize, keep: bool, spare: Option<Arc<Block>>) -> Result<BlockRef<'_>> {
         let (start, end) = self.fence.place(block);
         let id = self.facts.id;
         let pool = if keep { Pool::Block } else { Pool::Iterator };
-        let decoded = |raw| -> Result<BlockRef<'_>> {
+        let decoded = |raw, spare: Option<Arc<Block>>| -> Result<BlockRef<'_>> {
+            if let Some(mut reused) = spare
+                && let Some(block) = Arc::get_mut(&mut reused)
+            {
+                block.refill(raw, start)?;
+                return Ok(BlockRef::Cached(reused));
+            }
             let block = Block::new(raw, start)?.charge(self.cache.budget(), pool);
             Ok(BlockRef::Cached(Arc::new(block)))
         };
@@ -370,10 +377,13 @@ impl TableReader {
                         geometry: geometry.ok_or_else(broken)?,
                     }))
                 }
-                Stored::Packed(packed) => decoded(packed.unpack()?),
+                Stored::Packed(packed) => decoded(packed.unpack()?, spare),
             };
         }
-        let mut stored = self.source.read(start, end)?.into_owned();
+        let mut spare = spare;
+        let reused = spare.as_mut().and_then(Arc::get_mut);
+        let mut stored = reused.map(Block::take_memory).unwrap_or_default();
+        self.source.read_again(start, end, &mut stored)?;
         let raw = match compress::open(&stored, id, start)? {
             Stored::Raw(bytes) => {
                 let bytes = bytes.len();
@@ -382,7 +392,7 @@ impl TableReader {
             }
             Stored::Packed(packed) => packed.unpack()?,
         };
-        decoded(raw)
+        decoded(raw, spare)
     }
 
     /// Turns nonsense inside of a block into an error.

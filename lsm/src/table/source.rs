@@ -7,6 +7,9 @@ use std::{borrow::Cow, fmt::Debug, sync::Arc};
 /// Bytes read at once when a table is opened: index, properties and footer of most tables.
 const TAIL_BYTES: u64 = 64 << 10;
 
+/// Room of a buffer that is used again is a multiple of this.
+const ROOM_BYTES: usize = 256;
+
 /// What a table is read from: a local file, a file that is closed while it is not needed, or whatever else hands out
 /// the bytes of an immutable file at offsets.
 pub trait TableSource: Send + Sync + Debug {
@@ -109,6 +112,21 @@ impl Source {
                 Ok(Cow::Owned(bytes))
             }
         }
+    }
+
+    /// Bytes `start..end` into a buffer that was used before: what it had room for is not cleared first.
+    pub(super) fn read_again(&self, start: u64, end: u64, buffer: &mut Vec<u8>) -> Result {
+        let outside = || Error::new(Code::Malformed, "the file ends too early").at(start);
+        if start > end || end > self.len() {
+            return Err(outside().expected_found(end, self.len()));
+        }
+        let bytes = usize::try_from(end - start).map_err(|_| outside())?;
+        if buffer.capacity() < bytes || buffer.capacity() / 2 > bytes + ROOM_BYTES {
+            // Blocks are about equally large: with a little more room it serves for most of them.
+            *buffer = vec![0; bytes.next_multiple_of(ROOM_BYTES)];
+        }
+        buffer.resize(bytes, 0);
+        self.read_into(start, buffer)
     }
 
     /// The end of the file, read at once.
