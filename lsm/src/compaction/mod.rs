@@ -6,9 +6,10 @@
 //!           bottom  ██████████     one run; the upper runs are merged into it when together they reach a quarter of
 //!                                  its size, slice by slice (so that little extra space is needed at a time)
 //! ```
-//! [`picker`] decides from facts, without I/O; `work` finds what is due and gives it to the scheduler; `job` does it;
-//! `resolve` says which versions of a key are written (a flush asks it, too). `request` is what the owner can ask
-//! for, `expire` when expired files are due, `filter` what a program may decide about entries, `rate` bounds the merges of all stores.
+//! [`picker`] decides from facts, without I/O, `slice` how much at a time; `work` finds what is due and gives it to the
+//! scheduler; `job` does it; `resolve` says which versions of a key are written (a flush asks it, too). `request` is what
+//! the owner can ask for, `expire` when expired files are due, `filter` what a program may decide about entries, `rate`
+//! bounds the merges of all stores.
 
 pub(crate) mod covered;
 mod expire;
@@ -19,8 +20,10 @@ pub mod picker;
 mod rate;
 mod request;
 pub(crate) mod resolve;
+mod slice;
 pub(crate) mod work;
 
 pub use filter::{CompactionFilter, Verdict};
 pub use rate::MergeRate;
 pub use request::CompactionPause;
+pub use slice::slice_bytes;

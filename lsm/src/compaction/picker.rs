@@ -14,8 +14,10 @@
 //! Wherever runs would drain, files whose keys no other file touches are moved instead: sorted loads rewrite nothing.
 //!
 //! A slice ends where a bottom file begins, so a merge rewrites whole bottom files, at most about
-//! [`PickOptions::slice_bytes`] of them, and needs no more extra space than that.
+//! [`PickOptions::slice_bytes`] of them, and needs no more extra space than that. [`slice_bytes`](super::slice_bytes) keeps it a small part
+//! of the bottom: what a slice replaces goes when it is installed.
 
+use super::slice::slice;
 use crate::{
     key::{KeyRange, TableId},
     version::edit::{BOTTOM, DRAINING},
@@ -487,29 +489,4 @@ fn drain_range(
         output_tier: BOTTOM,
         drains: false,
     }))
-}
-
-/// The slice from `first` on and the bottom files in it: whole ones, so it may begin before `first`.
-fn slice(
-    (first, last): (Vec<u8>, &[u8]),
-    bottom: Option<&RunFacts>,
-    options: &PickOptions,
-) -> (KeyRange, Vec<(TableId, Vec<u8>)>) {
-    let mut start = first;
-    let mut taken = Vec::new();
-    let mut end = None;
-    let mut bytes = 0_u64;
-    for part in bottom.map(|run| run.tables.as_slice()).unwrap_or_default() {
-        if part.last < start || part.first.as_slice() > last {
-            continue;
-        }
-        if !taken.is_empty() && bytes.saturating_add(part.bytes) > options.slice_bytes {
-            end = Some(part.first.clone());
-            break;
-        }
-        start = start.min(part.first.clone());
-        bytes += part.bytes;
-        taken.push((part.id, part.visible_start.clone()));
-    }
-    (KeyRange { start, end }, taken)
 }

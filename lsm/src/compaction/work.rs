@@ -166,11 +166,12 @@ fn next_of(shared: &Shared, family: &mut SharedFamily) -> Option<Work> {
         0 => shared.options.fan_in,
         own => usize::from(own),
     };
+    let file_bytes = shared.options.target_file_bytes;
     let options = PickOptions {
         fan_in,
         runs_max: shared.options.runs_max,
-        slice_bytes: shared.options.target_file_bytes.saturating_mul(4),
-        moved_bytes_min: shared.options.target_file_bytes / MOVED_FRACTION,
+        slice_bytes: super::slice_bytes(family.version.shape.bottom_bytes, file_bytes),
+        moved_bytes_min: file_bytes / MOVED_FRACTION,
     };
     let version = &family.version;
     let tiers = version.runs.iter().map(|run| run.tier);
