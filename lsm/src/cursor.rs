@@ -44,7 +44,7 @@ const BATCH_BYTES_MAX: usize = 64 << 10;
 /// other cursors.
 ///
 /// It keeps tables it saw, and memtables until a step after their flush; but the memtable that took writes when it was made
-/// stays with the cursor if it was written later, so a cursor holds at most one memtable for long
+/// stays with the cursor if it was written later or its entries expire, so a cursor holds at most one memtable for long
 /// ([`StoreStats::lingering_bytes`](crate::StoreStats)). While that memtable takes writes, a key that the cursor may see
 /// costs a copy with its first overwrite. Drop it when done.
 pub struct Cursor {
@@ -330,11 +330,14 @@ impl Cursor {
     }
 
     /// Lets go of memtables that were flushed since, and reads their tables from now on. The one that took writes when
-    /// the cursor was made has to stay if it was written later: its table holds the newest versions alone.
+    /// the cursor was made has to stay if it was written later: its table holds the newest versions alone. So it does if
+    /// entries may have expired since.
     fn rebase(&mut self) {
         let handed_over = self.active.as_ref().and_then(|(watch, _)| watch.sealed.get());
         let unwritten = handed_over
             .filter(|sealed| sealed.memtable.seqnos().1 < self.seqno)
+            // Its flush left out what had expired by its seal.
+            .filter(|sealed| sealed.expiry.is_off() || sealed.expiry.now <= self.expiry.now)
             .cloned();
         let whole: Vec<Arc<Sealed>> = unwritten
             .iter()

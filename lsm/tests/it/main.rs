@@ -52,4 +52,5 @@ mod table_model;
 mod tables;
 mod transactions;
 mod ttl;
+mod ttl_seams;
 mod views;

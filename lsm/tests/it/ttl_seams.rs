@@ -1,0 +1,68 @@
+//! If this fails, entries that expire do not go together with other parts of the engine: a cursor, the log, a batch.
+
+use crate::support::{disk, simulated};
+use keybed_env::{ManualClock, Scheduler, SimFs, SimScheduler};
+use keybed_lsm::{Durability, Family, FamilyOptions, Store, StoreOptions};
+use std::{sync::Arc, time::Duration};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A clock that goes on over crashes.
+struct Place {
+    clock: Arc<ManualClock>,
+    seed: u64,
+}
+
+impl Place {
+    fn new() -> Self {
+        let clock = Arc::new(ManualClock::new());
+        Place { clock, seed: 0 }
+    }
+
+    fn options(&mut self, fs: &Arc<SimFs>, durability: Durability) -> (StoreOptions, Arc<dyn Scheduler>) {
+        self.seed += 1;
+        let scheduler: Arc<dyn Scheduler> = Arc::new(SimScheduler::new(self.seed, self.clock.clone()));
+        let options = StoreOptions {
+            clock: self.clock.clone(),
+            scheduler: scheduler.clone(),
+            durability,
+            ..simulated(fs.clone(), self.seed)
+        };
+        (options, scheduler)
+    }
+}
+
+fn living(seconds: u64) -> FamilyOptions {
+    FamilyOptions {
+        ttl: Some(Duration::from_secs(seconds)),
+        expired_age_max: Some(Duration::ZERO),
+        ..FamilyOptions::default()
+    }
+}
+
+fn get(store: &Store, family: Family, key: &[u8]) -> Option<Vec<u8>> {
+    store.get(family, key).unwrap().map(|value| value.to_vec())
+}
+
+#[test]
+fn a_cursor_keeps_what_expires_before_its_memtable_is_sealed() {
+    let mut place = Place::new();
+    let (options, scheduler) = place.options(&disk(), Durability::None);
+    let mut store = Store::open("s", options).unwrap();
+    let family = store.family_with("f", living(10)).unwrap();
+    for key in 0..40_u8 {
+        store.put(family, &[key], b"1").unwrap();
+    }
+    place.clock.advance(SECOND * 5);
+    let mut cursor = store.cursor(family, ..).unwrap();
+    assert!(cursor.next(&store).unwrap());
+    place.clock.advance(SECOND * 6);
+    store.flush().unwrap();
+    while scheduler.help() {}
+    let mut seen = 1;
+    while cursor.next(&store).unwrap() {
+        seen += 1;
+    }
+    assert_eq!(seen, 40);
+    assert!(cursor.seek(&store, &[3]).unwrap());
+}
