@@ -15,7 +15,7 @@ use crate::{
     options::FamilyOptions,
     read::Value,
     store::Store,
-    touch::{self, Addition},
+    touch::{self, Addition, STAMP_BYTES_MAX},
     write::{Step, no_operator, too_large},
 };
 use keybed_format::{Code, Error, Result};
@@ -107,7 +107,7 @@ impl Store {
                         .check(operand)
                         .map_err(|error| merge_operator::failed(operator, error))?;
                     if owned.appends {
-                        check_growth(batch, op.family(), key, value_bytes(owned, key))?;
+                        check_growth(batch, &op, key, value_bytes(owned, key))?;
                     }
                 }
                 Op::Append {
@@ -132,7 +132,7 @@ impl Store {
                         old_bytes = base.len();
                         bases.push((at, base));
                     }
-                    check_growth(batch, op.family(), key, old_bytes)?;
+                    check_growth(batch, &op, key, old_bytes)?;
                 }
             }
         }
@@ -219,7 +219,12 @@ impl Store {
                     (Step::Replace(kind), bytes)
                 }
                 _ if let Some(stamp) = stamp => {
-                    let step = owned.plan_touch(Addition::Append, probe, (key, hash), bytes, stamp, out)?;
+                    let planned = owned.plan_touch(Addition::Append, probe, (key, hash), bytes, stamp, out);
+                    let step = match planned {
+                        // In a chain that is too long to be folded without a read, which failed.
+                        Err(_) if owned.appends => touch::beside(probe, bytes, stamp, out),
+                        planned => planned?,
+                    };
                     (step, bytes)
                 }
                 _ => (owned.plan_append(probe, key, hash, bytes, out)?, bytes),
@@ -306,14 +311,16 @@ fn beside(probe: Probe) -> Step {
 /// Bytes of what the memtable holds of a key.
 fn value_bytes(owned: &OwnedFamily, key: &[u8]) -> usize {
     let found = owned.active.memtable.get(key, key::hash(key));
-    found.map_or(0, |(_, _, value)| value.len())
+    found.map_or(0, |(_, kind, value)| expiry::bare(kind, value).len())
 }
 
-/// Refuses a batch that makes the value of `key`, of `old_bytes` now, longer than a value may be.
-fn check_growth(batch: &WriteBatch, family: u32, key: &[u8], old_bytes: usize) -> Result {
-    if old_bytes.saturating_add(batch.bytes()) <= VALUE_BYTES_MAX {
+/// Refuses a batch that makes the value of `key`, of `old_bytes` now, to which `grows` adds, longer than a value may be.
+fn check_growth(batch: &WriteBatch, grows: &Op<'_>, key: &[u8], old_bytes: usize) -> Result {
+    let bytes_max = VALUE_BYTES_MAX - grows.stamp().map_or(0, |_| STAMP_BYTES_MAX);
+    if old_bytes.saturating_add(batch.bytes()) <= bytes_max {
         return Ok(());
     }
+    let family = grows.family();
     let mut bytes = old_bytes;
     for op in batch.ops().filter(|op| op.family() == family) {
         match op {
@@ -335,7 +342,7 @@ fn check_growth(batch: &WriteBatch, family: u32, key: &[u8], old_bytes: usize) -
             }
             _ => {}
         }
-        if bytes > VALUE_BYTES_MAX {
+        if bytes > bytes_max {
             return Err(too_large(bytes));
         }
     }

@@ -315,7 +315,7 @@ impl OwnedFamily {
                 out.extend_from_slice(more);
             }
         }
-        within_limit(out.len())?;
+        within_limit(out.len() - EntryKind::PutStamped.stamp_bytes())?;
         Ok(Step::Replace(EntryKind::PutStamped))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::support::{disk, simulated};
 use keybed_env::{ManualClock, Scheduler, SimFs, SimScheduler};
-use keybed_lsm::{Durability, Family, FamilyOptions, Store, StoreOptions};
+use keybed_lsm::{Durability, Family, FamilyOptions, Store, StoreOptions, WriteBatch};
 use std::{sync::Arc, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,4 +65,44 @@ fn a_cursor_keeps_what_expires_before_its_memtable_is_sealed() {
     }
     assert_eq!(seen, 40);
     assert!(cursor.seek(&store, &[3]).unwrap());
+}
+
+#[test]
+fn values_of_full_length_are_appended_refused_and_replayed() {
+    let longest = (64 << 20) - 16;
+    for less in [0, 8, 16] {
+        let mut place = Place::new();
+        let fs = disk();
+        let (options, _) = place.options(&fs, Durability::Buffered);
+        let options = StoreOptions {
+            memtable_bytes: 1 << 20,
+            ..options
+        };
+        let mut store = Store::open("s", options).unwrap();
+        let family = store.family_with("f", living(10)).unwrap();
+        let body = vec![7; longest - less];
+        store.put(family, b"gone", b"1").unwrap();
+        store.flush().unwrap();
+        store.delete(family, b"gone").unwrap();
+        let mut batch = WriteBatch::new();
+        batch.append(family, b"gone", &body);
+        store.write(&batch).unwrap();
+        assert_eq!(
+            get(&store, family, b"gone").map(|value| value.len()),
+            Some(longest - less)
+        );
+        let mut batch = WriteBatch::new();
+        batch.append(family, b"gone", &vec![1; less + 1]);
+        assert!(store.write(&batch).is_err(), "{less}");
+        store.append(family, b"gone", &vec![1; less]).unwrap();
+        let image = Arc::new(fs.live_image());
+        drop(store);
+        let (options, _scheduler) = place.options(&image, Durability::Buffered);
+        let mut found = Store::open("s", options).unwrap();
+        let family = found.family_with("f", living(10)).unwrap();
+        assert_eq!(
+            get(&found, family, b"gone").map(|value| value.len()),
+            Some(longest)
+        );
+    }
 }
