@@ -201,6 +201,10 @@ impl<'a> MemtableIter<'a> {
                 return;
             }
             self.step(down);
+            if !down {
+                // The bounds may end in the leaf that this led to.
+                self.look_ahead();
+            }
         }
     }
 

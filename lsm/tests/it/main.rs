@@ -8,6 +8,7 @@ mod churn;
 mod compression;
 mod corruption;
 mod crash;
+mod cursor_seams;
 mod cursors;
 mod deletes;
 mod differential;
