@@ -43,10 +43,10 @@ const BATCH_BYTES_MAX: usize = 64 << 10;
 /// the first entry; one that ran off an end comes back with a step in the other direction. `Send`, and independent of
 /// other cursors.
 ///
-/// It keeps tables it saw, and memtables until a step after their flush; but the memtable that took writes when it was made
-/// stays with the cursor if it was written later or its entries expire, so a cursor holds at most one memtable for long
-/// ([`StoreStats::lingering_bytes`](crate::StoreStats)). While that memtable takes writes, a key that the cursor may see
-/// costs a copy with its first overwrite. Drop it when done.
+/// It keeps tables it saw, and memtables until a step after their flush; but the memtable that took writes when it was
+/// made stays with the cursor if it was written later, or if merges or the clock took keys before it was sealed. So a
+/// cursor holds at most one memtable for long ([`StoreStats::lingering_bytes`](crate::StoreStats)). While that memtable
+/// takes writes, a key that the cursor may see costs a copy with its first overwrite. Drop it when done.
 pub struct Cursor {
     family: Family,
     /// Whose cursor it is.
@@ -61,6 +61,8 @@ pub struct Cursor {
     /// Newest first, with the order of their keys inside of the bounds.
     sealed: Vec<(Arc<Sealed>, Order)>,
     version: Arc<Version>,
+    /// [`Version::removals`] then.
+    removals: u64,
     operator: Option<Arc<dyn MergeOperator>>,
     /// What had expired then.
     expiry: Expiry,
@@ -177,6 +179,7 @@ impl Store {
             active,
             range_deletes: owned.active.memtable.range_deletes().cloned(),
             floors: owned.active.memtable.floors().cloned(),
+            removals: owned.version.removals,
             version: owned.version.clone(),
             operator: owned.options.merge.clone(),
             expiry: owned.expiry(),
@@ -330,15 +333,17 @@ impl Cursor {
     }
 
     /// Lets go of memtables that were flushed since, and reads their tables from now on. The one that took writes when
-    /// the cursor was made has to stay if it was written later: its table holds the newest versions alone. So it does if
-    /// entries may have expired since.
+    /// the cursor was made has to stay if it was written later: its table holds the newest versions alone. It stays, too,
+    /// if keys went below it or expired before it was sealed: its table does not hide what the cursor has below, or does
+    /// not hold what had not expired for the cursor.
     fn rebase(&mut self) {
         let handed_over = self.active.as_ref().and_then(|(watch, _)| watch.sealed.get());
-        let unwritten = handed_over
-            .filter(|sealed| sealed.memtable.seqnos().1 < self.seqno)
-            // Its flush left out what had expired by its seal.
-            .filter(|sealed| sealed.expiry.is_off() || sealed.expiry.now <= self.expiry.now)
-            .cloned();
+        let shows_the_same = |sealed: &&Arc<Sealed>| {
+            sealed.memtable.seqnos().1 < self.seqno
+                && sealed.removals == self.removals
+                && sealed.expiry == self.expiry
+        };
+        let unwritten = handed_over.filter(shows_the_same).cloned();
         let whole: Vec<Arc<Sealed>> = unwritten
             .iter()
             .chain(self.sealed.iter().map(|(sealed, _)| sealed))

@@ -67,7 +67,8 @@ impl Shared {
         catalogue
             .tables
             .extend(tables.into_iter().map(|table| (table.id(), table)));
-        let version = Arc::new(version_of(&catalogue.manifest, &catalogue.tables, family)?);
+        let mut version = version_of(&catalogue.manifest, &catalogue.tables, family)?;
+        let removes = |change: &Change| matches!(change, Change::RemoveTable { .. });
         let floors = floors_of(&catalogue.manifest, family);
         {
             let mut state = self.state.lock();
@@ -76,7 +77,8 @@ impl Shared {
                 .iter_mut()
                 .find(|slot| slot.id == family && !slot.dropped)
             {
-                slot.version = version;
+                version.removals = slot.version.removals + u64::from(edit.changes.iter().any(removes));
+                slot.version = Arc::new(version);
                 slot.floors = floors;
             }
             then(&mut state);

@@ -31,6 +31,8 @@ pub(crate) struct Sealed {
     pub(crate) active_since: u64,
     /// The order of its keys, and what that takes of the budget.
     order: OnceLock<(Order, Option<Lease>)>,
+    /// [`Version::removals`] of the version it was sealed above: what was gone by then its table need not hide.
+    pub(crate) removals: u64,
     /// Set once, before the version that holds the table is published.
     pub(crate) flushed: Arc<Flushed>,
     /// How often its family had been cleared: what is of an earlier time gets into no version any more.
@@ -107,6 +109,7 @@ impl Sealed {
             expiry: Expiry::OFF,
             active_since: 0,
             order: OnceLock::new(),
+            removals: version.removals,
             flushed: Arc::default(),
             epoch,
             below: Mutex::new(Some(Below {

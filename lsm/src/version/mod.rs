@@ -396,6 +396,9 @@ pub(crate) struct Version {
     pub(crate) has_range_deletes: bool,
     /// When keys were touched last.
     pub(crate) touches: Touches,
+    /// How often tables went from the family's versions before this one: two with the same number differ in what was
+    /// added alone.
+    pub(crate) removals: u64,
 }
 
 /// When the keys of tables were touched last: what tells whether some may have expired.
@@ -449,6 +452,7 @@ impl Version {
             touches: Touches::of(&runs),
             runs,
             shape,
+            removals: 0,
         }
     }
 }
