@@ -373,6 +373,7 @@ impl Groups {
         match self.find(key::hash(prefix)) {
             Probe::Vacant { .. } => Whereabouts::Group(&[]),
             Probe::Found { place: run, .. } if self.is_in_tree(run) => Whereabouts::Tree,
+            Probe::Found { place: run, .. } if !self.is_of(arena, run, prefix) => Whereabouts::Group(&[]),
             Probe::Found { place: run, .. } => {
                 let entries = self.entries(run);
                 let rank = |key: &[u8]| rank(entries, arena, key, entry(key, prefix.len(), 0));
@@ -435,58 +436,4 @@ impl Memtable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(bytes: u16, pieces: u8) -> PrefixRule {
-        PrefixRule { bytes, pieces }
-    }
-
-    #[test]
-    fn a_prefix_ends_behind_its_bytes_and_pieces() {
-        let key = b"\x05\0\xffab\0\x01\0\x01rest";
-        let cases = [
-            (0, 0, 0),
-            (3, 0, 3),
-            (1, 1, 7),
-            (1, 2, 9),
-            (1, 3, 13),
-            (6, 1, 9),
-            (20, 1, 13),
-        ];
-        for (bytes, pieces, expected) in cases {
-            assert_eq!(
-                rule(bytes, pieces).prefix_bytes(key),
-                expected,
-                "{bytes} and {pieces}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_range_lies_within_one_prefix_or_not() {
-        let range = |start: &[u8], end: Option<&[u8]>| KeyRange {
-            start: start.to_vec(),
-            end: end.map(<[u8]>::to_vec),
-        };
-        let of = |range: &KeyRange| rule(2, 0).prefix_of(range).map(<[u8]>::to_vec);
-        assert_eq!(of(&KeyRange::prefix(b"ab")), Some(b"ab".to_vec()));
-        assert_eq!(of(&KeyRange::prefix(b"abc")), Some(b"ab".to_vec()));
-        assert_eq!(of(&KeyRange::prefix(b"a\xff")), Some(b"a\xff".to_vec()));
-        assert_eq!(of(&range(b"ab1", Some(b"ac"))), Some(b"ab".to_vec()));
-        for (start, end) in [
-            (&b"a"[..], Some(&b"b"[..])),
-            (b"ab", Some(b"ad")),
-            (b"ab", None),
-            (b"\xff\xff", None),
-            (b"", Some(b"ab")),
-            (b"ab", Some(b"ac\0")),
-        ] {
-            assert_eq!(of(&range(start, end)), None, "{start:?} to {end:?}");
-        }
-        let strings = rule(1, 1);
-        let whole = KeyRange::prefix(b"\x05ab\0\x01");
-        assert_eq!(strings.prefix_of(&whole), Some(&b"\x05ab\0\x01"[..]));
-        assert_eq!(strings.prefix_of(&KeyRange::prefix(b"\x05ab")), None);
-    }
-}
+mod tests;
