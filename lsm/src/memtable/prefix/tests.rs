@@ -12,7 +12,7 @@ fn a_group_of_another_prefix_with_the_same_hash_is_not_shown() {
     let mut memtable = Memtable::new(kind, 1);
     for key in [b"aa1", b"zz1"] {
         let probe = memtable.find(key, key::hash(key));
-        memtable.write(probe, key, 1, crate::key::EntryKind::Put, b"");
+        memtable.write(probe, key, 1, key::EntryKind::Put, b"");
     }
     // As if the hashes of the prefixes were that of another one, too.
     for (prefix, other) in [(b"aa", b"mm"), (b"zz", b"nn")] {
