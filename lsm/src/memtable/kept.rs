@@ -15,6 +15,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+/// Cursors that are remembered before it is asked which of them live.
+const WATCHES_MIN: usize = 8;
+
 /// Held by a cursor while it may read a memtable that takes writes.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -69,7 +72,16 @@ impl Kept {
             seqno,
             sealed: OnceLock::new(),
         });
-        self.watches.lock().push(Arc::downgrade(&watch));
+        {
+            let mut watches = self.watches.lock();
+            // Where nobody writes nobody asks who lives: the list is at most about twice as long as it need be.
+            if watches.len() == watches.capacity() {
+                watches.retain(|watch| watch.strong_count() > 0);
+                let more = watches.len() + WATCHES_MIN;
+                watches.reserve(more);
+            }
+            watches.push(Arc::downgrade(&watch));
+        }
         self.below.fetch_max(seqno, Ordering::Relaxed);
         watch
     }
@@ -80,5 +92,25 @@ impl Kept {
             let _ = watch.sealed.set(sealed.clone());
         }
         self.below.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_that_are_gone_take_no_memory() {
+        let kept = Kept::default();
+        let living: Vec<_> = (1..=20).map(|seqno| kept.watch(seqno)).collect();
+        // Nobody writes, so nobody asks who lives.
+        for seqno in 21..2000 {
+            drop(kept.watch(seqno));
+            let watches = kept.watches.lock().len();
+            assert!(watches <= 64, "{watches} after {seqno} cursors");
+        }
+        assert!(kept.keeps(19) && !kept.keeps(20));
+        drop(living);
+        assert!(!kept.has_cursors());
     }
 }
