@@ -9,6 +9,7 @@ mod compression;
 mod corruption;
 mod crash;
 mod cursor_seams;
+mod cursor_stress;
 mod cursors;
 mod deletes;
 mod differential;
