@@ -19,7 +19,10 @@ use crate::{
     write::{Step, no_operator, too_large},
 };
 use keybed_format::{Code, Error, Result};
-use std::{collections::BTreeSet, ops::ControlFlow};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::ControlFlow,
+};
 
 /// Values that a batch appends to and that lie in no memtable, by the operation's place in the batch.
 type Bases = Vec<(usize, Vec<u8>)>;
@@ -29,7 +32,8 @@ impl Store {
     ///
     /// # Errors
     /// `KeyTooLarge`, `ValueTooLarge`; `InvalidArgument` if a family is not of this store, if the batch is longer than
-    /// [`BATCH_BYTES_MAX`](crate::BATCH_BYTES_MAX), or if it appends in a family of another merge operator than
+    /// [`BATCH_BYTES_MAX`](crate::BATCH_BYTES_MAX) (with what it appends to, where a log is kept and entries expire or are
+    /// filtered), or if it appends in a family of another merge operator than
     /// [`Append`](crate::Append), or raises a floor that [`Store::raise_floor`] would refuse; `MergeFailed` if an operand
     /// is refused; as [`Store::get`] and [`Store::put`]. Nothing is written then.
     pub fn write(&mut self, batch: &WriteBatch) -> Result {
@@ -46,6 +50,14 @@ impl Store {
         if batch.is_empty() {
             return Ok(());
         }
+        let whole;
+        let batch = if self.journal.is_on() && !bases.is_empty() {
+            whole = self.with_bases(batch, &bases)?;
+            whole.check()?;
+            &whole
+        } else {
+            batch
+        };
         if self.journal.is_on() {
             self.log_all(batch.ops())?;
         }
@@ -76,6 +88,68 @@ impl Store {
             let lifetime = self.families.get(op.family() as usize)?.lifetime.as_ref();
             lifetime.map(|_| op.stamp().unwrap_or(now))
         }))
+    }
+
+    /// The same batch with the values whole that it makes of what merges may remove, as expired or by a filter, before
+    /// its memtable is flushed: the log is replayed without that then.
+    fn with_bases(&self, batch: &WriteBatch, bases: &Bases) -> Result<WriteBatch> {
+        let mut whole = WriteBatch::with_capacity(batch.bytes());
+        let mut bases = bases.iter().peekable();
+        let mut written: HashSet<(u32, &[u8])> = HashSet::new();
+        let mut removed: Vec<(u32, KeyRange)> = Vec::new();
+        for (at, op) in batch.ops().enumerate() {
+            let base = bases.next_if(|(of, _)| *of == at);
+            let owned = self.owned(Family(op.family()))?;
+            let value = match op {
+                Op::Append {
+                    family, key, bytes, ..
+                } if (owned.lifetime.is_some() || owned.options.filter.is_some())
+                    && written.insert((family, key))
+                    && !removed
+                        .iter()
+                        .any(|(of, range)| *of == family && range.contains(key)) =>
+                {
+                    base.map(|(_, base)| [base, bytes].concat())
+                }
+                Op::Put { family, key, .. } | Op::Delete { family, key } => {
+                    written.insert((family, key));
+                    None
+                }
+                Op::DeleteRange { family, start, end } => {
+                    let (start, end) = (start.to_vec(), end.map(<[u8]>::to_vec));
+                    removed.push((family, KeyRange { start, end }));
+                    None
+                }
+                Op::RaiseFloor {
+                    family,
+                    partition,
+                    bound,
+                } => {
+                    if self.would_raise(Family(family), partition, bound)? {
+                        let end = Some([partition, bound].concat());
+                        let start = partition.to_vec();
+                        removed.push((family, KeyRange { start, end }));
+                    }
+                    None
+                }
+                Op::Append { .. } | Op::Merge { .. } => None,
+            };
+            match (op, &value) {
+                (
+                    Op::Append {
+                        family, key, stamp, ..
+                    },
+                    Some(value),
+                ) => whole.push(Op::Put {
+                    family,
+                    key,
+                    stamp,
+                    value,
+                }),
+                _ => whole.push(op),
+            };
+        }
+        Ok(whole)
     }
 
     /// Refuses a batch of which some part could not be applied.

@@ -295,7 +295,7 @@ impl WriteBatch {
         batch
     }
 
-    fn push(&mut self, op: Op<'_>) -> &mut Self {
+    pub(crate) fn push(&mut self, op: Op<'_>) -> &mut Self {
         op.encode(op.family(), &mut self.bytes);
         self.len += 1;
         self

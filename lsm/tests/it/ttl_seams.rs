@@ -68,6 +68,36 @@ fn a_cursor_keeps_what_expires_before_its_memtable_is_sealed() {
 }
 
 #[test]
+fn what_a_batch_appended_to_survives_a_crash_though_it_has_expired() {
+    let mut place = Place::new();
+    let fs = disk();
+    let (options, scheduler) = place.options(&fs, Durability::Buffered);
+    let mut store = Store::open("s", options).unwrap();
+    let family = store.family_with("f", living(10)).unwrap();
+    store.put(family, b"k", b"old").unwrap();
+    store.put(family, b"covered", b"old").unwrap();
+    store.flush().unwrap();
+    place.clock.advance(SECOND * 6);
+    let mut batch = WriteBatch::new();
+    batch.append(family, b"k", b"+new").append(family, b"k", b"+more");
+    batch.delete_range(family, &b"c"[..]..b"d");
+    batch.append(family, b"covered", b"alone");
+    store.write(&batch).unwrap();
+    let answers = |store: &Store, family| (get(store, family, b"k"), get(store, family, b"covered"));
+    let expected = (Some(b"old+new+more".to_vec()), Some(b"alone".to_vec()));
+    assert_eq!(answers(&store, family), expected);
+    place.clock.advance(SECOND * 5);
+    while scheduler.help() {}
+    assert_eq!(store.stats().tables, 0);
+    assert_eq!(answers(&store, family), expected);
+    let image = Arc::new(fs.live_image());
+    let (options, _scheduler) = place.options(&image, Durability::Buffered);
+    let mut found = Store::open("s", options).unwrap();
+    let family = found.family_with("f", living(10)).unwrap();
+    assert_eq!(answers(&found, family), expected);
+}
+
+#[test]
 fn values_of_full_length_are_appended_refused_and_replayed() {
     let longest = (64 << 20) - 16;
     for less in [0, 8, 16] {
