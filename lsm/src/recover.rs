@@ -103,6 +103,7 @@ impl Store {
             .map(|(token, family)| (family.id, (token, flushed.get(&family.id).copied().unwrap_or(0))))
             .collect();
         let next_seqno = self.next_seqno;
+        self.shared.state.lock().replaying = !found.good.is_empty();
         let (fs, dir) = (self.shared.fs.clone(), self.shared.dir.clone());
         for good in &found.good {
             reader::replay_file(&*fs, &dir, good, store_id, |seqno, op| {
@@ -116,6 +117,14 @@ impl Store {
             })?;
         }
         self.next_seqno = next_seqno;
+        let now = self.shared.wall.now();
+        let mut state = self.shared.state.lock();
+        state.replaying = false;
+        for (slot, owned) in state.families.iter_mut().zip(&self.families) {
+            if owned.active.memtable.is_empty() {
+                slot.active_since = now;
+            }
+        }
         Ok(())
     }
 

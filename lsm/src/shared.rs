@@ -104,6 +104,8 @@ pub(crate) struct State {
     pub(crate) settled_at: Option<u64>,
     /// When a look for files that have expired is to come, by the wall's time.
     pub(crate) look_at: Option<u64>,
+    /// The log is being replayed: what is still to come of it may stand on what has expired since.
+    pub(crate) replaying: bool,
     /// Jobs that free memory and files for the owner.
     pub(crate) tidying: usize,
     /// Why the last compaction failed; none is started until its pause is over or somebody asks.

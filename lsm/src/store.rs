@@ -311,6 +311,9 @@ impl Store {
         sealed.expiry = family.expiry();
         sealed.active_since = {
             let mut state = self.shared.state.lock();
+            if state.replaying {
+                sealed.expiry.now = 0;
+            }
             let slot = state.families.get_mut(number);
             slot.map_or(0, |slot| {
                 std::mem::replace(&mut slot.active_since, sealed.expiry.now)

@@ -19,11 +19,14 @@ const STAMPED_MILLIS_MAX: u64 = 60_000;
 /// A look comes at least this often while something is to expire: wall clocks jump.
 const LOOK_MAX: Duration = Duration::from_secs(3600);
 
-/// What of a family has expired and stands below no operand in a memtable.
-pub(super) fn forgettable(shared: &Shared, family: &SharedFamily) -> Expiry {
+/// What of a family has expired and stands below no operand in a memtable; nothing while the log is replayed.
+pub(super) fn forgettable(shared: &Shared, family: &SharedFamily, replaying: bool) -> Expiry {
     let Some(lifetime) = &family.lifetime else {
         return Expiry::OFF;
     };
+    if replaying {
+        return lifetime.expiry_at(0);
+    }
     let mut expiry = lifetime.expiry();
     if family.operator_name.is_some() {
         let oldest = family.sealed.last();

@@ -140,10 +140,11 @@ pub(crate) fn next(shared: &Shared, state: &mut State) -> Option<Work> {
     // Families take turns, or the first ones would keep the others waiting.
     for step in 0..count {
         let at = (state.next_family + step) % count;
+        let replaying = state.replaying;
         let Some(family) = state.families.get_mut(at) else {
             continue;
         };
-        if let Some(work) = next_of(shared, family) {
+        if let Some(work) = next_of(shared, family, replaying) {
             state.next_family = at + 1;
             return Some(work);
         }
@@ -151,13 +152,13 @@ pub(crate) fn next(shared: &Shared, state: &mut State) -> Option<Work> {
     None
 }
 
-fn next_of(shared: &Shared, family: &mut SharedFamily) -> Option<Work> {
+fn next_of(shared: &Shared, family: &mut SharedFamily, replaying: bool) -> Option<Work> {
     let is_wanted = shared.options.compaction || family.wishes.requested.is_some();
     // An operator that the program has not named yet cannot be applied.
     if family.dropped || family.operator_missing || !is_wanted {
         return None;
     }
-    let expiry = expire::forgettable(shared, family);
+    let expiry = expire::forgettable(shared, family, replaying);
     if family.covers_changed {
         return Some(Work::new(family, expiry, Plan::DropCovered));
     }

@@ -98,6 +98,51 @@ fn what_a_batch_appended_to_survives_a_crash_though_it_has_expired() {
 }
 
 #[test]
+fn a_replay_with_little_memory_keeps_what_appends_stand_on() {
+    for memtable_bytes in [1 << 20, 64 << 10] {
+        let mut place = Place::new();
+        let fs = disk();
+        let (options, _) = place.options(&fs, Durability::Buffered);
+        let options = StoreOptions {
+            memtable_bytes: 4 << 20,
+            ..options
+        };
+        let mut store = Store::open("s", options).unwrap();
+        let family = store.family_with("f", living(10)).unwrap();
+        let mut expected = Vec::new();
+        for round in 0..20_u8 {
+            for key in 0..20_u8 {
+                store.append(family, &[key], &[round; 500]).unwrap();
+            }
+            expected.extend_from_slice(&[round; 500]);
+            place.clock.advance(SECOND * 8);
+        }
+        assert_eq!(get(&store, family, &[3]), Some(expected.clone()));
+        let image = Arc::new(fs.live_image());
+        let (options, scheduler) = place.options(&image, Durability::Buffered);
+        let options = StoreOptions {
+            memtable_bytes,
+            ..options
+        };
+        let found = Store::open("s", options).unwrap();
+        while scheduler.help() {}
+        let mut found = found;
+        let family = found.family_with("f", living(10)).unwrap();
+        for key in 0..20_u8 {
+            assert_eq!(
+                get(&found, family, &[key]).map(|value| value.len()),
+                Some(expected.len()),
+                "{memtable_bytes}, {key}"
+            );
+        }
+        found.flush().unwrap();
+        place.clock.advance(SECOND * 20);
+        found.compact(family).unwrap();
+        assert_eq!(found.stats().tables, 0);
+    }
+}
+
+#[test]
 fn values_of_full_length_are_appended_refused_and_replayed() {
     let longest = (64 << 20) - 16;
     for less in [0, 8, 16] {
