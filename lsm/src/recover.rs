@@ -117,14 +117,9 @@ impl Store {
             })?;
         }
         self.next_seqno = next_seqno;
-        let now = self.shared.wall.now();
         let mut state = self.shared.state.lock();
         state.replaying = false;
-        for (slot, owned) in state.families.iter_mut().zip(&self.families) {
-            if owned.active.memtable.is_empty() {
-                slot.active_since = now;
-            }
-        }
+        state.note_empty(&self.families);
         Ok(())
     }
 

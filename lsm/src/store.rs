@@ -310,14 +310,11 @@ impl Store {
         sealed.needs_log = needs_log;
         sealed.expiry = family.expiry();
         sealed.active_since = {
-            let mut state = self.shared.state.lock();
+            let state = self.shared.state.lock();
             if state.replaying {
                 sealed.expiry.now = 0;
             }
-            let slot = state.families.get_mut(number);
-            slot.map_or(0, |slot| {
-                std::mem::replace(&mut slot.active_since, sealed.expiry.now)
-            })
+            state.families.get(number).map_or(0, |slot| slot.active_since)
         };
         let sealed = Arc::new(sealed);
         sealed.hand_over();
@@ -326,8 +323,11 @@ impl Store {
         {
             let mut state = self.shared.state.lock();
             if let Some(slot) = state.families.get_mut(number) {
+                // A merge must not take the next memtable's time for that of this one.
+                slot.active_since = sealed.expiry.now;
                 slot.sealed.insert(0, sealed.clone());
             }
+            state.note_empty(&self.families);
             state.queue.push_back((number, sealed));
         }
         flush::schedule(&self.shared);

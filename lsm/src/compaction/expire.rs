@@ -7,7 +7,8 @@
 use super::work;
 use crate::{
     expiry::Expiry,
-    shared::{Shared, SharedFamily},
+    family::OwnedFamily,
+    shared::{Shared, SharedFamily, State},
     version::Version,
 };
 use keybed_env::Priority;
@@ -40,6 +41,19 @@ pub(super) fn forgettable(shared: &Shared, family: &SharedFamily, replaying: boo
         };
     }
     expiry
+}
+
+impl State {
+    /// The owner between two writes says which memtables are empty: no operand in them can be older than now.
+    pub(crate) fn note_empty(&mut self, owned: &[OwnedFamily]) {
+        for (slot, owned) in self.families.iter_mut().zip(owned) {
+            if let Some(lifetime) = slot.lifetime.as_ref().filter(|_| !self.replaying)
+                && owned.active.memtable.is_empty()
+            {
+                slot.active_since = lifetime.wall.now();
+            }
+        }
+    }
 }
 
 /// Says what the picker should look for, if there can be any.

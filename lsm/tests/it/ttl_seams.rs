@@ -2,7 +2,7 @@
 
 use crate::support::{disk, simulated};
 use keybed_env::{ManualClock, Scheduler, SimFs, SimScheduler};
-use keybed_lsm::{Durability, Family, FamilyOptions, Store, StoreOptions, WriteBatch};
+use keybed_lsm::{Append, Durability, Family, FamilyOptions, Store, StoreOptions, WriteBatch};
 use std::{sync::Arc, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -180,4 +180,29 @@ fn values_of_full_length_are_appended_refused_and_replayed() {
             Some(longest)
         );
     }
+}
+
+#[test]
+fn an_idle_family_gets_rid_of_operands_while_others_are_written() {
+    let mut place = Place::new();
+    let (options, scheduler) = place.options(&disk(), Durability::None);
+    let mut store = Store::open("s", options).unwrap();
+    let options = FamilyOptions {
+        merge: Some(Arc::new(Append)),
+        ..living(10)
+    };
+    let idle = store.family_with("idle", options).unwrap();
+    let busy = store.family("busy").unwrap();
+    for key in 0..50_u8 {
+        store.merge(idle, &[key], b"1").unwrap();
+    }
+    store.flush().unwrap();
+    for round in 0..20_u32 {
+        for at in 0..200_u32 {
+            store.put(busy, &at.to_be_bytes(), &[round as u8; 400]).unwrap();
+        }
+        place.clock.advance(SECOND * 10);
+        while scheduler.help() {}
+    }
+    assert_eq!(store.stats().expired_entries, 50, "{}", store.stats());
 }
