@@ -197,7 +197,8 @@ impl Store {
     ///
     /// # Errors
     /// `MergeOperatorChanged` if the family was created with a merge operator of another name; `InvalidArgument` if
-    /// an option or the name is out of its bounds; `Poisoned`; errors of the file system.
+    /// an option or the name is out of its bounds; `Poisoned`; errors of the file system; as [`Store::compact`] where
+    /// entries begin to expire again.
     pub fn family_with(&mut self, name: &str, options: FamilyOptions) -> Result<Family> {
         self.check_open()?;
         options.check()?;
@@ -231,6 +232,7 @@ impl Store {
             let fresh = family.active.memtable.successor(family.options.memtable, seed);
             family.active = Active::new(fresh);
         }
+        state.note_empty(&self.families);
         drop(state);
         if self.families[number].lifetime.is_some() && !self.is_read_only {
             work::schedule(&self.shared);
@@ -262,7 +264,10 @@ impl Store {
                         .wait(Priority::Bottom, LONG, |state| !state.compacting);
                     Some(pause)
                 }
-                None => None,
+                None => {
+                    self.forget_stamps(number, &options)?;
+                    None
+                }
             };
             let id = self.families[number].id;
             self.shared.alter(|_| Edit {
@@ -271,6 +276,23 @@ impl Store {
         }
         options.ttl_since = wanted.map(|wanted| wanted.since_millis);
         Ok(options)
+    }
+
+    /// Rewrites the tables of a family whose entries do not expire yet if some have stamps of a time when they did: what
+    /// was written before counts from the new beginning.
+    fn forget_stamps(&mut self, number: usize, options: &FamilyOptions) -> Result {
+        self.refresh();
+        let runs = &self.families[number].version.runs;
+        let mut tables = runs.iter().flat_map(|run| &run.tables);
+        if !tables.any(|live| live.table.record.facts.has_stamps()) {
+            return Ok(());
+        }
+        if let Some(slot) = self.shared.state.lock().families.get_mut(number) {
+            // It is the recorded one.
+            slot.options.merge.clone_from(&options.merge);
+            slot.operator_missing = false;
+        }
+        self.compact(Family(number as u32))
     }
 
     /// Names of the families, in the order of their creation.

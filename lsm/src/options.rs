@@ -203,7 +203,8 @@ pub struct FamilyOptions {
     /// entry is seen by no reader. Every write is a touch ([`Store::touch`](crate::Store::touch) is nothing else), reads
     /// are not. Values are 8 bytes longer, and at most 64 MiB − 16. It may change whenever the family is opened: longer or
     /// shorter, the entries that are there follow; none, and they stay for ever; from none, and those written before
-    /// count from that moment. Recorded in the manifest.
+    /// count from that moment (if they expired at an earlier time already, tables of that time are rewritten first).
+    /// Recorded in the manifest.
     pub ttl: Option<Duration>,
     /// Since when entries expire, in milliseconds since 1970; default none = since the family was first opened with
     /// [`ttl`](Self::ttl). Only for a family that is just beginning: for restores of content that expired elsewhere.

@@ -85,14 +85,17 @@ impl Store {
                 .as_ref()
                 .map_or(Expiry::OFF, |lifetime| lifetime.expiry());
             let is_filtered = slot.options.filter.is_some();
-            let has_expired = |live: &LiveView| {
-                let touched = live.table.record.facts.touched_since(expiry.since);
-                touched.is_some_and(|(oldest, _)| expiry.is_over(oldest))
+            // Has entries that expired, or stamps of a time when entries did.
+            let is_stale = |live: &LiveView| {
+                let facts = &live.table.record.facts;
+                let touched = facts.touched_since(expiry.since);
+                let has_expired = touched.is_some_and(|(oldest, _)| expiry.is_over(oldest));
+                has_expired || (expiry.is_off() && facts.has_stamps())
             };
             let bottom = slot.version.runs.iter().filter(|run| run.is_bottom());
             let inside = bottom
                 .flat_map(|run| &run.tables)
-                .filter(|live| range.touches(&live.first, &live.last) && (is_filtered || has_expired(live)));
+                .filter(|live| range.touches(&live.first, &live.last) && (is_filtered || is_stale(live)));
             slot.wishes.rewritten = inside.map(|live| live.table.id()).collect();
             slot.wishes.requested = Some(range);
         }

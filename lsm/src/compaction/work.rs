@@ -110,6 +110,7 @@ fn facts(version: &Version, expiry: &Expiry, wishes: Wishes, can_move: bool) -> 
                 && is_whole
                 && facts.tombstones == 0
                 && facts.merges == 0
+                && !(expiry.is_off() && facts.has_stamps())
                 && !live.has_range_deletes,
             stamps: facts.touched_since(expiry.since).filter(|_| !expiry.is_off()),
             stands_on: facts

@@ -183,6 +183,28 @@ fn values_of_full_length_are_appended_refused_and_replayed() {
 }
 
 #[test]
+fn what_got_no_stamp_while_nothing_expired_counts_from_the_new_beginning() {
+    for merges in [false, true] {
+        let mut place = Place::new();
+        let (options, _scheduler) = place.options(&disk(), Durability::None);
+        let mut store = Store::open("s", options).unwrap();
+        let family = store.family_with("f", living(10)).unwrap();
+        store.put(family, b"k", b"1").unwrap();
+        store.flush().unwrap();
+        store.family_with("f", FamilyOptions::default()).unwrap();
+        place.clock.advance(SECOND * 100);
+        if merges {
+            store.compact(family).unwrap();
+        }
+        assert!(get(&store, family, b"k").is_some());
+        store.family_with("f", living(10)).unwrap();
+        assert!(get(&store, family, b"k").is_some(), "{merges}");
+        place.clock.advance(SECOND * 10);
+        assert!(get(&store, family, b"k").is_none(), "{merges}");
+    }
+}
+
+#[test]
 fn an_idle_family_gets_rid_of_operands_while_others_are_written() {
     let mut place = Place::new();
     let (options, scheduler) = place.options(&disk(), Durability::None);
