@@ -2,7 +2,7 @@
 
 use crate::{
     budget::WriteMemory,
-    compaction::{picker::Wishes, work},
+    compaction::{CompactionPause, picker::Wishes, work},
     expiry::{Expiry, Lifetime, TtlRecord, WallTime, ttl_millis},
     key::{EntryKind, Seqno},
     memtable::{Active, Memtable, Probe, Sealed},
@@ -216,7 +216,7 @@ impl Store {
                 return Err(other_operator(name, recorded.flatten(), given));
             }
         }
-        let options = self.settle_ttl(number, options)?;
+        let (options, pause) = self.settle_ttl(number, options)?;
         let mut state = self.shared.state.lock();
         let (Some(slot), Some(family)) = (state.families.get_mut(number), self.families.get_mut(number))
         else {
@@ -234,6 +234,7 @@ impl Store {
         }
         state.note_empty(&self.families);
         drop(state);
+        drop(pause);
         if self.families[number].lifetime.is_some() && !self.is_read_only {
             work::schedule(&self.shared);
         }
@@ -241,12 +242,20 @@ impl Store {
     }
 
     /// Records what `options` say about the life of the entries of an existing family, if that is new; returns them with
-    /// the moment when its entries began to expire.
-    fn settle_ttl(&mut self, number: usize, mut options: FamilyOptions) -> Result<FamilyOptions> {
+    /// the moment when its entries began to expire. No merge may run until the family has them.
+    fn settle_ttl(
+        &mut self,
+        number: usize,
+        mut options: FamilyOptions,
+    ) -> Result<(FamilyOptions, Option<CompactionPause>)> {
         let known = self.families[number]
             .lifetime
             .as_ref()
             .map(|lifetime| lifetime.record);
+        let begins = known.is_none() && options.ttl.is_some() && options.ttl_since.is_none();
+        if begins && !self.is_read_only {
+            self.forget_stamps(number, &options)?;
+        }
         let wanted = options.ttl.map(|ttl| TtlRecord {
             ttl_millis: ttl_millis(ttl),
             since_millis: match known {
@@ -254,9 +263,10 @@ impl Store {
                 None => options.ttl_since.unwrap_or_else(|| self.shared.wall.now()),
             },
         });
+        let mut pause = None;
         if wanted != known && !self.is_read_only {
             // What had expired so far goes before readers see it again, or it would go under their eyes.
-            let _pause = match known {
+            pause = match known {
                 Some(_) => {
                     self.flush()?;
                     let pause = self.pause_compaction();
@@ -264,10 +274,7 @@ impl Store {
                         .wait(Priority::Bottom, LONG, |state| !state.compacting);
                     Some(pause)
                 }
-                None => {
-                    self.forget_stamps(number, &options)?;
-                    None
-                }
+                None => None,
             };
             let id = self.families[number].id;
             self.shared.alter(|_| Edit {
@@ -275,7 +282,7 @@ impl Store {
             })?;
         }
         options.ttl_since = wanted.map(|wanted| wanted.since_millis);
-        Ok(options)
+        Ok((options, pause))
     }
 
     /// Rewrites the tables of a family whose entries do not expire yet if some have stamps of a time when they did: what

@@ -207,7 +207,8 @@ pub struct FamilyOptions {
     /// Recorded in the manifest.
     pub ttl: Option<Duration>,
     /// Since when entries expire, in milliseconds since 1970; default none = since the family was first opened with
-    /// [`ttl`](Self::ttl). Only for a family that is just beginning: for restores of content that expired elsewhere.
+    /// [`ttl`](Self::ttl). Only for a family that is just beginning: for restores of content that expired elsewhere, and
+    /// after a repair from tables, whose stamps then go on to count.
     pub ttl_since: Option<u64>,
     /// How long bytes of expired entries may stay in files that nobody writes or merges; default none = as long as
     /// entries live, at most a day. Files of which everything has expired go at once, without being read; others are

@@ -373,6 +373,7 @@ fn from_tables(fs: &dyn Fs, dir: &Path, names: &[String], one_family: &OneFamily
     let lost = vec![
         "the options of the family, and other families if there were any".to_owned(),
         "what was written after the last flush".to_owned(),
+        "the time to live, if entries expired: what had expired and was not merged away yet comes back".to_owned(),
         "floors, which no table holds: what lay below them and was not merged away yet comes back".to_owned(),
         "deletions, if a table is among these that a merge or a clear had replaced and nobody had removed yet"
             .to_owned(),
