@@ -203,14 +203,16 @@ impl IndexedBatch {
             end: Some(Vec::new()),
         };
         let first = parts.pop().unwrap_or(nothing);
+        let sources = owned.sources();
         Ok(IndexedRange {
             changes: Changes {
                 range: self.overlay.changes(family, range),
                 direction,
             }
             .peekable(),
-            below: owned.sources().scan(first, direction)?,
+            below: sources.scan(first, direction)?,
             owned,
+            moment: sources.expiry.now,
             parts,
             step: Step::Both,
             direction,
@@ -254,6 +256,8 @@ pub struct IndexedRange<'s> {
     /// The store's entries of one part of the range.
     below: Range<'s>,
     owned: &'s OwnedFamily,
+    /// When it was made: time stands still in it.
+    moment: u64,
     /// The further parts that the batch did not remove, the next one last.
     parts: Vec<KeyRange>,
     step: Step,
@@ -289,7 +293,7 @@ impl IndexedRange<'_> {
     fn advance_below(&mut self) -> Result {
         while self.below.next_entry()?.is_none() {
             let Some(part) = self.parts.pop() else { break };
-            self.below = self.owned.sources().scan(part, self.direction)?;
+            self.below = self.owned.sources_at(self.moment).scan(part, self.direction)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::support::{disk, simulated};
 use keybed_env::{ManualClock, Scheduler, SimFs, SimScheduler};
-use keybed_lsm::{Append, Durability, Family, FamilyOptions, Store, StoreOptions, WriteBatch};
+use keybed_lsm::{Append, Durability, Family, FamilyOptions, IndexedBatch, Store, StoreOptions, WriteBatch};
 use std::{sync::Arc, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,6 +65,23 @@ fn a_cursor_keeps_what_expires_before_its_memtable_is_sealed() {
     }
     assert_eq!(seen, 40);
     assert!(cursor.seek(&store, &[3]).unwrap());
+}
+
+#[test]
+fn time_stands_still_in_a_scan_beside_a_batch() {
+    let mut place = Place::new();
+    let (options, _scheduler) = place.options(&disk(), Durability::None);
+    let mut store = Store::open("s", options).unwrap();
+    let family = store.family_with("f", living(10)).unwrap();
+    for key in [b"a", b"b", b"c"] {
+        store.put(family, key, b"1").unwrap();
+    }
+    let mut batch = IndexedBatch::new();
+    batch.delete_range(family, &b"b"[..]..b"c");
+    let mut scan = batch.range(&store, family, ..).unwrap();
+    assert!(scan.next_entry().unwrap().is_some());
+    place.clock.advance(SECOND * 10);
+    assert_eq!(scan.next_entry().unwrap(), Some((&b"c"[..], &b"1"[..])));
 }
 
 #[test]
