@@ -329,7 +329,7 @@ impl Store {
             let mut state = self.shared.state.lock();
             state.queue.retain(|(other, _)| *other != number);
             if let Some(slot) = state.families.get_mut(number) {
-                (slot.dropped, slot.sealed, slot.version) = (true, Vec::new(), Arc::default());
+                (slot.dropped, slot.sealed, slot.version) = (true, Vec::new(), Version::empty());
             }
         }
         self.shared.announce();
@@ -389,7 +389,7 @@ impl Store {
             options,
             operator_missing: false,
             operator_name,
-            version: Arc::default(),
+            version: Version::empty(),
             sealed: Vec::new(),
             wishes: Wishes::default(),
             dropped: false,

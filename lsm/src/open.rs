@@ -242,7 +242,7 @@ pub(crate) fn assemble(
             lifetime: lifetime(&options, &wall),
             active_since: if log.good.is_empty() { wall.now() } else { 0 },
             options,
-            version: Arc::new(version),
+            version: version.into_shared(),
             sealed: Vec::new(),
             wishes: Wishes::default(),
             floors: floors_of(&manifest, family.record.id),

@@ -55,7 +55,7 @@ pub(crate) struct Memtable {
     arena: Arena,
     index: HashIndex,
     /// Ordered: all keys. Prefix: those of large groups.
-    tree: Option<Tree>,
+    tree: Option<Box<Tree>>,
     /// Prefix: the keys of small groups.
     groups: Option<Box<Groups>>,
     /// Rises when a key is added or moves, so a sorted order can tell whether it still holds.
@@ -81,7 +81,7 @@ impl Memtable {
         Memtable {
             arena: Arena::default(),
             index: HashIndex::new(seed),
-            tree: (kind != MemtableKind::Hash).then(Tree::new),
+            tree: (kind != MemtableKind::Hash).then(|| Box::new(Tree::new())),
             groups: match kind {
                 MemtableKind::Prefix(rule) => Some(Box::new(Groups::new(rule, seed))),
                 _ => None,
@@ -170,7 +170,7 @@ impl Memtable {
 
     /// Bytes that it takes of the budget.
     pub(crate) fn paid_bytes(&self) -> usize {
-        let tree = self.tree.as_ref().map_or(0, Tree::paid_bytes);
+        let tree = self.tree.as_ref().map_or(0, |tree| tree.paid_bytes());
         let groups = self.groups.as_ref().map_or(0, |groups| groups.paid_bytes());
         let covers = self.covers_lease.as_ref().map_or(0, Lease::bytes);
         self.arena.paid_bytes() + self.index.paid_bytes() + tree + groups + covers
@@ -196,7 +196,7 @@ impl Memtable {
     /// Bytes in use.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        let tree = self.tree.as_ref().map_or(0, Tree::bytes);
+        let tree = self.tree.as_ref().map_or(0, |tree| tree.bytes());
         let groups = self.groups.as_ref().map_or(0, |groups| groups.bytes());
         self.arena.used() + self.index.bytes() + tree + groups + self.covers_bytes
     }

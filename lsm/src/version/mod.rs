@@ -30,7 +30,7 @@ use std::{
     cmp::Ordering,
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, LazyLock, OnceLock,
         atomic::{self, AtomicBool},
     },
 };
@@ -427,7 +427,23 @@ impl Touches {
     }
 }
 
+/// The version of every family that has no tables.
+static EMPTY: LazyLock<Arc<Version>> = LazyLock::new(Arc::default);
+
 impl Version {
+    /// Without tables; all families that have none share it.
+    pub(crate) fn empty() -> Arc<Version> {
+        EMPTY.clone()
+    }
+
+    /// To be shared by readers.
+    pub(crate) fn into_shared(self) -> Arc<Version> {
+        match self.runs.is_empty() && self.removals == 0 {
+            true => Version::empty(),
+            false => Arc::new(self),
+        }
+    }
+
     /// These runs, newest first.
     pub(crate) fn new(runs: Vec<Run>) -> Version {
         let mut shape = Shape::default();
