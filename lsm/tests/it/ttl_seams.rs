@@ -2,7 +2,10 @@
 
 use crate::support::{disk, simulated};
 use keybed_env::{ManualClock, Scheduler, SimFs, SimScheduler};
-use keybed_lsm::{Append, Durability, Family, FamilyOptions, IndexedBatch, Store, StoreOptions, WriteBatch};
+use keybed_lsm::{
+    Append, CompactionFilter, Durability, Family, FamilyOptions, IndexedBatch, Store, StoreOptions, Verdict,
+    WriteBatch,
+};
 use std::{sync::Arc, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -244,4 +247,79 @@ fn an_idle_family_gets_rid_of_operands_while_others_are_written() {
         while scheduler.help() {}
     }
     assert_eq!(store.stats().expired_entries, 50, "{}", store.stats());
+}
+
+/// A filter that removes everything.
+#[derive(Debug)]
+struct Nothing;
+
+impl CompactionFilter for Nothing {
+    fn filter(&self, _: &[u8], _: &[u8], _: u64) -> Verdict {
+        Verdict::Remove
+    }
+}
+
+#[test]
+fn what_a_batch_appended_to_survives_a_crash_though_a_filter_removed_it() {
+    let mut place = Place::new();
+    let fs = disk();
+    let filtered = || FamilyOptions {
+        filter: Some(Arc::new(Nothing)),
+        ..FamilyOptions::default()
+    };
+    let (options, scheduler) = place.options(&fs, Durability::Buffered);
+    let mut store = Store::open("s", options).unwrap();
+    let family = store.family_with("f", filtered()).unwrap();
+    for other in [b"x", b"y"] {
+        store.put(family, b"k", b"old").unwrap();
+        store.put(family, other, b"1").unwrap();
+        store.flush().unwrap();
+    }
+    let mut batch = WriteBatch::new();
+    batch.append(family, b"k", b"+new");
+    store.write(&batch).unwrap();
+    assert_eq!(get(&store, family, b"k"), Some(b"old+new".to_vec()));
+    for _ in 0..10 {
+        place.clock.advance(SECOND * 5);
+        while scheduler.help() {}
+    }
+    assert_eq!(store.stats().tables, 0);
+    let image = Arc::new(fs.live_image());
+    let (options, _scheduler) = place.options(&image, Durability::Buffered);
+    let mut found = Store::open("s", options).unwrap();
+    let family = found.family_with("f", filtered()).unwrap();
+    assert_eq!(get(&found, family, b"k"), Some(b"old+new".to_vec()));
+}
+
+#[test]
+fn a_store_of_another_time_to_live_shows_what_its_readers_are_promised() {
+    for (first, then, shown) in [(10, 100, true), (100, 10, false)] {
+        let mut place = Place::new();
+        let fs = disk();
+        let (options, scheduler) = place.options(&fs, Durability::Buffered);
+        let mut store = Store::open("s", options).unwrap();
+        let family = store.family_with("f", living(first)).unwrap();
+        store.put(family, b"flushed", b"1").unwrap();
+        store.flush().unwrap();
+        store.put(family, b"logged", b"1").unwrap();
+        place.clock.advance(SECOND * 5);
+        let store = store;
+        let image = Arc::new(fs.live_image());
+        drop(store);
+        drop(scheduler);
+        let (options, scheduler) = place.options(&image, Durability::Buffered);
+        let mut found = Store::open("s", options).unwrap();
+        let family = found.family_with("f", living(then)).unwrap();
+        place.clock.advance(SECOND * 45);
+        while scheduler.help() {}
+        for key in [&b"flushed"[..], b"logged"] {
+            assert_eq!(get(&found, family, key).is_some(), shown, "{first} {then}");
+            let mut cursor = found.cursor(family, ..).unwrap();
+            assert_eq!(cursor.seek(&found, key).unwrap(), shown);
+        }
+        found.compact(family).unwrap();
+        for key in [&b"flushed"[..], b"logged"] {
+            assert_eq!(get(&found, family, key).is_some(), shown, "{first} {then}");
+        }
+    }
 }
