@@ -11,7 +11,7 @@ use crate::{
     expiry::Expiry,
     family::Family,
     floor::Floors,
-    iter::{MergeIter, RunIter, Source, VisibleIter},
+    iter::{MergeIter, RunIter, Source, Told, VisibleIter},
     key::{self, KeyRange, SEQNO_MAX, Seqno},
     memtable::{Held, MemtableIter, Order, Sealed, Watch},
     merge_operator::MergeOperator,
@@ -405,7 +405,9 @@ impl Cursor {
             Direction::Up => merge.seek(&[])?,
             Direction::Down => merge.seek_before(None)?,
         }
-        let mut visible = VisibleIter::new(merge, self.operator.as_deref(), self.expiry);
+        let told = Told::Store(&store.shared, self.family.0 as usize);
+        let mut visible = VisibleIter::new(merge, self.operator.as_deref(), self.expiry)
+            .telling(told, usize::from(self.active.is_some()));
         while visible.advance()? {
             if batch.is_full() {
                 batch.is_last = false;

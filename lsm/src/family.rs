@@ -392,6 +392,7 @@ impl Store {
             version: Version::empty(),
             sealed: Vec::new(),
             wishes: Wishes::default(),
+            density: None,
             dropped: false,
             floors: None,
             covers_changed: false,

@@ -210,8 +210,9 @@ impl IndexedBatch {
                 direction,
             }
             .peekable(),
-            below: sources.scan(first, direction)?,
+            below: store.told_by(family, &sources, sources.scan(first, direction)?),
             owned,
+            store: (store, family),
             moment: sources.expiry.now,
             parts,
             step: Step::Both,
@@ -256,6 +257,7 @@ pub struct IndexedRange<'s> {
     /// The store's entries of one part of the range.
     below: Range<'s>,
     owned: &'s OwnedFamily,
+    store: (&'s Store, Family),
     /// When it was made: time stands still in it.
     moment: u64,
     /// The further parts that the batch did not remove, the next one last.
@@ -293,7 +295,9 @@ impl IndexedRange<'_> {
     fn advance_below(&mut self) -> Result {
         while self.below.next_entry()?.is_none() {
             let Some(part) = self.parts.pop() else { break };
-            self.below = self.owned.sources_at(self.moment).scan(part, self.direction)?;
+            let (store, family) = self.store;
+            let sources = self.owned.sources_at(self.moment);
+            self.below = store.told_by(family, &sources, sources.scan(part, self.direction)?);
         }
         Ok(())
     }

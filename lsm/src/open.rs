@@ -245,6 +245,7 @@ pub(crate) fn assemble(
             version: version.into_shared(),
             sealed: Vec::new(),
             wishes: Wishes::default(),
+            density: None,
             floors: floors_of(&manifest, family.record.id),
             covers_changed: false,
             epoch: 0,

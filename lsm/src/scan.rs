@@ -4,7 +4,7 @@ use crate::{
     expiry::Expiry,
     family::Family,
     floor::Floors,
-    iter::{MergeIter, RunIter, Source, VisibleIter},
+    iter::{MergeIter, RunIter, Source, Told, VisibleIter},
     key::{self, KeyRange, SEQNO_MAX},
     memtable::{Held, MemtableIter, Order},
     merge_operator::MergeOperator,
@@ -45,6 +45,14 @@ impl Range<'_> {
         } else {
             None
         })
+    }
+}
+
+impl<'a> Range<'a> {
+    /// Tells the store where tombstones are dense in sources from `counted_from` on.
+    pub(crate) fn telling(mut self, told: Told<'a>, counted_from: usize) -> Self {
+        self.iter = self.iter.telling(told, counted_from);
+        self
     }
 }
 
@@ -113,10 +121,15 @@ impl<'a> Sources<'a> {
         }
     }
 
+    /// Whether a scan's newest source is the active memtable.
+    fn has_active(&self) -> bool {
+        self.active.is_some_and(|active| !active.memtable.is_empty())
+    }
+
     /// The memtables, and the order of their keys inside of `range`.
     fn held(&self, range: &KeyRange) -> Vec<(Held<'a>, Order)> {
         let mut held = Vec::with_capacity(1 + self.sealed.len());
-        if let Some(active) = self.active.filter(|active| !active.memtable.is_empty()) {
+        if let Some(active) = self.active.filter(|_| self.has_active()) {
             held.push((Held::Borrowed(&active.memtable), active.order_in(range)));
         }
         let sealed = self.sealed.iter();
@@ -198,9 +211,7 @@ impl Store {
     /// # Ok(()) }
     /// ```
     pub fn range<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<Range<'_>> {
-        self.owned(family)?
-            .sources()
-            .scan(KeyRange::of(&range), Direction::Up)
+        self.scan(family, KeyRange::of(&range), Direction::Up)
     }
 
     /// As [`Store::range`], descending.
@@ -221,9 +232,7 @@ impl Store {
     /// # Ok(()) }
     /// ```
     pub fn range_rev<'k>(&self, family: Family, range: impl RangeBounds<&'k [u8]>) -> Result<Range<'_>> {
-        self.owned(family)?
-            .sources()
-            .scan(KeyRange::of(&range), Direction::Down)
+        self.scan(family, KeyRange::of(&range), Direction::Down)
     }
 
     /// Entries whose keys begin with `prefix`, ascending.
@@ -231,7 +240,7 @@ impl Store {
     /// # Errors
     /// As [`Range::next_entry`].
     pub fn prefix(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
-        self.owned(family)?.sources().scan_prefix(prefix, Direction::Up)
+        self.scan_prefix(family, prefix, Direction::Up)
     }
 
     /// Entries whose keys begin with `prefix`, descending.
@@ -239,6 +248,28 @@ impl Store {
     /// # Errors
     /// As [`Range::next_entry`].
     pub fn prefix_rev(&self, family: Family, prefix: &[u8]) -> Result<Range<'_>> {
-        self.owned(family)?.sources().scan_prefix(prefix, Direction::Down)
+        self.scan_prefix(family, prefix, Direction::Down)
+    }
+
+    /// Entries inside of `range`; tombstones that it meets are told of.
+    pub(crate) fn scan(&self, family: Family, range: KeyRange, direction: Direction) -> Result<Range<'_>> {
+        let sources = self.owned(family)?.sources();
+        Ok(self.told_by(family, &sources, sources.scan(range, direction)?))
+    }
+
+    fn scan_prefix(&self, family: Family, prefix: &[u8], direction: Direction) -> Result<Range<'_>> {
+        let sources = self.owned(family)?.sources();
+        Ok(self.told_by(family, &sources, sources.scan_prefix(prefix, direction)?))
+    }
+
+    /// A scan of a family's sources as one that tells this store of tombstones.
+    pub(crate) fn told_by<'a>(
+        &'a self,
+        family: Family,
+        sources: &Sources<'a>,
+        range: Range<'a>,
+    ) -> Range<'a> {
+        let told = Told::Store(&self.shared, family.0 as usize);
+        range.telling(told, usize::from(sources.has_active()))
     }
 }

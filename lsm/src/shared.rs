@@ -12,7 +12,7 @@
 use crate::{
     budget::{MemoryBudget, WriteMemory},
     cache::BlockCache,
-    compaction::picker::Wishes,
+    compaction::{density::Density, picker::Wishes},
     expiry::{Lifetime, WallTime},
     floor::Floors,
     install::Catalogue,
@@ -58,6 +58,8 @@ pub(crate) struct SharedFamily {
     pub(crate) sealed: Vec<Arc<Sealed>>,
     /// What merges are wanted beyond those that the shape asks for.
     pub(crate) wishes: Wishes,
+    /// Where scans step over tombstones; most families have none.
+    pub(crate) density: Option<Box<Density>>,
     /// Dropped: nothing is read or written any more.
     pub(crate) dropped: bool,
     /// The floors that the manifest names: those of the last flush. What is older than they are and below is gone for

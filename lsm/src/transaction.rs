@@ -110,7 +110,7 @@ impl Store {
         range: &KeyRange,
         mut each: impl FnMut(&[u8], &[u8]),
     ) -> Result<u64> {
-        let mut range = self.owned(family)?.sources().scan(range.clone(), Direction::Up)?;
+        let mut range = self.scan(family, range.clone(), Direction::Up)?;
         let (mut digest, mut entries, mut bytes) = (0_u64, 0, Vec::new());
         while let Some((key, value)) = range.next_entry()? {
             entries += 1;

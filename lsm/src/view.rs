@@ -11,6 +11,7 @@ use crate::{
     expiry::Expiry,
     family::Family,
     floor::Floors,
+    iter::Told,
     key::{self, KeyRange, Seqno, TableId},
     memtable::{Held, Sealed},
     merge_operator::MergeOperator,
@@ -26,7 +27,7 @@ use keybed_format::{Code, Error, Result};
 use std::{
     collections::HashSet,
     ops::RangeBounds,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -42,6 +43,8 @@ pub struct View(Arc<Inner>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     families: Vec<ViewFamily>,
+    /// Whose view it is.
+    shared: Weak<Shared>,
     seqno: Seqno,
     /// By the store's clock.
     taken: Duration,
@@ -126,6 +129,7 @@ impl Store {
         });
         let view = Arc::new(Inner {
             families: families.collect(),
+            shared: Arc::downgrade(&self.shared),
             seqno: self.next_seqno,
             taken: self.shared.options.clock.monotonic(),
         });
@@ -140,7 +144,7 @@ impl Shared {
     fn live_views(&self) -> Vec<Arc<Inner>> {
         let mut views = self.views.lock();
         views.retain(|view| view.strong_count() > 0);
-        views.iter().filter_map(std::sync::Weak::upgrade).collect()
+        views.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Lets views go over to the table that the flush of a memtable of family `number` made.
@@ -219,6 +223,7 @@ impl View {
         (range, prefix): (KeyRange, Option<&[u8]>),
         direction: Direction,
     ) -> Result<Range<'_>> {
+        let told = Told::Weakly(&self.0.shared, family.0 as usize);
         let (family, reading) = self.read(family)?;
         let (sealed, version) = match reading {
             Reading::Settled(version) => (Vec::new(), version),
@@ -239,7 +244,8 @@ impl View {
             operator: family.operator.as_deref(),
             expiry: family.expiry,
         };
-        scan::open(held.collect(), below, (range, prefix), direction)
+        let range = scan::open(held.collect(), below, (range, prefix), direction)?;
+        Ok(range.telling(told, 0))
     }
 
     /// The values of many keys then, each what [`View::get`] answers.

@@ -8,10 +8,11 @@
 //! ```
 //! [`picker`] decides from facts, without I/O, `slice` how much at a time; `work` finds what is due and gives it to the
 //! scheduler; `job` does it; `resolve` says which versions of a key are written (a flush asks it, too). `request` is what
-//! the owner can ask for, `expire` when expired files are due, `filter` what a program may decide about entries, `rate`
-//! bounds the merges of all stores.
+//! the owner can ask for, [`density`] when scans do, `expire` when expired files are due, `filter` what a program may
+//! decide about entries, `rate` bounds the merges of all stores.
 
 pub(crate) mod covered;
+pub mod density;
 mod expire;
 mod filter;
 pub(crate) mod job;

@@ -3,7 +3,7 @@
 //! Lazy levelling: tiers of [`PickOptions::fan_in`] runs above one bottom run. The rules, in order:
 //! 1. Files of which everything has expired are dropped unread.
 //! 2. Runs that are draining go on into the bottom, the next slice of their keys.
-//! 3. On request what lies above the bottom in a range of keys goes into it, and bottom files are rewritten.
+//! 3. On request, or where scans step over tombstones, what lies above the bottom in a range of keys goes into it.
 //! 4. A tier is full (or, above [`PickOptions::runs_max`] runs, the youngest tiers hold `fan_in` runs together): it is
 //!    merged into one run of the next tier. But if there is no bottom yet, or all upper runs together reach
 //!    1/`fan_in` of it, all upper runs start to drain instead. So they do when they reach half of it, which bounds
@@ -17,7 +17,7 @@
 //! [`PickOptions::slice_bytes`] of them, and needs no more extra space than that. [`slice_bytes`](super::slice_bytes) keeps it a small part
 //! of the bottom: what a slice replaces goes when it is installed.
 
-use super::slice::slice;
+use super::{density, slice::slice};
 use crate::{
     key::{KeyRange, TableId},
     version::edit::{BOTTOM, DRAINING},
@@ -62,7 +62,7 @@ impl PartFacts {
     }
 
     /// Whether some key of it may lie in `range`.
-    fn is_in(&self, range: &KeyRange) -> bool {
+    pub(super) fn is_in(&self, range: &KeyRange) -> bool {
         range.touches(&self.first, &self.last) && !(self.is_open && self.last <= range.start)
     }
 
@@ -125,6 +125,8 @@ pub struct Shape {
 pub struct Wishes {
     /// Somebody asked for everything in this range to go to the bottom.
     pub requested: Option<KeyRange>,
+    /// Scans step over tombstones of upper runs here.
+    pub dense: Option<Box<KeyRange>>,
     /// Bottom files that are to be rewritten, though nothing above touches them.
     pub rewritten: Vec<TableId>,
     /// Nothing was written for a while, or somebody waits until nothing is left to do.
@@ -205,7 +207,7 @@ pub fn may_be_due(
     wishes.expired.is_some()
         || wishes.overdue.is_some()
         || !wishes.rewritten.is_empty()
-        || (!upper.is_empty() && (wishes.requested.is_some() || hides_much(shape, upper.len(), wishes)))
+        || (!upper.is_empty() && (wishes.names_keys() || hides_much(shape, upper.len(), wishes)))
         || upper.contains(&DRAINING)
         || full_tier(upper, runs, options).is_some()
 }
@@ -245,6 +247,10 @@ pub fn pick(facts: &LevelFacts, options: &PickOptions) -> Option<Plan> {
         return Some(plan);
     }
     if let Some(plan) = rewrite(&facts.wishes.rewritten, bottom) {
+        return Some(plan);
+    }
+    let met = density::still_met(&facts.wishes, &upper);
+    if let Some(plan) = met.and_then(|range| drain_range(range, &upper, bottom, options)) {
         return Some(plan);
     }
     let tiers = upper.iter().map(|run| run.tier).collect();

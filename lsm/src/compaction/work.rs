@@ -190,6 +190,7 @@ fn next_of(shared: &Shared, family: &mut SharedFamily, replaying: bool) -> Optio
         family.wishes = Wishes::default();
         return None;
     };
+    family.wishes.begin(&plan);
     Some(Work::new(family, expiry, plan))
 }
 

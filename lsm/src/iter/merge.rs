@@ -251,6 +251,12 @@ impl<'a> MergeIter<'a> {
         self.sources[*self.order.first()?].kind()
     }
 
+    /// The number of the source of the version it stands at, the newest source being 0.
+    #[inline]
+    pub(super) fn top_source(&self) -> usize {
+        self.order.first().copied().unwrap_or(0)
+    }
+
     /// The version it stands at.
     #[inline]
     pub(crate) fn top(&self) -> Option<Entry<'_>> {

@@ -9,10 +9,12 @@
 
 mod hidden;
 mod merge;
+mod meter;
 mod run;
 mod visible;
 
 pub(crate) use merge::{MergeIter, Source};
+pub(crate) use meter::Told;
 pub(crate) use run::RunIter;
 pub(crate) use visible::VisibleIter;
 

@@ -1,6 +1,6 @@
 //! One value per key: what a reader sees of merged versions.
 
-use super::MergeIter;
+use super::{MergeIter, Told, meter::Meter};
 use crate::{
     expiry::{Expiry, Fold},
     key::EntryKind,
@@ -20,6 +20,7 @@ pub(crate) struct VisibleIter<'a> {
     /// Bytes of stamps before that value.
     stamp_bytes: usize,
     state: State,
+    meter: Meter<'a>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,14 @@ impl<'a> VisibleIter<'a> {
             folded: None,
             stamp_bytes: 0,
             state: State::Fresh,
+            meter: Meter::off(),
         }
+    }
+
+    /// Tells somebody where tombstones are dense in the sources from `counted_from` on.
+    pub(crate) fn telling(mut self, told: Told<'a>, counted_from: usize) -> Self {
+        self.meter = Meter::on(told, counted_from);
+        self
     }
 
     /// Moves to the next key; false behind the last. After an error it is over.
@@ -71,7 +79,14 @@ impl<'a> VisibleIter<'a> {
                     (self.folded, self.stamp_bytes) = (None, 0);
                     true
                 }
-                EntryKind::Delete => false,
+                EntryKind::Delete => {
+                    if self.meter.met_dead(self.merge.top_source())
+                        && let Some(entry) = self.merge.top()
+                    {
+                        self.meter.look(entry.key);
+                    }
+                    false
+                }
                 EntryKind::Put | EntryKind::PutStamped => {
                     (self.folded, self.stamp_bytes) = (None, kind.stamp_bytes());
                     let top = self.merge.top();
@@ -84,6 +99,7 @@ impl<'a> VisibleIter<'a> {
             };
             if is_there {
                 self.state = State::AtKey;
+                self.meter.met_living();
                 return Ok(true);
             }
             self.merge.step_key()?;

@@ -12,6 +12,7 @@ mod cursor_seams;
 mod cursor_stress;
 mod cursors;
 mod deletes;
+mod density;
 mod differential;
 mod faults;
 mod filters;
