@@ -222,7 +222,7 @@ impl Fs for OsFs {
             writeln!(file, "{}", std::process::id())
         };
         write(&mut file).map_err(io_error("write lock", path))?;
-        Ok(Box::new(OsLock { _file: file }))
+        Ok(Box::new(OsLock { file }))
     }
 
     fn hold(&self, path: &Path) -> Result<Box<dyn FileLock>> {
@@ -233,7 +233,7 @@ impl Fs for OsFs {
         };
         regular(&file, path)?;
         take_lock(&mut file, path)?;
-        Ok(Box::new(OsLock { _file: file }))
+        Ok(Box::new(OsLock { file }))
     }
 
     fn namespace(&self) -> Option<u64> {
@@ -323,7 +323,35 @@ impl WriteFile for OsWriteFile {
 
 #[derive(Debug)]
 struct OsLock {
-    _file: File,
+    file: File,
 }
 
 impl FileLock for OsLock {}
+
+impl Drop for OsLock {
+    /// Lets go of the lock itself, not of this descriptor alone: a child that another thread is starting holds a copy of
+    /// every descriptor until it runs its program.
+    fn drop(&mut self) {
+        // Closing the file is what is left if this fails.
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_free_again_although_a_child_has_copied_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let mut file = File::create_new(&path).unwrap();
+        take_lock(&mut file, &path).unwrap();
+        let copy = file.try_clone().unwrap();
+        let lock = OsLock { file };
+        assert_eq!(OsFs.lock(&path).unwrap_err().code(), Code::Locked);
+        drop(lock);
+        drop(OsFs.lock(&path).unwrap());
+        drop(copy);
+    }
+}
