@@ -37,15 +37,20 @@ impl Store {
     /// [`Append`](crate::Append), or raises a floor that [`Store::raise_floor`] would refuse; `MergeFailed` if an operand
     /// is refused; as [`Store::get`] and [`Store::put`]. Nothing is written then.
     pub fn write(&mut self, batch: &WriteBatch) -> Result {
-        let stamped;
-        let batch = if self.families.iter().any(|family| family.lifetime.is_some()) || batch.is_stamped() {
-            stamped = self.stamp_batch(batch)?;
-            &stamped
-        } else {
-            batch
-        };
         batch.check()?;
         self.before_write_batch(batch)?;
+        // Not before: what was sealed just now is flushed without what had expired by its seal, on which operands could
+        // stand. A batch that seals midway keeps that for its own operands.
+        let (stamped, now);
+        let batch = if self.families.iter().any(|family| family.lifetime.is_some()) || batch.is_stamped() {
+            now = self.shared.wall.now();
+            stamped = self.stamp_batch(batch, now)?;
+            stamped.check()?;
+            &stamped
+        } else {
+            now = u64::MAX;
+            batch
+        };
         let bases = self.check_batch(batch)?;
         if batch.is_empty() {
             return Ok(());
@@ -63,6 +68,7 @@ impl Store {
         }
         let mut out = std::mem::take(&mut self.scratch);
         let first = self.next_seqno;
+        self.applies_since = now;
         let mut bases = bases.iter().peekable();
         for (at, op) in batch.ops().enumerate() {
             let base = bases
@@ -74,16 +80,16 @@ impl Store {
             self.apply_one(op, base, &mut out)
                 .expect("nothing of a batch that was checked can fail");
         }
+        self.applies_since = u64::MAX;
         self.scratch = out;
         Ok(())
     }
 
-    /// Says of each operation when it touches its key, where entries expire. Looks at the clock once.
-    fn stamp_batch(&self, batch: &WriteBatch) -> Result<WriteBatch> {
+    /// Says of each operation when it touches its key, where entries expire.
+    fn stamp_batch(&self, batch: &WriteBatch, now: u64) -> Result<WriteBatch> {
         for op in batch.ops() {
             self.owned(Family(op.family()))?;
         }
-        let now = self.shared.wall.now();
         Ok(batch.restamped(|op| {
             let lifetime = self.families.get(op.family() as usize)?.lifetime.as_ref();
             lifetime.map(|_| op.stamp().unwrap_or(now))

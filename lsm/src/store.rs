@@ -76,6 +76,8 @@ pub struct Store {
     pub(crate) scratch: Vec<u8>,
     /// A value behind its stamp, on its way to a memtable.
     pub(crate) stamped: Vec<u8>,
+    /// When the batch that is being applied was stamped; later than everything while none is.
+    pub(crate) applies_since: u64,
     /// The log's end that writes go through.
     pub(crate) journal: Journal,
     /// Opened to be read.
@@ -117,6 +119,7 @@ impl Store {
             random,
             scratch: Vec::new(),
             stamped: Vec::new(),
+            applies_since: u64::MAX,
             journal: Journal::default(),
             is_read_only: false,
             closed: false,
@@ -309,6 +312,7 @@ impl Store {
         let mut sealed = Sealed::new(memtable, family.epoch, family.version.clone(), &family.sealed);
         sealed.needs_log = needs_log;
         sealed.expiry = family.expiry();
+        sealed.expiry.now = sealed.expiry.now.min(self.applies_since);
         sealed.active_since = {
             let state = self.shared.state.lock();
             if state.replaying {

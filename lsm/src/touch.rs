@@ -36,6 +36,13 @@ pub(crate) fn within_limit(bytes: usize) -> Result {
 }
 
 impl Store {
+    /// Whether the entries of `family` expire.
+    #[inline(always)]
+    pub(crate) fn expires(&self, family: Family) -> bool {
+        let owned = self.families.get(family.0 as usize);
+        owned.is_some_and(|owned| owned.lifetime.is_some())
+    }
+
     /// When a write to `family` touches its key; `None` if its entries do not expire.
     #[inline(always)]
     pub(crate) fn stamp_of(&self, family: Family) -> Option<u64> {
@@ -107,18 +114,13 @@ impl Store {
         result
     }
 
-    /// [`Store::merge`] and [`Store::append`] with a stamp.
-    pub(crate) fn add_at(
-        &mut self,
-        family: Family,
-        key: &[u8],
-        more: &[u8],
-        addition: Addition,
-        stamp: u64,
-    ) -> Result {
+    /// [`Store::merge`] and [`Store::append`] in a family whose entries expire.
+    pub(crate) fn add_now(&mut self, family: Family, key: &[u8], more: &[u8], addition: Addition) -> Result {
         check_sizes(key, more)?;
         within_limit(more.len())?;
         self.before_write_of(family, key, more.len() + STAMP_BYTES_MAX)?;
+        // Not before: what was sealed just now is flushed without what had expired by its seal, on which this could stand.
+        let stamp = self.stamp_of(family).unwrap_or_default();
         let hash = key::hash(key);
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();

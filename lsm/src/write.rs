@@ -280,8 +280,8 @@ impl Store {
     /// # Errors
     /// As [`Store::get`] and [`Store::put`].
     pub fn append(&mut self, family: Family, key: &[u8], bytes: &[u8]) -> Result {
-        if let Some(stamp) = self.stamp_of(family) {
-            return self.add_at(family, key, bytes, Addition::Append, stamp);
+        if self.expires(family) {
+            return self.add_now(family, key, bytes, Addition::Append);
         }
         self.add(family, key, bytes, false, OwnedFamily::plan_append)
     }
@@ -291,8 +291,8 @@ impl Store {
     /// # Errors
     /// `MergeFailed` if the family has no operator or the operator refuses; as [`Store::put`].
     pub fn merge(&mut self, family: Family, key: &[u8], operand: &[u8]) -> Result {
-        if let Some(stamp) = self.stamp_of(family) {
-            return self.add_at(family, key, operand, Addition::Merge, stamp);
+        if self.expires(family) {
+            return self.add_now(family, key, operand, Addition::Merge);
         }
         self.add(family, key, operand, true, OwnedFamily::plan_merge)
     }

@@ -45,6 +45,7 @@ mod seams;
 mod shape;
 mod shared;
 mod simulated;
+mod stamp_seams;
 mod stats;
 mod support;
 mod table_corruption;
