@@ -180,15 +180,18 @@ impl BlockCache {
     pub(crate) fn get(&self, reader: ReaderId, offset: u64, is_kept: bool) -> Looked {
         let place = Place { reader, offset };
         let shard = &mut *self.shard(place).lock();
-        let found = shard.index.get(&place).and_then(|&at| shard.frames.get_mut(at));
-        if let Some(frame) = found {
-            frame.referenced = true;
-            shard.hits += 1;
-            Looked::Hit(frame.block.clone())
+        if let Some(block) = shard.find(place) {
+            Looked::Hit(block)
         } else {
             shard.misses += 1;
             Looked::Miss(if is_kept { shard.spare.take() } else { None })
         }
+    }
+
+    /// The block at `offset` of a table, if it is here. That it is not counts when somebody asks to read it.
+    pub(crate) fn get_kept(&self, reader: ReaderId, offset: u64) -> Option<Arc<Block>> {
+        let place = Place { reader, offset };
+        self.shard(place).lock().find(place)
     }
 
     /// Keeps a block, evicting others; a block larger than a shard's share is not kept.
@@ -269,6 +272,15 @@ impl BlockCache {
 }
 
 impl Shard {
+    /// A block that is here; counted and marked.
+    #[inline]
+    fn find(&mut self, place: Place) -> Option<Arc<Block>> {
+        let frame = self.frames.get_mut(*self.index.get(&place)?)?;
+        frame.referenced = true;
+        self.hits += 1;
+        Some(frame.block.clone())
+    }
+
     /// Takes out the first frame behind the hand that was not referenced since the hand last passed it.
     fn evict(&mut self) -> Arc<Block> {
         loop {

@@ -7,8 +7,9 @@
 //!         ─► get each, from the processor's cache
 //! ```
 //! One look-up waits two to five times for memory, each time for what it read before; sixteen look-ups in phases wait
-//! as often in all. Touching changes nothing and can fail in nothing: what is not there yet, or makes no sense, is
-//! left to the look-up itself, so a batch answers what single reads answer.
+//! as often in all. Blocks that are not in memory are announced together, then read (`crate::table::warm`). Touching
+//! changes nothing and can fail in nothing: what is not there yet, or makes no sense, is left to the look-up itself, so
+//! a batch answers what single reads answer.
 
 use crate::{
     family::Family,
@@ -127,7 +128,8 @@ impl<'a> Sources<'a> {
 
 impl Store {
     /// The values of many keys, in their order: each what [`Store::get`] answers. Much faster than single reads if
-    /// the keys are scattered over more memory than the processor's caches hold.
+    /// the keys are scattered over more memory than the processor's caches hold, or blocks of them are not in memory:
+    /// the device reads those of sixteen keys at the same time.
     ///
     /// # Errors
     /// `InvalidArgument` if the token is not of this store; for each key those of [`Store::get`].

@@ -102,4 +102,9 @@ impl ReadFile for Part {
         }
         self.object.read_exact_at(buffer, self.offset + offset)
     }
+
+    fn will_read(&self, offset: u64, bytes: u64) {
+        let bytes = bytes.min(self.length.saturating_sub(offset));
+        self.object.will_read(self.offset.saturating_add(offset), bytes);
+    }
 }

@@ -204,6 +204,11 @@ impl ReadFile for CountReadFile {
         Ok(())
     }
 
+    fn will_read(&self, offset: u64, bytes: u64) {
+        self.counters.call(FsOp::WillRead);
+        self.inner.will_read(offset, bytes);
+    }
+
     fn map(&self) -> Result<Option<Map>> {
         self.counters.call(FsOp::Map);
         self.inner.map()

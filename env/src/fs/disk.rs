@@ -287,6 +287,10 @@ impl ReadFile for OsReadFile {
         })
     }
 
+    fn will_read(&self, offset: u64, bytes: u64) {
+        super::ahead::will_read(&self.file, offset, bytes);
+    }
+
     fn map(&self) -> Result<Option<Map>> {
         Map::of(&self.file).map(Some).map_err(io_error("map", &self.path))
     }

@@ -33,7 +33,7 @@ use std::{
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// The medium fails: any call.
+    /// The medium fails: any call but a hint.
     Eio,
     /// The medium is full: calls that need space. An appended piece is not written at all. Appends to space that was
     /// [reserved](super::WriteFile::reserve), and their sync, do not meet it.
@@ -69,7 +69,8 @@ impl Fault {
             SyncDir, Truncate, Write,
         };
         match self {
-            Fault::Eio => true,
+            // A hint has nobody to tell.
+            Fault::Eio => op != FsOp::WillRead,
             Fault::Enospc => matches!(
                 op,
                 Create | Write | Reserve | Sync | SyncDir | Rename | Link | Copy | CreateDir | Lock
@@ -400,6 +401,10 @@ impl ReadFile for FaultReadFile {
             self.inner.read_exact_at(&mut buffer[..half], offset)?;
         }
         Err(fault.error(FsOp::Read, &self.path).at(offset))
+    }
+
+    fn will_read(&self, offset: u64, bytes: u64) {
+        self.inner.will_read(offset, bytes);
     }
 
     fn map(&self) -> Result<Option<Map>> {

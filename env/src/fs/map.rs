@@ -14,6 +14,14 @@ impl Map {
         let map = unsafe { memmap2::Mmap::map(file) }?;
         Ok(Map(map))
     }
+
+    /// Tells that `bytes` from `offset` will be touched soon, so that the system begins to read pages that are not in
+    /// memory. Only a hint: what goes wrong shows when they are touched.
+    pub fn will_read(&self, offset: u64, bytes: u64) {
+        if let (Ok(offset), Ok(bytes)) = (usize::try_from(offset), usize::try_from(bytes)) {
+            let _ = self.0.advise_range(memmap2::Advice::WillNeed, offset, bytes);
+        }
+    }
 }
 
 impl Deref for Map {

@@ -17,6 +17,8 @@
 //! - [`Fs::create`] never truncates an existing file; [`Fs::rename`] replaces; [`Fs::link`] never replaces.
 //! - Symbolic links are never followed in the last component of a path: opening one fails.
 
+#[allow(unsafe_code)]
+mod ahead;
 mod count;
 mod disk;
 mod fault;
@@ -320,6 +322,12 @@ pub trait ReadFile: Send + Sync + Debug {
     /// # Errors
     /// `Malformed` (with offset) if the file ends before; `IoFailed` otherwise.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result;
+
+    /// Tells that `bytes` from `offset` will be read soon, so that several reads can be under way at the same time.
+    /// Returns at once, changes nothing, and where nothing can be done ahead nothing is.
+    fn will_read(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
 
     /// The whole file mapped into memory, where that is possible. Only for files this process wrote in a directory
     /// it has locked: a mapping of a file that somebody truncates kills the process.

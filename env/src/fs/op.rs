@@ -25,6 +25,8 @@ calls! {
     Open = "open",
     /// [`ReadFile::read_exact_at`](super::ReadFile::read_exact_at).
     Read = "read",
+    /// [`ReadFile::will_read`](super::ReadFile::will_read).
+    WillRead = "will-read",
     /// [`ReadFile::map`](super::ReadFile::map).
     Map = "map",
     /// [`Fs::create`](super::Fs::create).
@@ -66,7 +68,7 @@ impl FsOp {
     pub fn modifies(self) -> bool {
         !matches!(
             self,
-            FsOp::Open | FsOp::Read | FsOp::Map | FsOp::List | FsOp::Facts
+            FsOp::Open | FsOp::Read | FsOp::WillRead | FsOp::Map | FsOp::List | FsOp::Facts
         )
     }
 }

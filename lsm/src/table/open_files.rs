@@ -173,6 +173,13 @@ impl TableSource for Arc<PooledFile> {
         self.handle()?.read_exact_at(buffer, offset)
     }
 
+    fn will_read(&self, offset: u64, bytes: u64) {
+        // A file that cannot be opened tells the read.
+        if let Ok(file) = self.handle() {
+            file.will_read(offset, bytes);
+        }
+    }
+
     fn map(&self) -> Result<Option<Map>> {
         // The map outlives the file, which needs no place among the open ones.
         self.pool.open(&self.path)?.map()

@@ -332,6 +332,21 @@ impl TableReader {
         self.load(block, keep)
     }
 
+    /// A block that was verified in the map, or is in the cache.
+    #[inline]
+    pub(super) fn block_at_hand(&self, block: usize) -> Option<BlockRef<'_>> {
+        if self
+            .checked
+            .get(block)
+            .is_some_and(|geometry| geometry.get().is_some())
+        {
+            return self.block(block, true).ok();
+        }
+        let (start, _) = self.fence.place(block);
+        let kept = self.cache.get_kept(self.cached_as, start);
+        kept.map(BlockRef::Cached)
+    }
+
     #[inline(never)]
     fn load(&self, block: usize, keep: bool) -> Result<BlockRef<'_>> {
         let (start, _) = self.fence.place(block);

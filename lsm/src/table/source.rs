@@ -22,6 +22,11 @@ pub trait TableSource: Send + Sync + Debug {
     /// `Malformed` (with offset) if the table ends before; `IoFailed`, `NotFound`.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result;
 
+    /// Tells that `bytes` from `offset` will be read soon. Returns at once; whoever can begin to fetch them does.
+    fn will_read(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
+
     /// The whole table mapped into memory, where that is possible.
     ///
     /// # Errors
@@ -38,6 +43,10 @@ impl TableSource for Arc<dyn ReadFile> {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result {
         self.read_exact_at(buffer, offset)
+    }
+
+    fn will_read(&self, offset: u64, bytes: u64) {
+        ReadFile::will_read(&**self, offset, bytes);
     }
 
     fn map(&self) -> Result<Option<Map>> {
@@ -81,6 +90,15 @@ impl Source {
         match self {
             Source::Map(map) => map.get(start..end),
             Source::Read(_) => None,
+        }
+    }
+
+    /// Announces a read of `start..end`.
+    pub(super) fn will_read(&self, start: u64, end: u64) {
+        let bytes = end.saturating_sub(start);
+        match self {
+            Source::Map(map) => map.will_read(start, bytes),
+            Source::Read(source) => source.will_read(start, bytes),
         }
     }
 

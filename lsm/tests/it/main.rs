@@ -1,5 +1,6 @@
 //! Behaviour of the engine as its users see it; one module per behaviour.
 
+mod ahead;
 mod amplification;
 mod background;
 mod batches;
