@@ -28,6 +28,8 @@ pub struct Outcome {
     pub written: f64,
     /// Why nothing of it counts.
     pub failure: Option<String>,
+    /// The failure is that this machine cannot run it.
+    pub skipped: bool,
 }
 
 /// How often a child is looked at.
@@ -84,7 +86,8 @@ pub fn run(contender: &Contender, program: &Program, keys: u64, ops: u64, dir: &
     match Group::new(bytes) {
         Ok(group) => watch(command.arg(group.path()), dir),
         Err(error) => Outcome {
-            failure: Some(format!("skipped, a memory cgroup cannot be made: {error}")),
+            failure: Some(format!("a memory cgroup cannot be made: {error}")),
+            skipped: true,
             ..Outcome::default()
         },
     }

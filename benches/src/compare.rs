@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
                 .map_err(|error| format!("a scratch directory cannot be made: {error}"))?;
                 let outcome = children::run(contender, program, options.keys, options.ops, dir.path());
                 if let Some(why) = &outcome.failure {
-                    eprintln!("FAILED: {why}");
+                    eprintln!("{}: {why}", if outcome.skipped { "SKIPPED" } else { "FAILED" });
                 }
                 match runs
                     .iter_mut()
@@ -70,7 +70,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     let failed = runs
         .iter()
         .flat_map(|run| &run.rounds)
-        .any(|round| round.failure.is_some());
+        .any(|round| round.failure.is_some() && !round.skipped);
     let report = Report::new(options, runs);
     let text = report.render();
     print!("{text}");

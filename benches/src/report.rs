@@ -151,12 +151,15 @@ impl Report {
         writeln!(out, "## Where keybed misses its floors or loses\n")?;
         let mut none = true;
         for run in &self.runs {
-            for why in run.rounds.iter().filter_map(|round| round.failure.as_ref()) {
+            for round in &run.rounds {
+                let Some(why) = &round.failure else { continue };
                 none = false;
                 writeln!(
                     out,
-                    "- {} **failed** in `{}` and has no figures there: {why}",
-                    run.contender.name, run.program.name
+                    "- {} **{}** in `{}` and has no figures there: {why}",
+                    run.contender.name,
+                    if round.skipped { "was skipped" } else { "failed" },
+                    run.program.name
                 )?;
             }
         }
@@ -341,7 +344,7 @@ impl Report {
             "| programme | engine | anonymous, MiB | mapped files, MiB | written, MiB | peak on disk, MiB | after \
              settling | its own words |\n|---|---|---|---|---|---|---|---|"
         )?;
-        for run in &self.runs {
+        for run in self.runs.iter().filter(|run| right(run).next().is_some()) {
             let mib = |f: fn(&Outcome) -> f64| format!("{:.0}", median(right(run).map(f)) / 1048576.0);
             let space = median(right(run).filter_map(|r| {
                 let at = |name: &str| r.number(name).or(r.number(&format!("cached-{name}")));
