@@ -1,7 +1,7 @@
 //! If this fails, damage to a file of a store gives wrong answers instead of an error or the right ones.
 //!
-//! Every file of a closed store is damaged in every way that PROOF.md lists; the store is opened, read whole and by
-//! key, and verified. Answers must be right, or errors that name the file. An older copy of the root (CURRENT with
+//! Every file of a closed store is damaged in every way (bits, cuts, sectors, older and other files); the store is
+//! opened, read whole and by key, and verified. Answers must be right, or errors that name the file. An older copy of the root (CURRENT with
 //! its manifest) has no witness: it brings an error or exactly the older content, counted apart.
 
 use crate::support::{Map, content, disk, simulated};
