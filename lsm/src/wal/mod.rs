@@ -225,6 +225,67 @@ mod tests {
     }
 
     #[test]
+    fn golden_bytes_pin_operations_with_stamps() {
+        let stamp = Some(0x0198_7654_3210);
+        let put = Op::Put {
+            family: 0,
+            key: b"key",
+            stamp,
+            value: b"value",
+        };
+        let merge = Op::Merge {
+            family: 1,
+            key: b"n",
+            stamp,
+            operand: &[5; 8],
+        };
+        let append = Op::Append {
+            family: 0,
+            key: b"k",
+            stamp,
+            bytes: b"more",
+        };
+        let fs = Arc::new(SimFs::new());
+        let mut writer = Writer::new(fs.clone(), PathBuf::new(), 0xabcd, 2, (1, 500), 1 << 20);
+        writer.begin(7, 0).unwrap();
+        writer
+            .append(7, [put, merge, append].into_iter(), |token| token + 300, 0)
+            .unwrap();
+        let bytes = fs.read(&path(Path::new(""), 2), 1 << 20).unwrap();
+        let frame = &bytes[HEADER_BYTES..];
+        let hex: Vec<String> = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: Vec<String> = hex.chunks(32).map(|line| line.concat()).collect();
+        let page = include_str!("../../../docs/format/wal.md");
+        assert!(
+            page.contains(&hex.join("\n")),
+            "the page lacks\n{}",
+            hex.join("\n")
+        );
+        let good = reader::Good {
+            number: 2,
+            end: bytes.len() as u64,
+            seqno_max: 9,
+            is_cut: false,
+        };
+        let mut seen = Vec::new();
+        replay_file(&*fs, Path::new(""), &good, 0xabcd, |seqno, op| {
+            seen.push(match op {
+                Op::Put { stamp, value, .. } => (seqno, stamp, value.to_vec()),
+                Op::Merge { stamp, operand, .. } => (seqno, stamp, operand.to_vec()),
+                Op::Append { stamp, bytes, .. } => (seqno, stamp, bytes.to_vec()),
+                _ => panic!("three operations have stamps"),
+            });
+            Ok(())
+        })
+        .unwrap();
+        let expected = [&b"value"[..], &[5; 8], b"more"];
+        let expected = (7..)
+            .zip(expected)
+            .map(|(seqno, bytes)| (seqno, stamp, bytes.to_vec()));
+        assert_eq!(seen, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_file_of_another_store_place_or_version_is_not_taken() {
         let (_, bytes) = golden();
         assert!(examine(3, &bytes, &KNOWN).unwrap().header.is_err());

@@ -2,9 +2,10 @@
 
 use crate::support::{Map, content, simulated};
 use keybed_env::{Fs, Random, SimFs};
-use keybed_format::{ErrorKind, Result};
+use keybed_format::{Code, ErrorKind, Result};
 use keybed_lsm::{
-    FamilyOptions, Floor, KeyRange, MemtableKind, Store, SumI64, TableId,
+    FamilyOptions, Floor, KeyRange, MemtableKind, PrefixRule, Store, SumI64, TableId,
+    expiry::TtlRecord,
     table::TableFacts,
     version::{
         edit::{BOTTOM, Change, Edit, FamilyRecord, Origin, TableRecord},
@@ -95,7 +96,7 @@ fn a_store_without_its_root_is_not_taken_for_an_empty_one() {
         let image = fs.live_image();
         image.remove_file(&Path::new("s").join(file)).unwrap();
         let error = read(Arc::new(image)).unwrap_err();
-        assert_eq!(error.code(), keybed_format::Code::ManifestCorrupt, "{error}");
+        assert_eq!(error.code(), Code::ManifestCorrupt, "{error}");
     }
     let image = fs.live_image();
     let table = image
@@ -106,7 +107,7 @@ fn a_store_without_its_root_is_not_taken_for_an_empty_one() {
         .unwrap();
     image.remove_file(&Path::new("s").join(&table.name)).unwrap();
     let error = read(Arc::new(image)).unwrap_err();
-    assert_eq!(error.code(), keybed_format::Code::TableMissing, "{error}");
+    assert_eq!(error.code(), Code::TableMissing, "{error}");
     assert!(
         error.file().is_some_and(|file| file.ends_with(&table.name)),
         "{error}"
@@ -239,6 +240,69 @@ fn golden_bytes_pin_the_format() {
     let found = manifest::decode(12, &bytes).unwrap();
     assert_eq!((found.store_id, found.torn_bytes), (0xabcd, 0));
     assert_eq!((found.set.next_seqno, found.set.families().count()), (140, 0));
+}
+
+#[test]
+fn golden_bytes_of_families_by_prefix_and_of_expiry() {
+    let family = FamilyRecord {
+        id: 3,
+        name: "f".into(),
+        merge: None,
+        memtable: MemtableKind::Prefix(PrefixRule {
+            bytes: 0x0102,
+            pieces: 2,
+        }),
+        partition_prefix: 4,
+        cut_prefix: 2,
+        prefix_bytes: 300,
+        bottom_filter: true,
+    };
+    let record = TtlRecord {
+        ttl_millis: 60_000,
+        since_millis: 0x0198_7654_3210,
+    };
+    let changes = vec![
+        Change::CreateFamily(family),
+        Change::Expire(3, Some(record)),
+        Change::Time(0x0198_7654_3211),
+        Change::Expire(3, None),
+    ];
+    let edit = Edit { changes };
+    let bytes = edit.encode();
+    let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let page = include_str!("../../../docs/format/manifest.md");
+    assert!(page.contains(&hex.join(" ")), "{}", hex.join(" "));
+    assert_eq!(Edit::decode(&bytes, 0).unwrap(), edit);
+    // A time to live of 0 would be none at all.
+    let at = bytes
+        .windows(8)
+        .position(|eight| eight == 60_000_u64.to_le_bytes());
+    let mut zero = bytes.clone();
+    zero[at.unwrap()..][..8].fill(0);
+    assert_eq!(Edit::decode(&zero, 0).unwrap_err().code(), Code::Malformed);
+}
+
+#[test]
+fn a_full_edit_remembers_expiry_and_time() {
+    let mut set = golden_set();
+    let record = TtlRecord {
+        ttl_millis: 5,
+        since_millis: 7,
+    };
+    let changes = vec![Change::Expire(3, Some(record)), Change::Time(9), Change::Time(8)];
+    set.apply(&Edit { changes }).unwrap();
+    let mut again = VersionSet::default();
+    let edit = Edit::decode(&set.full_edit().encode(), 0).unwrap();
+    again.apply(&edit).unwrap();
+    assert_eq!(again, set);
+    assert!(
+        edit.changes.contains(&Change::Time(9)),
+        "a time went back: {edit:?}"
+    );
+    assert!(
+        edit.changes.contains(&Change::Expire(3, Some(record))),
+        "{edit:?}"
+    );
 }
 
 #[test]

@@ -52,6 +52,42 @@ fn golden_bytes_of_the_documented_table() {
     assert_eq!(scan(&TableView::whole(reader)).unwrap(), page());
 }
 
+/// The table with stamps of docs/format/table.md.
+fn stamped() -> Vec<Version> {
+    let put = [&1000_u64.to_le_bytes()[..], b"red"].concat();
+    let operand = [&2000_u64.to_le_bytes()[..], &1500_u64.to_le_bytes(), b"+"].concat();
+    let older = [&700_u64.to_le_bytes()[..], b"old"].concat();
+    vec![
+        (b"\0\x01apple".to_vec(), 9, EntryKind::PutStamped, put),
+        (b"\0\x01apple".to_vec(), 3, EntryKind::PutStamped, older),
+        (b"\0\x01fig".to_vec(), 8, EntryKind::Put, b"x".to_vec()),
+        (b"\0\x01pear".to_vec(), 7, EntryKind::MergeStamped, operand),
+    ]
+}
+
+#[test]
+fn golden_bytes_of_the_documented_table_with_stamps() {
+    let options = TableOptions {
+        partition_prefix: 2,
+        ..TableOptions::default()
+    };
+    let file = bytes(&options, &stamped());
+    let found = hex(&file);
+    let documented = include_str!("../../../docs/format/table.md");
+    assert!(
+        documented.contains(&found),
+        "docs/format/table.md differs from:\n{found}"
+    );
+    let reader = open_bytes(file, TableId(42)).unwrap();
+    let facts = reader.facts();
+    // The older value of the apple says nothing of when that key was touched.
+    assert_eq!(
+        (facts.touched, facts.unstamped, facts.first_touched),
+        (Some((1000, 2000)), 1, Some(1500))
+    );
+    assert_eq!(scan(&TableView::whole(reader)).unwrap(), stamped());
+}
+
 #[test]
 fn golden_hashes_of_larger_tables() {
     let all: Vec<Version> = (0..5_000_u64)
