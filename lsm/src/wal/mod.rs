@@ -254,7 +254,7 @@ mod tests {
         let bytes = fs.read(&path(Path::new(""), 2), 1 << 20).unwrap();
         let frame = &bytes[HEADER_BYTES..];
         let hex: Vec<String> = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        let hex: Vec<String> = hex.chunks(32).map(|line| line.concat()).collect();
+        let hex: Vec<String> = hex.chunks(32).map(<[String]>::concat).collect();
         let page = include_str!("../../../docs/format/wal.md");
         assert!(
             page.contains(&hex.join("\n")),
